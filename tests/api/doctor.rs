@@ -81,9 +81,7 @@ async fn doctor_calls_each_backend_and_prints_the_result() {
     for line in [
         format!("ok      Rollout at {base}/credentials: accepts the client id \"{CLIENT_ID}\""),
         format!("ok      idp: key set {}: 1 key (", idp.jwks_url()),
-        format!(
-            "ok      app: endpoint {app_url}/me: signed_out, as it should be without a session ("
-        ),
+        format!("ok      app: endpoint {app_url}/me: signed_out, as expected without a session ("),
         "ok      opaque: introspection ".to_owned(),
         "ok      store: the query in sqlite: it answers (".to_owned(),
     ] {

@@ -76,8 +76,8 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         !config.keys.is_empty(),
         section.key("keys"),
-        "is empty: add at least one entry NAME = the SHA-256, in hex, of a random key (`openssl rand -hex 32 | \
-         tee key | tr -d '\\n' | sha256sum`)",
+        "is empty: add at least one entry NAME = \"HASH\", where HASH is the SHA-256 of a random key in hex \
+         (`openssl rand -hex 32 | tee key | tr -d '\\n' | sha256sum`)",
     );
     let mut hashes = Vec::new();
     for (name, hex) in &config.keys {
@@ -94,7 +94,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
             {
                 problems.add(
                     key,
-                    "is the hash of a well-known default: make a random key of 32 bytes",
+                    "is the hash of a well-known default key: generate a random key of 32 bytes",
                 );
             }
             Some(hash) => hashes.push(hash),
@@ -210,12 +210,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(), &[KEY]).await;
     }
 
     #[test]
-    fn known_key_is_a_session_for_allowed_subjects_only() {
+    fn known_key_yields_a_session_for_allowed_subjects_only() {
         let user = [("x-api-key", KEY), ("x-rollout-subject", "user-7")];
         assert_eq!(asked(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
         assert_eq!(
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_differs_is_unknown_key() {
+    fn wrong_key_is_unknown_key() {
         for (case, key) in [
             ("wrong", "0000000000000000000000000000000000000000"),
             ("prefix", &KEY[..KEY.len() - 1]),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_key_is_not_mine_as_bearer_and_rejected_elsewhere() {
+    async fn unknown_key_is_not_mine_in_authorization_and_rejected_in_another_header() {
         let extractor = extractor();
         for bearer in ["Bearer opaque", "Bearer a.b.c"] {
             let request = contract::request(&[("authorization", bearer)]);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_plain_or_default_key_is_refused() {
+    fn missing_unhashed_or_default_key_is_refused() {
         let changeme = hex::encode(sha256(b"changeme"));
         refused(
             "api_key",

@@ -35,8 +35,8 @@ pub const KIND: Kind = Kind {
 
 /// Without an adapter that stores users, Auth.js v5 creates the user's id with `crypto.randomUUID()` at each sign-in
 /// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
-const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user a new random `sub` \
-     at each sign-in, and so does authorize() that returns no id. Store a stable id in the app's jwt callback, such \
+const SUBJECT_MISSING: &str = "is missing: without a database adapter, or if authorize() returns no id, Auth.js v5 \
+     creates a new random `sub` for the user at each sign-in. Store a stable id in the app's jwt callback, such \
      as token.userId = account.providerAccountId, and set subject = \"{userId}\"; or set subject = \"{email}\" if \
      every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
 
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
         let v5 = build(
             "authjs",
@@ -392,7 +392,7 @@ mod tests {
                 Err("ambiguous_identity"),
             ),
             (
-                "in parts under both names",
+                "different chunks under both names",
                 format!("{part}; __Secure-{other_part}"),
                 Err("ambiguous_identity"),
             ),
@@ -403,7 +403,7 @@ mod tests {
             ),
             ("the same twice", format!("{one}; {one}"), Ok(true)),
             (
-                "the same under both names",
+                "one value under both names",
                 format!("{one}; __Secure-{one}"),
                 Ok(true),
             ),
@@ -413,7 +413,7 @@ mod tests {
                 Ok(true),
             ),
             (
-                "the same whole and in parts under the names",
+                "one value, unchunked and chunked, under both names",
                 format!("{one}; __Secure-{part}"),
                 Ok(true),
             ),
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         refused(
             "authjs",
             &[

@@ -140,7 +140,7 @@ impl Strategy {
     }
 }
 
-/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs the `JSON.stringify` output for
+/// Opens `{"session":{…},"expiresAt":…,"signature":"…"}` in base64url. The app signs the `JSON.stringify` output for
 /// `{...session, expiresAt}`. The signed text is cut from the cookie and not serialized again, because the signature
 /// matches only JavaScript's own spelling of numbers and escapes.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
@@ -240,7 +240,7 @@ impl BetterAuth {
         if now >= expires_at.min(session_ends).min(too_old) {
             return Err(ExtractError::expired());
         }
-        // The expiry of the session, not that of the cache, which is only a copy.
+        // This is the expiry of the session, not that of the cache, which is only a copy.
         Ok(Some(Session {
             attributes: Value::Object(cache),
             expires_at: Some(session_ends),
@@ -335,7 +335,7 @@ mod tests {
         )
     }
 
-    /// 2027-01-15T08:00:00Z is NOW.
+    /// A session that expires one hour after [`NOW`], which is 2027-01-15T08:00:00Z.
     const SESSION: &str = concat!(
         r#"{"session":{"expiresAt":"2027-01-15T09:00:00.000Z"},"#,
         r#""user":{"id":"u-1"},"updatedAt":1800000000000}"#
@@ -343,7 +343,7 @@ mod tests {
     const SOON: i64 = (NOW + 300) * 1000;
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         for strategy in ["compact", "jwt", "jwe"] {
             contract::check(
                 &*extractor(&format!("strategy = \"{strategy}\"")),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn compact_cache_is_verified_as_the_text_in_the_cookie() {
+    fn signature_of_a_compact_cache_covers_its_exact_text() {
         let good = compact(SESSION, SOON);
         assert_eq!(asked("", &good), Ok(Some(SESSION.to_owned())));
         // Any spelling of numbers and escapes is accepted if the app has signed it.
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_expires_at_the_first_of_its_limits() {
+    fn cache_expires_at_the_earliest_of_its_expiry_the_session_expiry_and_max_age() {
         let written =
             |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
         for (case, session, expires_at, want) in [
@@ -524,12 +524,12 @@ mod tests {
         assert_eq!(
             asked("", &good),
             Err("malformed"),
-            "a JWT where the app writes the compact form"
+            "a JWT under the strategy compact"
         );
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with = |keys: &str| format!("secret = \"{SECRET}\"\n{keys}");
         refused(
             "better_auth",

@@ -131,7 +131,8 @@ impl CookieSession {
         }))
     }
 
-    /// Compares the signature with that of every key in constant time, as text, as Keygrip does.
+    /// Signs the value with every key, and compares each signature with the given one as text, in constant time, as
+    /// Keygrip does.
     fn is_signed(&self, value: &str, signature: &str) -> bool {
         let text = format!("{}={value}", self.cookie.name());
         let signs = |key| {
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(KEYS), &["keyboard cat"]).await;
     }
 
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_of_another_name_is_refused() {
+    fn signature_made_for_another_cookie_name_is_refused() {
         let other = format!("{KEYS}\ncookie = \"other\"");
         assert_eq!(
             answer(&other, &format!("other={VALUE}; other.sig={SIGNATURE}")),
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = format!("keys_file = {:?}", file.path());
         let both = format!("{KEYS}\nkeys_file = {:?}", file.path());

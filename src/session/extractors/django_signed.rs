@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(
             &*build_at(STAMP, "django_signed", &key(SECRET)).unwrap(),
             &[SECRET],
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn value_signed_for_another_purpose_is_refused() {
+    fn value_signed_with_another_salt_is_refused() {
         for salt in [
             "",
             "django.core.signing",
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with = |more: &str| format!("{}\n{more}", key(SECRET));
         assert_single_problem(
             "django_signed",

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         let keys = format!("{}\nsecret_key_fallbacks = [\"{OLD}\"]", key(NEW));
         contract::check(&*build_at(STAMP, "flask", &keys).unwrap(), &[NEW, OLD]).await;
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with = |more: &str| format!("{}\n{more}", key(NEW));
         assert_single_problem(
             "flask",

@@ -43,9 +43,9 @@ pub const KIND: Kind = Kind {
 
 /// Presets for issuers: the defaults of the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
-    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`.
-    // Without the scopes `profile` and `service_account` these are missing, but such a token has no user session
-    // (`sid`) either.
+    // The token of a service account has a user name that begins with `service-account-`, and the claims `clientHost`
+    // and `clientAddress`. Without the scopes `profile` and `service_account` these are missing, but such a token has
+    // no user session (`sid`) either.
     "keycloak",
     r#"
         [claims]
@@ -231,11 +231,11 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
     problems.require(
         !(is_limited && config.allow_any_client),
         section.key("allow_any_client"),
-        "contradicts audiences, client_ids and required_scopes: remove it or them",
+        "contradicts audiences, client_ids and required_scopes: remove either this key or those keys",
     );
 }
 
-/// Reports claim rules that no answer can satisfy, because another check refuses every answer that would.
+/// Reports claim rules that no answer can satisfy, because another check refuses every answer that would satisfy them.
 fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
     let rules = &config.claims;
     let one_of = |list: &List<String>, value: &str| {
@@ -276,7 +276,8 @@ fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &m
         if is_impossible {
             problems.add(
                 section.key("claims"),
-                format!("has a rule for {claim} that no answer can satisfy, because another check refuses it: correct one of them"),
+                format!("has a rule for {claim} that no answer can satisfy, because another check refuses such answers: \
+                     correct the rule or that check's key"),
             );
         }
     }
@@ -351,7 +352,7 @@ impl SessionExtractor for Introspection {
                 match self.issuer.ask(request).await.outcome {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
                     Err(error) => Ok(format!(
-                        "{}, as it should be for a made-up token",
+                        "{}, as expected for a made-up token",
                         error.reason().as_str()
                     )),
                     Ok(_) => Err("the issuer says that a made-up token is active".to_owned()),
@@ -552,7 +553,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         let extractor = extractor(&format!("{GOOD}client_secret = \"{SECRET}\"")).unwrap();
         contract::check(
             &*extractor,
@@ -581,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn section_with_any_client_restriction_builds() {
+    fn section_with_any_client_restriction_is_accepted() {
         let without =
             format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
         for key in [
@@ -595,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let good = format!("{GOOD}client_secret = \"{SECRET}\"\n");
         for (case, keys, key) in [
             ("no URL", good.replace("url", "# url"), "url"),

@@ -63,8 +63,9 @@ const H3_ITERATIONS: NonZeroU32 = NonZeroU32::new(8192).expect("not zero");
 /// The cookie of `WorkOS` `AuthKit`.
 const AUTHKIT: &str = "wos-session";
 /// Why a session of `AuthKit` is refused.
-const AUTHKIT_ADVICE: &str = "is a session of WorkOS AuthKit: it has no end of its own, and the access token inside, which \
-     ends after minutes, is not checked here. Let the app answer, as docs/recipes/workos-authkit.md says";
+const AUTHKIT_ADVICE: &str = "is a session of WorkOS AuthKit: it has no expiry of its own, and the access token \
+     inside, which expires after minutes, is not checked here. Use session_endpoint, as \
+     docs/recipes/workos-authkit.md describes";
 
 /// `[extractors.NAME]` with `kind = "iron_session"`
 #[derive(Default, Serialize, Deserialize)]
@@ -106,10 +107,10 @@ struct IronSession {
     authkit_warning: Once,
 }
 
-/// Each seal has its own salts, so keys cannot be derived in advance.
+/// The passwords that open seals. Keys cannot be derived from them in advance, because each seal has its own salts.
 #[derive(Debug)]
 enum Passwords {
-    /// One password for every seal: like @hapi/iron, it ignores the seal's password id.
+    /// One password for every seal. As in @hapi/iron, the seal's password id is ignored.
     Any(Secret),
     /// Passwords by the password id in the seal.
     ById(BTreeMap<String, Secret>),
@@ -256,7 +257,7 @@ impl IronSession {
     }
 
     /// Opens a seal of h3 version 2. Deriving its keys takes milliseconds of processor time, even for a forged seal.
-    /// Threads that do not serve requests derive them, at most half as many at a time as there are processors.
+    /// They are derived on blocking threads, at most half as many at a time as there are processors.
     async fn open_slowly(
         &self,
         seal: &str,
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(""), &[PASSWORD]).await;
     }
 
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_text_outside_of_the_mac_is_refused() {
+    fn changed_text_that_the_mac_does_not_cover_is_refused() {
         let good = sealed("1", "", "{}");
         let bare = good.strip_suffix("~2").unwrap();
         for changed in [
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_in_parts_is_read_for_v9_and_not_for_v8() {
+    fn chunked_cookie_is_read_for_v9_but_not_for_v8() {
         let seal = sealed("1", "", "{}");
         let (head, tail) = seal.split_at(20);
         let parts = format!("sid.0={head}; sid.1={tail}");
@@ -540,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_seal_has_no_layout_and_any_id_with_one_password() {
+    fn raw_seal_with_any_id_is_accepted_with_one_password_and_a_layout_suffix_is_refused() {
         let asked = |value: &str| asked("version = \"raw\"", &format!("sid={value}"));
         let later = format!("{}", (NOW + 60) * 1000);
         let bad_password = iron::sealing::sealed(&"x".repeat(40), ITERATIONS, "", "", "{}");
@@ -584,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_seal_without_id_has_the_default_password_of_several() {
+    fn raw_seal_without_id_is_opened_with_the_password_called_default() {
         let keys = format!(
             "cookie = \"sid\"\nversion = \"raw\"\n\
              password = {{ default = \"{PASSWORD}\", new = \"{}\" }}",
@@ -603,17 +604,17 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_h3_are_read_up_to_their_number() {
+    fn h3_chunks_are_read_up_to_the_number_in_the_cookie() {
         let seal = raw("", "", "{}");
         let (head, tail) = seal.split_at(20);
         for (case, cookies, want) in [
             (
-                "two parts and an old one",
+                "two chunks and an old chunk",
                 format!("sid=__chunked__2; sid.1={head}; sid.2={tail}; sid.3=old"),
                 Ok(Some("{}".to_owned())),
             ),
             (
-                "whole, together with old parts",
+                "unchunked, together with old chunks",
                 format!("sid={seal}; sid.1={head}"),
                 Ok(Some("{}".to_owned())),
             ),
@@ -655,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn header_of_h3_is_read_before_the_cookie_for_raw_only() {
+    fn h3_header_is_read_before_the_cookie_only_for_version_raw() {
         let user = |id: u8| iron::sealing::sealed(PASSWORD, ITERATIONS, "", "", &id.to_string());
         let (one, two) = (user(1), user(2));
         let found = |id: u8| Ok(Some(id.to_string()));
@@ -693,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn session_of_authkit_is_refused_and_the_message_names_the_recipe() {
+    fn authkit_session_is_refused_and_the_message_names_the_recipe() {
         let token = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
         let with = |token: &str| {
             format!(r#"{{"accessToken":{token},"refreshToken":"r","user":{{"id":"u-1"}}}}"#)
@@ -735,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with = |keys: &str| format!("cookie = \"sid\"\npassword = \"{PASSWORD}\"\n{keys}");
         refused(
             "iron_session",

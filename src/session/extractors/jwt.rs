@@ -287,7 +287,7 @@ impl Jwt {
             .any(|known| is_media_type(known, typ))
     }
 
-    /// Verifies the signature. If it is wrong, verifies it once more with newer keys.
+    /// Verifies the signature. If that fails, verifies it once more with newer keys, if there are any.
     async fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), ExtractError> {
         let kid = token.kid.as_deref();
         let signed = Signed {
@@ -368,8 +368,8 @@ impl Jwt {
         }
     }
 
-    /// Checks that `tid` is an accepted tenant and, if the configured issuer contains `{tenantid}`, that it equals the
-    /// one in `iss`.
+    /// Checks that `tid` is an accepted tenant and, if the configured issuer contains `{tenantid}`, that `tid` equals
+    /// the tenant in `iss`.
     fn check_tenant(&self, claims: &Object) -> Result<(), ExtractError> {
         let tenant = member(claims, "tid")?.and_then(Value::as_str);
         let wrong = |found| Err(ExtractError::rejected(Reason::Tenant).because(found));
@@ -410,7 +410,7 @@ impl Jwt {
         }
         let found = match texts {
             Some(texts) => differs("aud", texts, "audiences", &self.audiences),
-            None => "aud has a member that is not text".to_owned(),
+            None => "aud contains a value that is not a string".to_owned(),
         };
         Err(ExtractError::rejected(Reason::Audience).because(found))
     }

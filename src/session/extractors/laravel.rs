@@ -129,8 +129,8 @@ impl Laravel {
         })
     }
 
-    /// The app sets `expires` to the time of the last request plus its lifetime. A later time means that `lifetime`
-    /// here differs from the app's.
+    /// The app sets `expires` to the time of the last request plus its lifetime. If `expires` is later than now plus
+    /// `lifetime`, the configured `lifetime` differs from the app's.
     fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
         let now = self.clock.now();
         if now > expires_at {
@@ -185,7 +185,7 @@ mod tests {
     const DATA: &str = "a:1:{s:5:\"login\";i:42;}";
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(), &[&app_key(), "hunter2"]).await;
     }
 
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let good = app_key();
         let with = |keys: &str| format!("app_key = \"{good}\"\n{keys}");
         refused(

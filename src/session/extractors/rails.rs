@@ -70,7 +70,7 @@ impl Default for RailsConfig {
     }
 }
 
-/// How an older cookie was made. A key that is not set has the section's value.
+/// The settings with which the app wrote older cookies. A key that is not set has the section's value.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {
@@ -108,8 +108,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !is_row_of_generated_sign_in(&config, section.subject()),
         section.key("subject"),
-        "is the value of the cookie session_id, which in the sign-in that Rails 8 generates is the id of a row in the \
-         table sessions and not of a user: use kind = \"sql_session\" with preset = \"rails8\"",
+        "is the value of the cookie session_id. In the sign-in that Rails 8 generates, this is the id of a row in the \
+         table sessions, not of a user: use kind = \"sql_session\" with preset = \"rails8\"",
     );
     let secret = app_secret::required(
         section,
@@ -299,7 +299,7 @@ mod tests {
     const PURPOSE: &str = r#","exp":null,"pur":"cookie._app""#;
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         for scheme in ["encrypted", "signed", "encrypted_cbc"] {
             contract::check(&*extractor(&format!("scheme = \"{scheme}\"")), &[SECRET]).await;
         }
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_cookie_with_the_users_id_needs_no_store() {
+    fn signed_user_id_is_accepted_and_signed_session_id_is_refused_with_advice() {
         let keys =
             format!("secret_key_base = \"{SECRET}\"\nscheme = \"signed\"\nsubject = \"{{}}\"");
         assert!(build("rails", &format!("cookie = \"user_id\"\n{keys}")).is_ok());
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn marshal_cookie_is_refused_with_the_setting_to_change() {
+    async fn marshal_cookie_is_refused_and_the_message_names_the_setting_to_change() {
         let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
         let answer = extractor("").extract(&request).await;
         let Err(ExtractError::Rejected(reason)) = answer else {
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with =
             |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
         refused(

@@ -68,7 +68,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secrets",
         config.secrets,
-        "`secrets` of its session cookie (an app without them has sessions that every client can write)",
+        "`secrets` of its session cookie (in an app without secrets, any client can forge a session)",
         &mut problems,
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
@@ -105,8 +105,8 @@ impl ReactRouter {
                 expires_at: None,
             })),
             Ok(Value::String(_)) => Err(ExtractError::rejected(Reason::Malformed).because(
-                "the cookie holds only an id, as createSessionStorage writes it: let the app answer, with \
-                 session_endpoint",
+                "the cookie holds only an id, as createSessionStorage writes it: use \
+                 kind = \"session_endpoint\" instead",
             )),
             Ok(_) => Err(ExtractError::rejected(Reason::Malformed)),
             Err(_) => Err(ExtractError::rejected(Reason::PayloadNotJson)),
@@ -167,12 +167,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(""), &[SECRET]).await;
     }
 
     #[test]
-    fn only_a_signed_object_is_a_session() {
+    fn only_a_signed_json_object_is_accepted_as_a_session() {
         let good = session(r#"{"userId":7}"#);
         for (case, value, want) in [
             (
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn session_ends_at_expires_path() {
+    fn session_expires_at_the_time_found_at_expires_path() {
         let keys = "expires_path = \"expiresAt\"";
         let at = |millis: i64| session(&format!(r#"{{"expiresAt":{millis}}}"#));
         assert!(asked(keys, &at((NOW + 1) * 1000)).is_ok());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let with = |keys: &str| format!("secrets = [\"{SECRET}\"]\n{keys}");
         refused(
             "react_router",

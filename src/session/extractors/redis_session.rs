@@ -1,7 +1,6 @@
-//! `redis_session`: the app stores its sessions in Redis. The cookie contains the key; the value is JSON or in
-//! Laravel's serialization format. Format: connect-redis (`index.ts`), Better Auth's secondary storage
-//! (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`). `redis_session/server.rs` reads a key from
-//! the server.
+//! `redis_session`: the app stores its sessions in Redis. The cookie or header contains the session's id, which is part
+//! of the key in Redis. Format: connect-redis (`index.ts`), Better Auth's secondary storage (`internal-adapter.ts`) and
+//! Laravel (`Illuminate/Cache/RedisStore.php`). `redis_session/server.rs` reads a key from the server.
 
 mod server;
 
@@ -205,8 +204,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The key prefixes. If ids are unsigned, a client could name any key of this Redis database as its session, so a
-/// prefix is required then.
+/// Reads the key prefixes. A prefix is required if ids are unsigned, because otherwise a client could name any key of
+/// this Redis database as its session.
 fn key_prefixes(
     section: &Section<'_>,
     key_prefix: Option<List<String>>,
@@ -398,7 +397,7 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn keeps_the_contract_without_a_connection() {
+    async fn extractor_passes_the_contract_checks_without_a_connection() {
         let extractor = extractor(GOOD).unwrap();
         contract::check(&*extractor, &["hunter2", "keyboard-cat", "older-cat"]).await;
     }
@@ -430,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key_but_not_the_secret() {
         let preset = "url = \"redis://h\"\npreset";
         for (case, keys, key) in [
             (
@@ -482,7 +481,7 @@ mod tests {
                 "key_prefix",
             ),
             (
-                "header with a format of cookies",
+                "header with a cookie format",
                 &format!(
                     "{preset} = \"laravel\"\napp_key = \"hunter2\"\nfrom = [\"header:authorization\"]"
                 ),
@@ -540,7 +539,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unsigned_id_with_a_colon_is_malformed_and_hashed_id_is_looked_up() {
+    async fn unsigned_id_with_a_colon_is_malformed_unless_ids_are_hashed() {
         let plain = "url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"";
         let prefixed = format!("{plain}\nkey_prefix = \"sess:\"");
         let empty = format!("{plain}\nkey_prefix = \"\"");

@@ -42,7 +42,7 @@ pub const KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct SessionEndpoint {
-    /// The names of the app's session cookies. A name includes the cookie's chunks.
+    /// The names of the app's session cookies. A name also stands for the cookie's chunks.
     cookies: Vec<String>,
     /// The headers that hold a credential.
     forward_headers: Vec<HeaderName>,
@@ -50,7 +50,7 @@ struct SessionEndpoint {
     lookups: Lookups,
 }
 
-/// The call to the app, and how the answer is read.
+/// The call to the app, and the interpretation of its answer.
 #[derive(Debug)]
 struct WhoAmI {
     endpoint: Endpoint,
@@ -61,7 +61,7 @@ struct WhoAmI {
     additional_headers: HeaderMap,
     forwarded: Forwarded,
     signed_out: SignedOut,
-    /// The cookies whose `Set-Cookie` lines are passed on to the caller. A name includes the cookie's chunks.
+    /// The cookies whose `Set-Cookie` lines are passed on to the caller. A name also stands for the cookie's chunks.
     passed_cookies: Vec<String>,
     /// The headers of the answer that contain the session. If empty, the session is in the body.
     response_headers: Vec<HeaderName>,
@@ -135,10 +135,10 @@ impl SessionExtractor for SessionEndpoint {
                 match self.whoami.ask(request, false).await.outcome {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
                     Err(error) => Ok(format!(
-                        "{}, as it should be without a session",
+                        "{}, as expected without a session",
                         error.reason().as_str()
                     )),
-                    Ok(_) => Ok("200 without a session, too".to_owned()),
+                    Ok(_) => Ok("200 even without a session".to_owned()),
                 }
             };
             vec![BackendReport::of(self.whoami.endpoint.call("endpoint").backend, asking).await]
@@ -170,7 +170,7 @@ impl SessionEndpoint {
         let of_headers = found.iter().map(|(_, value)| value.len());
         if of_cookies.chain(of_headers).sum::<usize>() > MAX_CREDENTIAL {
             return Err(ExtractError::rejected(Reason::TooLarge)
-                .because("more than 16 KiB would be forwarded"));
+                .because("the cookies and headers to forward are longer than 16 KiB"));
         }
         Ok(Credentials {
             cookies,
@@ -332,8 +332,8 @@ impl WhoAmI {
             .redirect_target(answer)
             .map(|url| format!(" with Location {}", without_query(&url)));
         let fix = if self.leads_to_https(answer) {
-            "the app requires https: let it trust X-Forwarded-Proto of this service (key forwarded), or set url to its \
-             https address"
+            "the app requires https: configure the app to trust this service's X-Forwarded-Proto (key forwarded), or \
+             set url to the app's https URL"
         } else {
             "correct url or method, or list the status in signed_out if it means that the caller is not signed in"
         };
@@ -342,7 +342,7 @@ impl WhoAmI {
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 
-    /// The configured headers of the answer as a session. Omits absent and empty headers.
+    /// Builds the session from the configured headers of the answer. Omits absent and empty headers.
     fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {

@@ -125,7 +125,9 @@ impl SqlSession {
             return Err(not_found("the query finds no row"));
         };
         if id.row.is_some_and(|id| !may_have_id(&row, &id)) {
-            return Err(not_found("the row has another id than the token"));
+            return Err(not_found(
+                "the id of the row differs from the id in the token",
+            ));
         }
         let ends_at = match &self.expiry_column {
             Some(column) => column.check(&row, self.clock.now())?,

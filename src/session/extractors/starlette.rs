@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(
             &*build_at(STAMP, "starlette", KEY).unwrap(),
             &["public-starlette-secret"],
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn max_age_none_disables_expiry_and_still_refuses_a_future_timestamp() {
+    fn max_age_none_disables_expiry_but_a_future_timestamp_is_refused() {
         let keys = format!("{KEY}\nmax_age = \"none\"");
         let session = extract(&keys, STAMP + 999_999_999, COOKIE)
             .unwrap()
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_section_is_refused_with_its_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         assert_single_problem(
             "starlette",
             &[

@@ -26,13 +26,13 @@ use crate::session::types::{
 const PRESETS: &[(&str, &str)] = &[
     // Set by the options `pass_user_headers` and `reverse_proxy`.
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
-    // Authelia's "Trusted Header SSO".
+    // Set by Authelia's "Trusted Header SSO".
     ("authelia", r#"header = "Remote-User""#),
     // authentik's proxy provider. The uid is stable; the user name is not.
     ("authentik", r#"header = "X-authentik-uid""#),
     // Requires `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
     ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
-    // The identity headers of Tailscale Serve.
+    // One of the identity headers of Tailscale Serve.
     ("tailscale", r#"header = "Tailscale-User-Login""#),
 ];
 
@@ -90,7 +90,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
             .iter()
             .all(|net| net.prefix_len() > 0),
         section.key("trusted_proxies"),
-        "covers every address of IPv4 or IPv6, with one entry or several: name the proxy's network",
+        "the entries together cover all IPv4 or all IPv6 addresses: list only the proxy's addresses or networks",
     );
     let secret_header = header_name(
         section,
@@ -252,7 +252,7 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         let by_secret = format!(
             "preset = \"oauth2-proxy\"\nshared_secret_header = \"X-Proxy\"\nshared_secret = \"{SECRET}\""
         );
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_secret_that_differs_is_refused() {
+    fn wrong_shared_secret_is_refused() {
         let keys = format!(
             "header = \"X-User\"\nshared_secret_header = \"X-Proxy-Secret\"\nshared_secret = \"{SECRET}\""
         );
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_gate_is_refused_with_its_key() {
+    fn invalid_proxy_check_is_refused_and_the_problem_names_the_key() {
         let cases = [
             ("no gate", "header = \"X-User\"", "trusted_proxies"),
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),

@@ -63,7 +63,7 @@ struct JwtConfig {
     /// For presets that are not safe alone: the section must set one of these keys.
     #[serde(skip_serializing)]
     require_one_of: List<String>,
-    /// For presets: the section logs a warning if it does not set this key, which makes the preset safer.
+    /// For presets: a key that makes the preset safer. A warning is logged if the section does not set it.
     #[serde(skip_serializing)]
     recommend: Option<String>,
 }
@@ -109,9 +109,9 @@ impl Default for JwtConfig {
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SecretEncoding {
-    /// Its bytes are the key.
+    /// The bytes of the text are the key.
     Text,
-    /// It is base64 of the key, in either alphabet, with or without padding.
+    /// The text is the key in base64, in either alphabet, with or without padding.
     Base64,
 }
 
@@ -229,7 +229,7 @@ fn check_required(section: &Section<'_>, config: &JwtConfig, problems: &mut Prob
         let all = required.join(" or ");
         problems.add(
             section.key(first),
-            format!("this preset needs {all}: without it tokens for other apps are accepted"),
+            format!("this preset needs {all}: without it, tokens for other apps are accepted"),
         );
     }
     if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
@@ -297,7 +297,7 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
     problems.require(
         config.tenants.iter().all(|tenant| is_tenant_id(tenant)),
         section.key("tenants"),
-        "must be ids of tenants (tid), such as 8b5abb95-0643-4c5e-837e-8bea3904411f",
+        "must be tenant ids (tid), such as 8b5abb95-0643-4c5e-837e-8bea3904411f",
     );
     problems.require(
         config
@@ -314,7 +314,7 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
         !is_for_every_tenant || subject.is_ok_and(|subject| subject.reads_only(&["oid", "sub", "tid"])),
         section.key("subject"),
         "may use {oid}, {sub} and {tid} only, because tenants is empty: the administrators of any tenant choose the other \
-         claims of their users, and so could be your user. List the tenants that you serve in tenants",
+         claims of their users, and could copy those of one of your users. List the tenants that you serve in tenants",
     );
 }
 

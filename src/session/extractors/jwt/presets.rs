@@ -20,8 +20,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Anyone can run a load balancer whose keys are published at the same URL, so `signer` must identify the one
-        // that signed the token.
+        // Anyone can run a load balancer whose keys are published at the same URL, so `signer` must identify the load
+        // balancer that signed the token.
         "aws-alb",
         r#"
             from = ["header:x-amzn-oidc-data"]
@@ -32,11 +32,11 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. Its second
-        // value carries no information: some instances write it into every token. Tokens of OAuth applications have the
-        // type `at+jwt`, and their ID tokens have a `nonce` or an `at_hash`. A session in state `pending` is not
-        // complete: the user still has to choose a team, for example. The cookie may be stale or another app's, so the
-        // header is read first.
+        // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. The second
+        // accepted value distinguishes nothing: some instances write it into every token. Tokens of OAuth applications
+        // have the type `at+jwt`, and their ID tokens have a `nonce` or an `at_hash`. A session in state `pending` is
+        // not complete: the user still has to choose a team, for example. The cookie may be stale or another app's, so
+        // the header is read first.
         "clerk",
         r#"
             from = ["header:authorization", "cookie:__session"]
@@ -100,8 +100,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Service accounts can pass the proxy, as users can. The address belongs to a Google account or to an account
-        // that Identity Platform signed in; the assertion has no `email_verified`.
+        // Service accounts can pass the proxy, as users can. The email address belongs to a Google account or to an
+        // account that Identity Platform signed in; the assertion has no `email_verified`.
         "google-iap",
         r#"
             allow_unverified_email = true
@@ -114,9 +114,9 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name of this
-        // form, and the claims `clientHost` and `clientAddress`. Without the scopes `profile` and `service_account`
-        // these are missing, but such a token has no user session (`sid`) either.
+        // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name that begins
+        // with `service-account-`, and the claims `clientHost` and `clientAddress`. Without the scopes `profile` and
+        // `service_account` these are missing, but such a token has no user session (`sid`) either.
         "keycloak",
         r#"
             algorithms = ["RS256", "ES256"]

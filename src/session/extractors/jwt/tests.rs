@@ -1,5 +1,5 @@
-//! Tests of the envelope, the claims and the configuration of JWT sessions, one table each.
-//! Real tokens are in `tests/sessions`, published keys in `tests/jwks.rs`.
+//! Table-driven tests of the form, the claims and the configuration of JWT sessions. Real tokens are in
+//! `tests/sessions`, published keys in `tests/jwks.rs`.
 
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ fn word(extracted: &Extracted) -> &'static str {
 const PLAIN: &str = r#"{"alg":"HS256"}"#;
 
 #[tokio::test]
-async fn keeps_the_contract() {
+async fn extractor_passes_the_contract_checks() {
     let extractor = build(HMAC).expect("a good section");
     contract::check(&*extractor, &[SECRET]).await;
 }
@@ -167,7 +167,7 @@ async fn unsupported_header_parameter_is_refused() {
 }
 
 #[tokio::test]
-async fn token_with_the_header_of_a_valid_token_is_still_verified() {
+async fn forged_or_expired_token_with_a_valid_header_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let genuine = hs256(PLAIN, claims(&json!({})));
     let other_key = EncodingKey::from_secret(b"another secret of 32 bytes, no less");
@@ -410,7 +410,7 @@ async fn issuer_or_audience_that_is_not_an_exact_match_is_refused() {
         ("aud empty list", json!({ "aud": [] }), "audience"),
         ("aud of null", json!({ "aud": [null] }), "audience"),
         (
-            "aud of text and number",
+            "aud of a string and a number",
             json!({ "aud": ["app", 7] }),
             "audience",
         ),
@@ -420,7 +420,7 @@ async fn issuer_or_audience_that_is_not_an_exact_match_is_refused() {
         ("aud case", json!({ "aud": "App" }), "audience"),
         ("aud space", json!({ "aud": " app" }), "audience"),
         (
-            "aud without an accepted one",
+            "aud without an accepted value",
             json!({ "aud": crowd }),
             "audience",
         ),
@@ -649,7 +649,7 @@ async fn refusal_names_the_found_and_the_expected_value() {
 }
 
 #[test]
-fn rule_that_contradicts_its_section_is_refused() {
+fn claim_rule_that_contradicts_the_section_is_refused() {
     let public = "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\nalgorithms = [\"RS256\"]";
     for (rule, key) in [
         ("claims.iss = \"https://other\"", Some("claims")),
@@ -704,7 +704,7 @@ async fn sender_constrained_token_is_refused_unless_allowed() {
 }
 
 #[tokio::test]
-async fn each_of_the_secrets_verifies_and_base64_secrets_are_decoded() {
+async fn token_signed_with_any_listed_secret_is_accepted_and_base64_secrets_are_decoded() {
     // The key ends in a newline byte, which must not be trimmed.
     let binary: Vec<u8> = (0..31).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
     let standard = base64::engine::general_purpose::STANDARD.encode(&binary);
@@ -791,7 +791,7 @@ fn assert_refused(toml: &str, key: &str) {
 }
 
 #[test]
-fn unsafe_section_is_refused_with_its_key() {
+fn unsafe_section_is_refused_and_the_problem_names_the_key() {
     let public =
         "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\n";
     for (toml, key) in [
@@ -890,7 +890,7 @@ fn unsafe_section_is_refused_with_its_key() {
 }
 
 #[test]
-fn incomplete_preset_is_refused_with_its_missing_key() {
+fn incomplete_preset_is_refused_and_the_problem_names_the_missing_key() {
     for (toml, key) in [
         (
             "preset = \"cognito\"\nissuers = [\"https://id\"]",
@@ -928,7 +928,7 @@ fn incomplete_preset_is_refused_with_its_missing_key() {
 }
 
 #[test]
-fn preset_with_its_required_keys_builds() {
+fn preset_with_its_required_keys_is_accepted() {
     for (preset, keys) in [
         (
             "auth0",
@@ -998,7 +998,8 @@ fn preset_with_its_required_keys_builds() {
     assert_eq!(names.len(), 12);
 }
 
-/// Checks how a section with this preset treats tokens with these claims.
+/// Checks the outcomes of tokens in a section with this preset. A case consists of the changes to [`claims`] and the
+/// expected outcome.
 async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
@@ -1106,7 +1107,7 @@ fn warnings_of(keys: &str) -> Vec<String> {
 }
 
 #[test]
-fn clerk_without_azp_is_a_warning() {
+fn clerk_section_without_a_rule_for_azp_logs_a_warning() {
     let warnings = |keys: &str| {
         let clerk = "preset = \"clerk\"\nissuers = [\"https://clerk.example.com\"]";
         let warnings = warnings_of(&format!("{clerk}\n{keys}"));
@@ -1121,7 +1122,7 @@ fn clerk_without_azp_is_a_warning() {
 }
 
 #[test]
-fn decoded_base64_secret_may_end_in_a_newline_and_its_text_may_not() {
+fn trailing_newline_of_a_secret_causes_a_warning_unless_it_is_decoded_from_base64() {
     let key: Vec<u8> = (0..40).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
     let encoded = base64::engine::general_purpose::STANDARD.encode(&key);
     let rest = "algorithms = [\"HS256\"]\naudiences = [\"app\"]";
@@ -1142,7 +1143,7 @@ fn decoded_base64_secret_may_end_in_a_newline_and_its_text_may_not() {
 }
 
 #[tokio::test]
-async fn at_most_three_keys_are_tried() {
+async fn at_most_three_keys_of_a_set_are_tried_for_a_token() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("jwks.json");
     let keys: Vec<EncodingKey> = (0..4)
@@ -1172,7 +1173,7 @@ async fn at_most_three_keys_are_tried() {
 }
 
 #[tokio::test]
-async fn section_from_variables_alone_is_complete() {
+async fn section_can_be_configured_by_environment_variables_alone() {
     let environment = [
         ("ROLLOUT_CLIENT_ID", "client"),
         (
@@ -1216,6 +1217,6 @@ async fn section_from_variables_alone_is_complete() {
         let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;
         assert_eq!(word(&outcome), want, "{changes}");
     }
-    // `check-config --print` shows these settings.
+    // `check-config --print` prints these settings, which must not contain the secret.
     assert!(!settings.effective().to_string().contains(SECRET));
 }

@@ -45,7 +45,8 @@ pub struct RedisServer {
 /// An open connection. Dropping it closes the socket, even while a response is outstanding.
 pub struct Connection {
     commands: MultiplexedConnection,
-    /// The task that reads and writes, for a transport for which the library does not run one itself.
+    /// The task that reads and writes on a TLS connection. For other connections, the library starts such a task
+    /// itself.
     _driver: Option<AbortOnDropHandle<()>>,
 }
 

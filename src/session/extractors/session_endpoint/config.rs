@@ -59,7 +59,7 @@ struct SessionEndpointConfig {
     ca: Option<PublicText>,
     max_waiting: Option<usize>,
     allow_http: bool,
-    /// For presets: the path of a `url` that has none.
+    /// For presets: the path that is added to a `url` without a path.
     #[serde(skip_serializing)]
     path: Option<String>,
 }
@@ -141,7 +141,9 @@ pub fn build(
         .iter()
         .filter(|name| forward_headers.contains(name))
     {
-        let text = format!("contains {name}, which is also in forward_headers: remove one");
+        let text = format!(
+            "contains {name}, which is also in forward_headers: keep it in one of the two keys"
+        );
         problems.add(section.key("context_headers"), text);
     }
     let from_caller = [
@@ -214,7 +216,7 @@ fn check_signed_out(
     problems.require(
         statuses.iter().all(|status| (201..=499).contains(status)),
         section.key("signed_out"),
-        "must be statuses from 201 to 499: 200 is a session, and 5xx is a failure of the app",
+        "must be statuses from 201 to 499: 200 means signed in, and 5xx means that the app failed",
     );
     SignedOut::Listed(statuses.0.clone())
 }
@@ -254,7 +256,7 @@ fn check_headers(
         if name == header::COOKIE {
             problems.add(
                 &*key,
-                "must not contain Cookie, which would send every cookie: name the cookies to send in cookies",
+                "must not contain Cookie, which would forward every cookie: list the cookies to forward in the key cookies",
             );
         } else if name == header::HOST || NEVER_SENT.contains(&name) {
             problems.add(
@@ -307,7 +309,10 @@ fn check_additional(
             problems.add(key, "is a header that is never sent: remove it");
         } else if let Some((list, _)) = from_caller.iter().find(|(_, names)| names.contains(&name))
         {
-            problems.add(key, format!("is also in {list}: remove one"));
+            problems.add(
+                key,
+                format!("is also in {list}: keep it in one of the two keys"),
+            );
         } else {
             value.set_sensitive(true);
             headers.insert(name, value);

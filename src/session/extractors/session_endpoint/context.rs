@@ -1,5 +1,5 @@
-//! The headers of a call that describe the caller's own request, in addition to its credentials: its scheme and host,
-//! and the headers listed in `context_headers`.
+//! The headers of a call to the app that describe the caller's own request: its scheme and host, and the headers listed
+//! in `context_headers`. They are sent in addition to the caller's credentials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
-/// The key `forwarded`: what the call tells the app about the URL that the caller sees. Apps use its scheme to redirect
+/// The key `forwarded`: the parts of the caller's URL that the call sends to the app. Apps use the scheme to redirect
 /// to https and to choose the names of their cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarded {
@@ -50,7 +50,7 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The values of a boolean in an environment variable.
+        // The spellings of a boolean in an environment variable.
         match text.to_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
             "false" | "no" | "off" | "0" => return Some(Self::Nothing),
@@ -71,7 +71,8 @@ impl Forwarded {
 }
 
 /// The scheme by which the caller reached the app. TLS ends at a proxy in front of this service, so only `Origin` shows
-/// the scheme. If `Origin` is absent or the opaque `null`, the scheme is https, except for loopback names.
+/// the scheme. If `Origin` is absent or the opaque `null`, the scheme is http if `Host` is a loopback name, and https
+/// otherwise.
 fn scheme(headers: &HeaderMap) -> HeaderValue {
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     let is_http = match origin.filter(|origin| *origin != b"null") {
@@ -167,7 +168,7 @@ mod tests {
     use crate::session::contract::request;
 
     #[test]
-    fn scheme_is_that_of_the_origin_or_http_for_a_loopback_host_without_one() {
+    fn scheme_comes_from_origin_or_else_is_http_only_for_a_loopback_host() {
         for (origin, host, want) in [
             (Some("http://app.example"), "app.example", "http"),
             (Some("https://app.example"), "app.example", "https"),
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_a_flag_or_an_origin() {
+    fn forwarded_accepts_a_boolean_or_an_origin() {
         let url = |scheme, host| {
             Some(Forwarded::Url {
                 scheme: HeaderValue::from_static(scheme),

@@ -1,5 +1,5 @@
-//! Products with a "who am I" URL: its path and the form of its answer, from their documentation.
-//! A key in the section overrides the preset's.
+//! Presets for products that have a "who am I" URL. Paths and answers are as the products' documentation describes
+//! them. A key in the section overrides the preset's.
 
 /// Presets by product. A preset's `path` is appended to a `url` that has no path.
 pub const PRESETS: &[(&str, &str)] = &[
@@ -8,8 +8,8 @@ pub const PRESETS: &[(&str, &str)] = &[
     (
         "authjs",
         r#"
-            subject_missing = """is missing: without a database adapter, Auth.js v5 gives a user a new random id \
-                at each sign-in, and so does authorize() that returns no id. Store account.providerAccountId in the \
+            subject_missing = """is missing: without a database adapter, or if authorize() returns no id, Auth.js v5 \
+                creates a new random id for the user at each sign-in. Store account.providerAccountId in the \
                 app's jwt callback, copy it to session.user.id in its session callback, and set \
                 subject = "{user.id}"; or set subject = "{user.email}" if every provider verifies addresses"""
             path = "/api/auth/session"
@@ -43,7 +43,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             forward_headers = ["X-Session-Token"]
         "#,
     ),
-    // `/oauth2/userinfo`, because `/oauth2/auth` answers with status 202.
+    // The path is `/oauth2/userinfo`, because `/oauth2/auth` answers with status 202 instead of 200.
     (
         "oauth2-proxy",
         r#"

@@ -8,7 +8,7 @@ fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
 }
 
 #[tokio::test]
-async fn keeps_the_contract() {
+async fn extractor_passes_the_contract_checks() {
     let keys = r#"
         url = "http://127.0.0.1:9/me"
         cookies = ["sid"]
@@ -43,7 +43,7 @@ async fn ambiguous_credential_is_refused_without_a_call() {
 }
 
 #[test]
-fn invalid_section_is_refused_with_its_key() {
+fn invalid_section_is_refused_and_the_problem_names_the_key() {
     const GOOD: &str = "url = \"https://app.example/me\"\ncookies = [\"sid\"]\n";
     for (case, keys, key) in [
         ("no URL", "cookies = [\"sid\"]".to_owned(), "url"),

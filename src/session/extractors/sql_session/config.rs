@@ -57,7 +57,7 @@ struct SqlSessionConfig {
     max_connections: usize,
     pool_wait: HumanDuration,
     timeout: HumanDuration,
-    /// For presets: the query for each database, by the name of its dialect, and its alternatives.
+    /// For presets: the query for each dialect and its alternatives, keyed by the dialect's name.
     #[serde(skip_serializing)]
     queries: BTreeMap<String, Vec<String>>,
 }
@@ -226,7 +226,7 @@ fn session_query(
                 problems.require(
                     !is_set,
                     section.key(key),
-                    "is for the query of a preset: write the name into query, or remove query",
+                    "applies only to a preset's query: write the name into query, or remove query",
                 );
             }
             vec![query]
@@ -373,7 +373,7 @@ fn user_check(
     problems.require(
         config.payload == "django",
         section.key("user_query"),
-        "is used with payload = \"django\" only: join the users in query instead",
+        "is used with payload = \"django\" only: join the users' table in query instead",
     );
     let dialect = dialect?;
     let statement = problems.accept(section.key("user_query"), Statement::read(query, dialect))?;

@@ -1,4 +1,4 @@
-//! The supported databases: connects, queries one row, and converts it to JSON. The query is in `statement.rs`.
+//! Connects to the supported databases, queries one row, and converts it to JSON. The query is in `statement.rs`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,7 +79,7 @@ impl Dialect {
 #[derive(Debug, Default)]
 pub struct Trust {
     pub pem: Option<Vec<u8>>,
-    /// The section sets its own `ca`, so the connection must use TLS.
+    /// Whether the connection must use TLS, because the section sets its own `ca`.
     pub is_required: bool,
 }
 
@@ -193,7 +193,8 @@ impl ConnectConfig {
                     mode,
                     PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull
                 );
-                let fix = "add sslmode=verify-full, and ca_file if your own authority signed its certificate";
+                let fix =
+                    "add sslmode=verify-full, and ca_file if your own CA issued its certificate";
                 (!is_socket && !is_required).then_some((options.get_host(), fix))
             }
             Self::MySql { options, .. } => {
@@ -202,7 +203,7 @@ impl ConnectConfig {
                     mode,
                     MySqlSslMode::Required | MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
                 );
-                let fix = "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own authority signed its certificate";
+                let fix = "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own CA issued its certificate";
                 (options.get_socket().is_none() && !is_required)
                     .then_some((options.get_host(), fix))
             }
@@ -419,7 +420,7 @@ async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result
     }
 }
 
-/// The row; `None` if there is none. Several rows are an error, because they may belong to different users.
+/// The only row; `None` if there is no row. Several rows are an error, because they may belong to different users.
 fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     let mut rows = rows.into_iter();
     match (rows.next(), rows.next()) {
@@ -431,8 +432,8 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     }
 }
 
-/// Maps an error of the database library. `key` is the key, if it was already sent. The database's text is kept
-/// unless it contains the key.
+/// Maps an error of the database library. `key` is the session's key, if the database has received it. The database's
+/// message is kept unless it contains the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let sqlx::Error::Database(database) = error else {
         return StoreError::Lost(with_advice(error));

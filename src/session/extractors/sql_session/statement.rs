@@ -165,7 +165,7 @@ impl Statement {
     }
 }
 
-/// Splits the query at its parameters: each text with the parameter that follows it.
+/// Splits the query at its parameters. Each piece consists of text and the parameter that follows it.
 ///
 /// Quoted text is skipped. Backslashes, comments and `;` are refused, because their meaning depends on the dialect.
 fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn query_without_key_or_with_unclear_quoting_is_refused() {
+    fn query_without_the_key_or_with_dialect_dependent_syntax_is_refused() {
         for query in [
             "",
             "SELECT 1",

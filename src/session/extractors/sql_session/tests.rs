@@ -24,7 +24,7 @@ fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
 }
 
 #[tokio::test]
-async fn keeps_the_contract_without_a_connection() {
+async fn extractor_passes_the_contract_checks_without_a_connection() {
     for keys in [
         "preset = \"connect-pg-simple\"\nurl = \"postgres://u:hunter2@h/db\"\ncookie_secrets = [\"the-cat\"]",
         "preset = \"django\"\nurl = \"mysql://u@h/db\"\npassword = \"hunter2\"\nsecret_key = \"the-cat\"",
@@ -53,7 +53,7 @@ async fn unreachable_database_is_unavailable() {
 }
 
 #[test]
-fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
+fn invalid_section_is_refused_and_the_problem_names_the_key_but_not_the_secret() {
     let query = "query = \"SELECT 1 WHERE 1 = $1\"";
     let broken = broken_certificate();
     for (case, keys, key) in [
@@ -149,7 +149,7 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
 }
 
 #[test]
-fn preset_query_cuts_the_payload_in_the_database() {
+fn preset_query_truncates_the_payload_in_the_database() {
     for (name, keys) in super::presets::PRESETS {
         let keys: toml::Table = keys.parse().unwrap();
         let Some(column) = keys
@@ -294,7 +294,7 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
 
 /// An expiry that the app writes into the session itself, in a column of the query or in the payload.
 #[tokio::test]
-async fn session_ends_at_the_time_at_expires_path() {
+async fn session_expires_at_the_time_found_at_expires_path() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sqlite3");
     std::fs::write(&path, "").unwrap();

@@ -1,4 +1,4 @@
-//! The keys of a `jwt` section, or of its preset, that configure the source of the signing keys.
+//! Reads the source of the signing keys from the configuration of a `jwt` section, or else from its preset.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::session::formats::any_base64;
 use crate::session::formats::issuer::TENANT;
 use crate::session::sections::app_secret;
 
-/// The maximum number of `secrets`, because each of them may be tried for a token.
+/// The maximum number of `secrets`. It is small, because each secret may be tried for a token.
 const MAX_SECRETS: usize = 10;
 
 /// The URL template of an issuer's discovery document.
 const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
 
-/// The source of keys that the section names, or else that of the preset.
+/// The source of keys that the section configures, or else the preset's.
 pub(super) fn read(
     section: &Section<'_>,
     context: &Context,
@@ -95,7 +95,7 @@ fn shared_secrets(
         texts.len() <= MAX_SECRETS,
         section.key(key),
         format!(
-            "has {} secrets, and at most {MAX_SECRETS} are tried: remove those that signed no valid token",
+            "has {} secrets, and at most {MAX_SECRETS} are allowed: remove those with which no valid token is signed",
             texts.len()
         ),
     );
@@ -146,8 +146,8 @@ fn from_provider(
     let Some(template) = &config.provider_keys else {
         problems.add(
             section.key("jwks_url"),
-            "no source of keys: set one of jwks_url, oidc_issuer, jwks, public_key, secret, secrets, or the last four with \
-             _file",
+            "no source of keys is set: set one of jwks_url, oidc_issuer, jwks, public_key, secret, secrets, jwks_file, \
+             public_key_file, secret_file, secrets_file",
         );
         return None;
     };
@@ -210,7 +210,7 @@ fn from_discovery(
 ) -> Option<KeySource> {
     let discovery = Discovery::new(issuer, config.allow_http);
     let mut discovery = problems.accept(section.key(key), discovery)?;
-    // The document may be fetched from a host name other than the one in `iss`, but it contains the one in `iss`.
+    // The document's URL may have another host name than `iss`, but the issuer that the document names equals `iss`.
     discovery.also_for(&config.issuers);
     let source = Source::Discovery(discovery);
     Some(fetched(section, context, config, source, problems))

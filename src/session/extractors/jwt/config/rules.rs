@@ -1,4 +1,4 @@
-//! Claim rules that contradict the rest of their section, so that no token can satisfy them.
+//! Detects claim rules that contradict the rest of their section, so that no token can satisfy them.
 
 use super::JwtConfig;
 use crate::config::{Problems, Section};
@@ -40,7 +40,7 @@ pub(super) fn check(
             claims.contradict("exp", false, is_number),
             "claims",
             "exp",
-            "every token has a number there",
+            "it must be a number in every token",
         ),
         (
             claims.contradict("iss", issuers.is_empty(), has_issuer),
@@ -82,13 +82,14 @@ pub(super) fn check(
             header.contradict("b64", true, |value| value == "true"),
             "header_claims",
             "b64",
-            "it is refused unless true",
+            "tokens with another b64 than true are refused",
         ),
     ] {
         if is_impossible {
             problems.add(
                 section.key(key),
-                format!("has a rule for {claim} that no token can satisfy, because {because}: correct one of them"),
+                format!("has a rule for {claim} that no token can satisfy, because {because}: correct the rule, \
+                     or the key that contradicts it"),
             );
         }
     }
