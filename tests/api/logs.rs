@@ -245,7 +245,7 @@ fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
             "bound",
             json!({"sub": "user-1", "exp": FAR, "aud": "app", "cnf": {"jkt": "x"}}),
             "sender_constrained",
-            "the token is bound to a key of its sender (cnf), and allow_sender_constrained is false",
+            "the token is bound to a key that its sender holds (cnf), and allow_sender_constrained is false",
         ),
     ] {
         let head = format!(

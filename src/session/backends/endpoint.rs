@@ -22,7 +22,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// The bounds of a backend's `Retry-After`, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
-/// The keys of a section that describe its endpoint.
+/// The configuration keys of a section that describe its endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointConfig<'a> {
     pub url: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! The places where an identity provider publishes its keys, and the parsers of the responses. `jwks.rs` makes the
+//! The places where an identity provider publishes its keys, and the parsing of the responses. `jwks.rs` makes the
 //! calls.
 
 use std::fmt;

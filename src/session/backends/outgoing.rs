@@ -32,7 +32,7 @@ pub struct OutgoingConfig {
     pub ca: Option<PublicText>,
 }
 
-/// The validated keys. Two equal values allow the same connections.
+/// The validated settings. Equal settings permit the same connections, so they can share an HTTP client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Outgoing {
     proxy: Option<Secret>,
@@ -87,7 +87,7 @@ impl Outgoing {
         self.proxy.is_some()
     }
 
-    /// The proxy, for the HTTP client.
+    /// The proxy in the form that the HTTP client accepts.
     pub fn proxy(&self) -> Option<reqwest::Result<reqwest::Proxy>> {
         let url = String::from_utf8_lossy(self.proxy.as_ref()?.expose()).into_owned();
         let direct = format!("{LOOPBACK},{}", self.no_proxy.join(","));
@@ -359,7 +359,7 @@ mod tests {
             ),
             ("a line lost", good.replace(line, ""), false),
             (
-                "the second is cut off",
+                "the second certificate is cut off",
                 format!("{good}{}", &good[..good.len() / 2]),
                 false,
             ),

@@ -38,7 +38,7 @@ pub const KIND: Kind = Kind {
 const SUBJECT_MISSING: &str = "is missing: without a database adapter, or if authorize() returns no id, Auth.js v5 \
      creates a new random `sub` for the user at each sign-in. Store a stable id in the app's jwt callback, such \
      as token.userId = account.providerAccountId, and set subject = \"{userId}\"; or set subject = \"{email}\" if \
-     every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
+     every provider verifies addresses, or subject = \"{sub}\" if an adapter stores the users";
 
 /// The clock tolerance that both versions use, in seconds.
 const TOLERANCE: UnixSeconds = 15;

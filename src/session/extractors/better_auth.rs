@@ -130,7 +130,7 @@ impl Strategy {
         }
     }
 
-    /// The cached session, and the expiry of the cache.
+    /// Verifies the cookie's value, and returns the cached session and the expiry of the cache.
     fn open(&self, text: &str, now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
         match self {
             Self::Compact(key) => open_compact(key, text),
@@ -191,7 +191,7 @@ impl<'a> Compact<'a> {
     }
 }
 
-/// The payload of an HS256 token (RFC 7515, section 5.2).
+/// Verifies an HS256 token (RFC 7515, section 5.2), and returns its payload.
 fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
@@ -303,7 +303,7 @@ mod tests {
         ))
     }
 
-    /// A compact cache as the library writes it, provided that `session` is spelled as JavaScript would.
+    /// A compact cache as the library writes it, provided that `session` is serialized as in JavaScript.
     fn compact(session: &str, expires_at: i64) -> String {
         let signed = format!(
             "{},\"expiresAt\":{expires_at}}}",

@@ -73,7 +73,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "keys",
         config.keys,
-        "keys, or its one secret",
+        "keys or single secret",
         &mut problems,
     );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
@@ -82,7 +82,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         encode.is_some(),
         section.key("encoding"),
-        "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, by default base64",
+        "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, whose default is base64",
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {

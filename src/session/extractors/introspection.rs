@@ -41,7 +41,7 @@ pub const KIND: Kind = Kind {
     presets: PRESETS,
 };
 
-/// Presets for issuers: the defaults of the section's keys.
+/// Presets for issuers, which set defaults for the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
     // The token of a service account has a user name that begins with `service-account-`, and the claims `clientHost`
     // and `clientAddress`. Without the scopes `profile` and `service_account` these are missing, but such a token has
@@ -126,7 +126,7 @@ struct Introspection {
 struct Issuer {
     extractor: Arc<str>,
     endpoint: Endpoint,
-    /// `Basic …`, marked as sensitive.
+    /// The value `Basic …` of the header `Authorization`, marked as sensitive.
     authorization: HeaderValue,
     required_scopes: Vec<String>,
     /// Accepted values of `iss`. If the list is empty, any value is accepted, and so is a missing claim. The same holds
@@ -497,7 +497,7 @@ impl Issuer {
         match member(claims, "cnf")? {
             None | Some(Value::Null) => Ok(()),
             Some(_) => Err(ExtractError::rejected(Reason::SenderConstrained)
-                .because("the token is bound to a key of its sender (cnf)")),
+                .because("the token is bound to a key that its sender holds (cnf)")),
         }
     }
 }

@@ -78,7 +78,7 @@ struct IronSessionConfig {
     idle: Option<HumanDuration>,
 }
 
-/// The content of a seal, and how cookies contain the seal.
+/// The layout of a seal's content, and how the seal is stored in cookies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Version {
@@ -112,7 +112,7 @@ struct IronSession {
 enum Passwords {
     /// One password for every seal. As in @hapi/iron, the seal's password id is ignored.
     Any(Secret),
-    /// Passwords by the password id in the seal.
+    /// The passwords, keyed by the password id in the seal.
     ById(BTreeMap<String, Secret>),
 }
 
@@ -257,7 +257,7 @@ impl IronSession {
     }
 
     /// Opens a seal of h3 version 2. Deriving its keys takes milliseconds of processor time, even for a forged seal.
-    /// They are derived on blocking threads, at most half as many at a time as there are processors.
+    /// The keys are derived on blocking threads, at most half as many at a time as there are processors.
     async fn open_slowly(
         &self,
         seal: &str,
@@ -312,8 +312,8 @@ impl IronSession {
         Ok(Some(text))
     }
 
-    /// The chunks that belong to the current seal: h3 writes their number into the cookie itself. Chunks with a higher
-    /// number are left over from a longer session.
+    /// Joins the chunks of the current seal: h3 writes their number into the cookie itself. Chunks with a higher number
+    /// are left over from a longer session.
     fn h3_chunks<'a>(
         &self,
         request: &'a Parts,

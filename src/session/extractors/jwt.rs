@@ -51,11 +51,11 @@ struct Jwt {
     keys: KeySource,
     /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Accepted values of `iss`, which may contain `{tenantid}`. If empty, any value or none is accepted.
+    /// Accepted values of `iss`, which may contain `{tenantid}`. If empty, `iss` may have any value or be absent.
     issuers: Vec<String>,
-    /// Accepted values of `tid`, in lower case. If empty, any value or none is accepted.
+    /// Accepted values of `tid`, in lower case. If empty, `tid` may have any value or be absent.
     tenants: Vec<String>,
-    /// Accepted values of `aud`. If empty, any value or none is accepted.
+    /// Accepted values of `aud`. If empty, `aud` may have any value or be absent.
     audiences: Vec<String>,
     leeway: UnixSeconds,
     claims: ClaimRules,
@@ -362,8 +362,12 @@ impl Jwt {
     /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request has no proof of possession.
     fn check_sender(&self, claims: &Object) -> Result<(), ExtractError> {
         match member(claims, "cnf")? {
-            Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => Err(ExtractError::rejected(Reason::SenderConstrained)
-                .because("the token is bound to a key of its sender (cnf), and allow_sender_constrained is false")),
+            Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => {
+                Err(ExtractError::rejected(Reason::SenderConstrained).because(
+                    "the token is bound to a key that its sender holds (cnf), and \
+                 allow_sender_constrained is false",
+                ))
+            }
             _ => Ok(()),
         }
     }

@@ -159,7 +159,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     } else {
         problems.add(
             section.key("url"),
-            "is missing: name the server, such as \"redis://redis.internal:6379/0\"",
+            "is missing: set it to the server's URL, such as \"redis://redis.internal:6379/0\"",
         );
         None
     };

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_null_is_not_signed_in_and_similar_values_are_refused() {
+    fn cookie_with_value_null_is_not_signed_in_and_similar_values_are_refused() {
         for signed_out in ["null", "\"null\""] {
             assert!(matches!(extract(KEY, STAMP, signed_out), Ok(None)));
         }

@@ -28,7 +28,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
     // Set by Authelia's "Trusted Header SSO".
     ("authelia", r#"header = "Remote-User""#),
-    // authentik's proxy provider. The uid is stable; the user name is not.
+    // Set by authentik's proxy provider. The uid is stable; the user name is not.
     ("authentik", r#"header = "X-authentik-uid""#),
     // Requires `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
     ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
@@ -102,7 +102,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
         problems.add(
             section.key("shared_secret"),
-            format!("{weakness}: make one with `openssl rand -hex 32`"),
+            format!("{weakness}: generate one with `openssl rand -hex 32`"),
         );
     }
     let shared_secret = match (secret_header, secret) {
@@ -139,7 +139,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     }
 }
 
-/// The network in the form used to compare peers, in which IPv4-mapped IPv6 addresses are IPv4 addresses.
+/// Converts the network to the form in which peers are compared: IPv4-mapped IPv6 addresses become IPv4 addresses.
 fn canonical(net: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     match (

@@ -29,7 +29,7 @@ const TOO_MANY: &str = "has more than 10 keys: keep only those that verify valid
 /// The maximum number of keys. It is small, because each key may be tried for a token.
 const MAX_KEYS: usize = 10;
 
-/// All public keys in `bytes`.
+/// Parses all public keys in `bytes`.
 ///
 /// # Errors
 /// The text says what was found instead, and what to do.
@@ -59,7 +59,7 @@ pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
         .map(|key| vec![key])
 }
 
-/// The key in the PEM text `pem`, with the key id `kid`.
+/// Parses the key in `pem`, and sets its key id to `kid`.
 pub(super) fn parse_one(kid: &str, pem: &str) -> Result<Key, UnusableKey> {
     let unusable = |why: &str| UnusableKey {
         kid: Some(kid.to_owned()),
@@ -121,8 +121,8 @@ fn text(bytes: &[u8]) -> Option<String> {
     Some(text.replace("\\r", "").replace("\\n", "\n"))
 }
 
-/// The keys in the blocks of a PEM text (RFC 7468). Text between the blocks is ignored. Line breaks inside a block may
-/// be replaced by spaces or missing, because environment variables often lose them.
+/// Parses the keys in the blocks of PEM text (RFC 7468). Text between the blocks is ignored. Line breaks inside a block
+/// may be replaced by spaces or missing, because environment variables often lose them.
 fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
     let mut keys = Vec::new();
     while let Some((_, rest)) = text.split_once("-----BEGIN ") {
@@ -157,7 +157,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
 
 const SSH: &str = "is an OpenSSH public key: convert it (ssh-keygen -e -m PKCS8 -f key.pub)";
 
-/// Describes a text that is neither PEM nor base64, if its format is recognised.
+/// Describes text that is neither PEM nor base64, if its format is recognised.
 fn other_than_a_key(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         Some("is empty")

@@ -208,7 +208,7 @@ fn check_audiences(section: &Section<'_>, config: &JwtConfig, problems: &mut Pro
         ),
         (false, true) => problems.add(
             key,
-            "contradicts allow_any_audience = true: remove one (audiences = [] removes a preset's audiences)",
+            "contradicts allow_any_audience = true: remove one key (audiences = [] removes a preset's audiences)",
         ),
         _ => problems.require(
             config.audiences.iter().all(|name| !name.is_empty()),

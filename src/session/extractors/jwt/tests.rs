@@ -88,7 +88,7 @@ async fn extractor_passes_the_contract_checks() {
 }
 
 #[tokio::test]
-async fn valid_token_is_a_session_with_its_claims_and_expiry() {
+async fn valid_token_yields_a_session_with_its_claims_and_expiry() {
     let extractor = build(HMAC).expect("a good section");
     let session = extract(&*extractor, &hs256(PLAIN, claims(&json!({})))).await;
     let Ok(Some(Session {

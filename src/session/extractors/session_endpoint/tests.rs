@@ -127,7 +127,7 @@ fn invalid_section_is_refused_and_the_problem_names_the_key() {
 }
 
 #[test]
-fn expiry_is_read_at_expires_path() {
+fn expiry_is_read_from_the_value_at_expires_path() {
     let path: Template = "{end}".parse().unwrap();
     for (end, want) in [
         ("1800000000", Some(Some(1_800_000_000))),

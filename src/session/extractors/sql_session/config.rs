@@ -181,7 +181,7 @@ fn database(
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
             section.key("url"),
-            "must name the database: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
+            "must be the database's URL: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
         );
         return None;
     };

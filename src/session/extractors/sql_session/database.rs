@@ -489,8 +489,8 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
     }
 }
 
-/// The columns of a row, and the total length of their texts. Columns of types that are not listed are left out; the
-/// query can cast them to text.
+/// The columns of a row, and the total length of their text and binary data. Columns of types that are not listed are
+/// left out; the query can cast them to text.
 fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;

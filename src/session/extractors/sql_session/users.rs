@@ -69,7 +69,7 @@ impl UserCheck {
         };
         let Ok(Some(Value::String(password))) = user.get("password") else {
             return Err(misfit(
-                "user_query returns no text column password".to_owned(),
+                "user_query returns no text column called password".to_owned(),
             ));
         };
         let matches = |key| hmac::verify(key, password.as_bytes(), &hash).is_ok();

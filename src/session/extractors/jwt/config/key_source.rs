@@ -107,7 +107,7 @@ fn shared_secrets(
     KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
 }
 
-/// Decodes the secrets from the base64 in `texts`. A placeholder is not decoded, so that the check of secrets
+/// Decodes the secrets from the base64 in `texts`. A placeholder is not decoded, so that the check for placeholders
 /// recognises it.
 fn decoded(
     section: &Section<'_>,

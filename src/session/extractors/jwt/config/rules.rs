@@ -82,7 +82,7 @@ pub(super) fn check(
             header.contradict("b64", true, |value| value == "true"),
             "header_claims",
             "b64",
-            "tokens with another b64 than true are refused",
+            "tokens with b64 other than true are refused",
         ),
     ] {
         if is_impossible {
