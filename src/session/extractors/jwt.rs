@@ -365,7 +365,7 @@ impl Jwt {
             Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => {
                 Err(ExtractError::rejected(Reason::SenderConstrained).because(
                     "the token is bound to a key that its sender holds (cnf), and \
-                 allow_sender_constrained is false",
+                     allow_sender_constrained is false",
                 ))
             }
             _ => Ok(()),
