@@ -15,7 +15,7 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All reasons of the service, with what they mean.
+            /// All built-in reasons, each with its meaning.
             pub const ALL: &[(Self, &str)] = &[$((Self::$variant, $meaning),)+];
 
             /// The stable name.
@@ -34,7 +34,7 @@ reasons! {
     NoSubject "no_subject" "The session has no value at the path in `subject`, for example because the visitor is a guest.",
 
     Expired "expired" "The session has expired.",
-    SessionOver "session_over" "The session ends before a token could become valid, and `token.cap_to_session` is set.",
+    SessionOver "session_over" "With `token.cap_to_session`, the token would end with the session, but the session's expiry has already been reached.",
     NotYetValid "not_yet_valid" "The session is not valid yet. Compare the clocks.",
     FromTheFuture "from_the_future" "The session was issued in the future. Compare the clocks.",
     Exp "exp" "The claim `exp` is missing, is not a number, or is out of range.",
@@ -51,10 +51,10 @@ reasons! {
     DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
 
     NotAJwt "not_a_jwt" "The credential is not a JWT, and no other section accepts it.",
-    SignedJwt "signed_jwt" "The credential is a JWT where the section reads something else, and no other section accepts it.",
+    SignedJwt "signed_jwt" "The credential is a JWT, but the section expects another kind of credential, and no other section accepts it.",
     AlgNotAllowed "alg_not_allowed" "The token's `alg` is not in `algorithms`.",
     TokenType "token_type" "The token's type is not in `token_types`.",
-    SenderConstrained "sender_constrained" "The token is bound to a key of its sender (`cnf`), which a bearer token does not prove. `allow_sender_constrained = true` accepts it.",
+    SenderConstrained "sender_constrained" "The token is bound to a key that its sender holds (`cnf`); presenting it as a bearer token does not prove possession of that key. Set `allow_sender_constrained = true` to accept it.",
     Issuer "issuer" "The token's `iss` is not in `issuers`.",
     Tenant "tenant" "The token's `tid` is not in `tenants`, or is not the tenant in its `iss`.",
     Audience "audience" "The token's `aud` is not in `audiences`.",
@@ -62,10 +62,10 @@ reasons! {
     Claim "claim" "A claim does not have the value that `claims` or the preset requires.",
     Scope "scope" "A scope of `required_scopes` is missing.",
 
-    Inactive "inactive" "The issuer says that the token is not active.",
+    Inactive "inactive" "The issuer's introspection response does not contain `active: true`.",
     SignedOut "signed_out" "The app says that the caller is not signed in.",
     SessionNotFound "session_not_found" "The store has no such session.",
-    SessionCorrupt "session_corrupt" "The store's value is not a session, or is longer than 1 MiB.",
+    SessionCorrupt "session_corrupt" "The value in the store is not a session, or is longer than 1 MiB.",
     PasswordChanged "password_changed" "The session is older than its user's password.",
     UserNotFound "user_not_found" "The session's user does not exist, or `user_query` excludes the user.",
 
@@ -73,56 +73,56 @@ reasons! {
     MissingPart "missing_part" "A chunk of the cookie is missing.",
     TooManyParts "too_many_parts" "The cookie has too many chunks.",
     TooLarge "too_large" "The credential is longer than the limit.",
-    AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name different identities, or a header is sent together with the same name spelled with `_`.",
-    DuplicateHeader "duplicate_header" "The header occurs twice.",
-    CookieName "cookie_name" "The value was made for another cookie.",
-    Purpose "purpose" "The value was made for another purpose.",
+    AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name different identities, or a second header's name differs from the identity header's only in `_` or `.` instead of `-`.",
+    DuplicateHeader "duplicate_header" "The header that contains the credential occurs more than once.",
+    CookieName "cookie_name" "The value was encrypted for a cookie with another name.",
+    Purpose "purpose" "The value was signed or encrypted for another purpose, or names no purpose.",
     SessionId "session_id" "The session id is malformed.",
-    NoSessionCookie "no_session_cookie" "The cookie with the session itself is missing.",
+    NoSessionCookie "no_session_cookie" "The cookie that contains the session data is missing.",
 
     UntrustedPeer "untrusted_peer" "The identity header did not come from a trusted proxy.",
-    SharedSecret "shared_secret" "The proxy's secret is wrong or missing.",
-    HopByHop "hop_by_hop" "`Connection` names the identity header.",
-    SubjectNotAllowed "subject_not_allowed" "The API key may not ask for this subject.",
+    SharedSecret "shared_secret" "The proxy's shared secret is wrong or missing.",
+    HopByHop "hop_by_hop" "The header `Connection` lists the identity header, so proxies remove that header.",
+    SubjectNotAllowed "subject_not_allowed" "The requested subject matches no entry in `allowed_subjects`.",
     SubjectBlank "subject_blank" "The subject is empty or blank.",
-    SubjectType "subject_type" "The value for the subject is neither text nor an integer.",
+    SubjectType "subject_type" "The value for the subject is neither a string nor an integer.",
     SubjectTooLong "subject_too_long" "The subject is longer than 256 bytes.",
     SubjectCharacters "subject_characters" "The subject has control, bidirectional or zero-width characters.",
-    SubjectAmbiguous "subject_ambiguous" "The values of another user could be joined to the same subject: see [Choose the subject](choosing.md#choose-the-subject).",
+    SubjectAmbiguous "subject_ambiguous" "Another user's values could produce the same subject: see [Choose the subject](choosing.md#choose-the-subject).",
     EmailUnverified "email_unverified" "The subject is an `email` that the provider does not mark as verified: see [Choose the subject](choosing.md#choose-the-subject).",
-    ClaimDuplicateMember "claim_duplicate_member" "A claim of `[token.claims]` occurs twice in the session.",
+    ClaimDuplicateMember "claim_duplicate_member" "The session value for a claim of `[token.claims]` has two members with the same name.",
     ClaimUnwritable "claim_unwritable" "A claim of `[token.claims]` cannot be written as JSON.",
     ClaimsTooLarge "claims_too_large" "The claims make the token longer than 4 KiB.",
 
     OriginNotListed "origin_not_listed" "The page's origin is neither in `origins.allowed` nor the service's own.",
-    OriginIsNotHost "origin_is_not_host" "The page's origin is not in `origins.allowed`, and its host and port are not those of `Host`. The browser sent no `Sec-Fetch-Site`, as over plain http: see [403 although the origin is right](#403-although-the-origin-is-right).",
-    NullOrigin "null_origin" "The page's origin is `null`: a sandboxed frame, a local file, or a redirect across origins.",
+    OriginIsNotHost "origin_is_not_host" "The page's origin is not in `origins.allowed`, and its host and port are not those of `Host`. The browser sent no `Sec-Fetch-Site`, which browsers omit over plain http: see [403 although the origin is right](#403-although-the-origin-is-right).",
+    NullOrigin "null_origin" "The page's origin is `null`, as in a sandboxed frame, in a local file, or after a redirect across origins.",
     TwoOrigins "two_origins" "There are two `Origin` headers.",
-    CrossSite "cross_site" "A page of another site caused the request, and the browser sent no `Origin`: a link, an image or a GET without CORS.",
-    SameSite "same_site" "A page of another host of the same site caused the request, and the browser sent no `Origin`.",
+    CrossSite "cross_site" "A page of another site caused the request, and the browser sent no `Origin`, as for a link, an image or a GET without CORS.",
+    SameSite "same_site" "A page on another host of the same site caused the request, and the browser sent no `Origin`.",
     SecFetchSite "sec_fetch_site" "`Sec-Fetch-Site` is repeated or has an unknown value.",
-    GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send none of them: use POST, or https.",
-    PreflightHeader "preflight_header" "A page of a listed origin asked to send a header that is not allowed: add it to `origins.allowed_headers`.",
-    PreflightMethod "preflight_method" "A page of a listed origin asked to use a method that the path does not accept.",
+    GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send neither header with a same-origin GET: use POST or https.",
+    PreflightHeader "preflight_header" "A preflight from a listed origin requested a header that is not allowed: add it to `origins.allowed_headers`.",
+    PreflightMethod "preflight_method" "A preflight from a listed origin requested a method that the path does not accept.",
     Navigation "navigation" "A browser navigated to the path or submitted a form to it.",
     Embedded "embedded" "A browser loaded the path as an image, a script, a frame or similar.",
 
     DocsAliasOff "docs_alias_off" "The path `/rollout-token` is served only if `server.docs_alias` is set.",
     OtherListener "other_listener" "The path is served on the other listener: `/metrics` on `server.admin_listen`, and the paths for apps on `server.listen`.",
-    TrailingSlash "trailing_slash" "The path is one of the service's with a `/` after it. A framework or proxy adds the slash, such as Next.js with `trailingSlash`.",
-    PathPrefix "path_prefix" "The path ends like one of the service's paths, but `server.base_path` is different.",
+    TrailingSlash "trailing_slash" "The path is one of the service's paths followed by `/`. A framework or proxy, such as Next.js with `trailingSlash`, adds the slash.",
+    PathPrefix "path_prefix" "The path ends with one of the service's paths, but the part before it is not `server.base_path`.",
 
-    Host "host" "The `Host` is malformed.",
-    NoHost "no_host" "There is no `Host`.",
+    Host "host" "The `Host` header is malformed.",
+    NoHost "no_host" "There is no `Host` header.",
     TwoHosts "two_hosts" "There are two `Host` headers.",
     AbsoluteTarget "absolute_target" "The request target is an absolute URL.",
-    Fragment "fragment" "The request target has a `#`.",
+    Fragment "fragment" "The request target contains a `#`.",
     TransferEncoding "transfer_encoding" "The request has a `Transfer-Encoding` other than exactly `chunked`, or both `Transfer-Encoding` and `Content-Length`.",
     ContentLength "content_length" "The `Content-Length` is not a single number.",
     BrokenBody "broken_body" "The request's body is incomplete.",
 
     JwksUnavailable "jwks_unavailable" "The provider's keys could not be fetched.",
-    JwksBusy "jwks_busy" "`max_waiting` requests wait for the provider's keys, or too many keys with URLs of their own are being fetched.",
+    JwksBusy "jwks_busy" "`max_waiting` requests wait for the provider's keys, or, with `{kid}` in `jwks_url`, too many single keys are being fetched.",
     Status "status" "The backend's status means neither \"signed in\" nor \"not signed in\".",
     Timeout "timeout" "The backend did not answer in time.",
     Unreachable "unreachable" "The backend could not be connected to, or the connection failed.",
@@ -139,7 +139,7 @@ reasons! {
 }
 
 impl Reason {
-    /// The session was valid and has expired: the user has to sign in again.
+    /// Whether the session was valid and has expired, so that the user has to sign in again.
     pub const fn is_expired(self) -> bool {
         matches!(self, Self::Expired | Self::SessionOver)
     }
@@ -164,7 +164,7 @@ mod tests {
     use super::Reason;
 
     #[test]
-    fn names_are_unique_and_in_snake_case() {
+    fn reason_names_are_unique_and_in_snake_case() {
         let names: BTreeSet<&str> = Reason::ALL
             .iter()
             .map(|(reason, _)| reason.as_str())
