@@ -145,7 +145,7 @@ impl Builder<'_> {
         if !is_plain || name.len() > 64 {
             problems.add(
                 path,
-                "a name has at most 64 lower-case letters, digits, `_` and `-`, so that a variable can contain it",
+                "an extractor's name is at most 64 lower-case letters, digits, `_` and `-`, so that a variable's name can contain it",
             );
             return None;
         }
@@ -174,7 +174,7 @@ impl Builder<'_> {
         let given = common.kind.as_deref();
         let spelled = given.unwrap_or(name).replace('-', "_");
         if let (None, Some((kind, _))) = (&common.preset, self.registry.entry(&spelled)) {
-            return format!("must be one: write kind = \"{kind}\"");
+            return format!("must be spelled with underscores: write kind = \"{kind}\"");
         }
         let names = [common.preset.as_deref(), given, Some(name)];
         let found = names
@@ -195,7 +195,9 @@ impl Builder<'_> {
             (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
             (None, None) => {
                 let known = self.registry.names().collect::<Vec<_>>().join(", ");
-                format!("is missing: {name} is not a kind itself. The kinds are {known}")
+                format!(
+                    "is missing, and the section's name {name} is not a kind. The kinds are {known}"
+                )
             }
         }
     }
@@ -347,8 +349,8 @@ fn subject_rule(
     problems.require(
         common.preset.as_deref() != Some("supabase") || !template.reads_below("user_metadata"),
         key(),
-        "reads user_metadata, which users can change, so a user could become any other: use {sub}, or put the id into \
-         app_metadata",
+        "reads user_metadata, which users can change, so a user could impersonate any other user: use {sub}, or put \
+         the id into app_metadata",
     );
     let email = match kind {
         _ if common.allow_unverified_email.unwrap_or_default() => None,
@@ -421,7 +423,7 @@ pub fn properties_of_kind(
     Some(keys)
 }
 
-/// The problems and warnings from building an extractor of this kind with an empty section.
+/// The findings from building an extractor of this kind with an empty section.
 fn findings_of(kind: &Kind, context: &Context) -> Findings {
     let section = Section::new(
         String::new(),

@@ -1,10 +1,10 @@
 //! The extractors in their configured order, and the rule that selects the one that decides about a request.
 //!
-//! The first extractor that finds a credential of its own decides. If an extractor finds a credential from another
-//! issuer ([`ExtractError::NotMine`]), the chain tries the next extractors. Such a credential in a cookie is ignored,
-//! because browsers send cookies automatically. Such a credential in a header is an identity that the client chose:
-//! from then on, the extractors see only that header, so that the client does not get a token for the identity in a
-//! cookie or in another header.
+//! The first extractor that finds a credential of its own kind and issuer decides. If an extractor finds a credential
+//! from another issuer ([`ExtractError::NotMine`]), the chain tries the next extractors. Such a credential in a cookie
+//! is ignored, because browsers send cookies automatically. Such a credential in a header is an identity that the
+//! client chose: from then on, the extractors see only that header, so that the client does not get a token for the
+//! identity in a cookie or in another header.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -88,7 +88,7 @@ impl Chain {
         &self.extractors
     }
 
-    /// Tries the extractors in order; the first that finds a credential of its own decides.
+    /// Tries the extractors in order; the first that finds a credential of its own kind and issuer decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
         self.authenticate_in(self.walk(request)).await
     }
@@ -216,9 +216,9 @@ impl Chain {
                     warnings.add(
                         format!("extractors.{}.subject", later.name),
                         format!(
-                            "two different users, one here and one in extractors.{}, could have the same id and \
-                             would be one Rollout user: start one of the templates with a literal prefix, such as \
-                             \"{}:{{sub}}\", unless both sections use the same ids for the same users",
+                            "a user of this section and another user of extractors.{} could have the same id, and \
+                             Rollout would treat them as one user: begin one of the templates with a literal prefix, \
+                             such as \"{}:{{sub}}\", unless both sections use the same ids for the same users",
                             earlier.name, later.name
                         ),
                     );
@@ -273,9 +273,9 @@ pub struct ChainWalk<'a> {
     /// The only place that extractors see: the header whose credential was `NotMine`, or `Authorization` if only a
     /// bearer token identifies the caller.
     header: Option<HeaderName>,
-    /// Only a bearer token identifies the caller.
+    /// Whether only a bearer token identifies the caller.
     is_bearer_alone: bool,
-    /// The first `NotMine`.
+    /// The first `NotMine` outcome, which is the result if no extractor decides.
     passed_over: Option<Denied>,
 }
 
@@ -329,7 +329,7 @@ impl ChainWalk<'_> {
         self.header = Some(header.clone());
     }
 
-    /// The result if no extractor found a credential of its own.
+    /// The result if no extractor has decided.
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,

@@ -1,4 +1,4 @@
-//! Checks that every extractor of any kind must pass. The tests of each kind call them. This module exists only with
+//! Checks that the extractors of every kind must pass. The tests of each kind call them. This module exists only with
 //! the cargo feature `testing`; the service is built without it.
 
 #![expect(
@@ -18,7 +18,7 @@ use crate::session::backends::Context;
 use crate::session::registry::Registry;
 use crate::session::types::{ExtractError, SessionExtractor};
 
-/// The head of a `POST /rollout/token` from loopback with these headers.
+/// The head of a `POST /rollout/token` request with these headers, sent from a loopback address.
 ///
 /// # Panics
 /// If a name or value is not a valid header.
@@ -55,8 +55,8 @@ pub fn build(
 
 /// Checks the requirements for every kind:
 ///
-/// - A request without any credential, or with unrelated headers and cookies only, is `Ok(None)`.
-/// - Bytes that are not text do not panic, and are `Ok(None)`, `NotMine` or `Rejected`.
+/// - The outcome is `Ok(None)` for a request without headers, and for one with unrelated headers and cookies only.
+/// - For header values that are not UTF-8, the outcome is `Ok(None)`, `NotMine` or `Rejected`, and there is no panic.
 /// - The extractor's `Debug` shows none of `secrets`.
 ///
 /// # Panics

@@ -1,5 +1,5 @@
-//! The places of credentials in a request: `header:NAME`, `cookie:NAME`, `supabase:NAME`, `amplify:CLIENT_ID`.
-//! Extractors validate the credential.
+//! Finds the credential in the configured places of a request: `header:NAME`, `cookie:NAME`, `supabase:NAME`,
+//! `amplify:CLIENT_ID`. Extractors validate the credential.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -243,7 +243,7 @@ impl FromStr for CredentialSource {
                 Ok(Self::Amplify(client.to_owned()))
             }
             Some(("cookie" | "supabase", _)) => Err("has no valid cookie name after the colon"),
-            Some(("amplify", _)) => Err("has no client id of a user pool after \"amplify:\""),
+            Some(("amplify", _)) => Err("has no valid app client id after \"amplify:\""),
             Some(_) | None => {
                 Err("must be a place such as \"header:authorization\" or \"cookie:__session\"")
             }
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_token_follows_rfc_6750_and_another_scheme_is_absent() {
+    fn bearer_token_is_read_as_in_rfc_6750_and_other_schemes_are_ignored() {
         let malformed = Err("malformed");
         for (name, value, want) in [
             (
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn opaque_token_follows_bearer_or_token_and_another_scheme_is_absent() {
+    fn opaque_token_is_read_after_bearer_or_token_and_other_schemes_are_ignored() {
         let header: CredentialSource = "header:x-auth-token".parse().expect("a place");
         for (value, in_authorization, elsewhere) in [
             (&b"Bearer abc"[..], Ok(Some("abc")), Ok(Some("abc"))),
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_prefix_is_understood_in_any_header_and_cookie() {
+    fn bearer_prefix_is_removed_in_any_header_and_cookie() {
         for (name, value, want) in [
             ("plain", "eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),
             ("bearer", "Bearer eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_supabase_cookie_wins_over_stale_chunks() {
+    fn unchunked_supabase_cookie_takes_precedence_over_stale_chunks() {
         let session = |token: &str| {
             let json = format!(r#"{{"access_token":"{token}"}}"#);
             format!("base64-{}", URL_SAFE_NO_PAD.encode(json))
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn amplify_cookie_is_that_of_the_last_user_in_every_encoding_of_its_name() {
+    fn amplify_token_of_the_last_user_is_found_in_every_encoding_of_the_user_name() {
         const LAST: &str = "CognitoIdentityServiceProvider.c1.LastAuthUser";
         let place: CredentialSource = "amplify:c1".parse().expect("a place");
         let token = |user: &str, token: &str| {
@@ -638,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn first_place_that_is_not_empty_decides() {
+    fn first_non_empty_place_decides() {
         let places: Vec<CredentialSource> = ["header:x-token", "cookie:sid"]
             .map(|text| text.parse().expect("a place"))
             .into();
@@ -676,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn sent_bytes_are_those_of_the_places_only() {
+    fn sent_returns_only_the_bytes_in_the_given_places() {
         let places: Vec<CredentialSource> = ["header:authorization", "cookie:sid"]
             .map(|text| text.parse().expect("a place"))
             .into();

@@ -34,7 +34,7 @@ pub struct Step {
     pub shape: Option<String>,
     /// Templates for `subject` that would identify a user in the session that was found.
     pub candidates: Vec<String>,
-    /// The extractor's remarks, for example on unusable keys of its provider.
+    /// The extractor's remarks, for example about unusable keys of its provider.
     pub notes: Vec<String>,
     /// Whether this extractor decides about the request.
     pub decides: bool,
@@ -140,8 +140,8 @@ async fn explain_walk(
     }
 }
 
-/// Notes that the app renewed the session in its answer to this extractor. The cookies of the request may then no
-/// longer be valid.
+/// A note if the app set cookies in its answer to this extractor: the app may have renewed the session, and the cookies
+/// of the request may no longer be valid.
 fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Option<String> {
     cookies.keep_if(|session| configured.subject.subject(session).is_ok());
     let lines = cookies.lines();
@@ -152,14 +152,14 @@ fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Optio
     let names = names.collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| {
         format!(
-            "the app set {names} in this call, which the service passes to the caller: if that renews the session, sign in again in the browser from which you copied the cookie"
+            "the app's answer sets {names}, which the service passes on to the caller: if the app renewed the session, sign in again in the browser from which you copied the cookie"
         )
     })
 }
 
 impl Said {
-    /// The answer in words, without secrets. A detail may quote the request, so it is escaped: it cannot send control
-    /// sequences to a terminal.
+    /// Describes the answer without secrets. A detail may quote the request, so it is escaped, and no control sequence
+    /// from the request reaches a terminal.
     pub fn describe(&self) -> String {
         let more = |detail: &Option<String>| {
             detail
@@ -168,21 +168,21 @@ impl Said {
                 .unwrap_or_default()
         };
         match self {
-            Self::NotAsked => "not asked, because a header holds a credential of another issuer and this section does not read that header"
+            Self::NotAsked => "not tried, because a header holds a credential from another issuer and this section does not read that header"
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
             Self::Denied(Denial::NotSignedIn(reason)) => format!("no user is signed in: {reason}"),
             Self::Denied(Denial::NotMine(rejection, place)) => format!(
-                "not mine because {}{}: another party issued the credential in {place}",
+                "not mine, with reason {}{}: another party issued the credential in {place}",
                 rejection.reason,
                 more(&rejection.detail)
             ),
             Self::Denied(Denial::Rejected(rejection)) => {
-                format!("rejected because {}{}", rejection.reason, more(&rejection.detail))
+                format!("rejected with reason {}{}", rejection.reason, more(&rejection.detail))
             }
             Self::Denied(Denial::Unavailable(cause)) => {
-                format!("cannot tell because {}{}", cause.reason, more(&cause.detail))
+                format!("cannot decide now, with reason {}{}", cause.reason, more(&cause.detail))
             }
         }
     }
@@ -221,7 +221,7 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
         }
     };
     lines.push(format!(
-        "the request has the cookies: {}; the headers: {}",
+        "cookies in the request: {}; headers: {}",
         list(&mut { cookies }),
         list(&mut { names })
     ));
@@ -234,7 +234,7 @@ const MAX_NAMES: usize = 100;
 /// The maximum length of a shape, in bytes. A longer shape is truncated.
 const MAX_SHAPE: usize = 2000;
 
-/// Hints for the operator about the credentials in the request, if no extractor found one of its own.
+/// Hints for the operator about the credentials in the request, if no extractor found a credential.
 pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
     let is_empty = matches!(
         &explanation.outcome,
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shape_has_names_and_types_without_values_and_is_cut_at_its_limit() {
+    fn shape_shows_names_and_types_without_values_and_is_truncated_at_the_limit() {
         let drawn = |json: &str| shape(&Value::parse(json.as_bytes()).expect("JSON"));
         assert_eq!(
             drawn(r#"{"a\u001b":"s3cr3t","b":[1,"",null,true,{}]}"#),

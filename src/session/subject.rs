@@ -96,8 +96,8 @@ enum Part {
 }
 
 impl Template {
-    /// The subject that the session names. The number 0 is treated as absent, because programs write it for "no user"
-    /// if the type is a number.
+    /// The subject that the session names. The number 0 is treated as absent, because apps whose user ids are integers
+    /// write 0 for "no user".
     pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
         for part in &self.0 {
             if let Part::Placeholder(path) = part
@@ -149,7 +149,7 @@ impl Template {
         }
     }
 
-    /// Whether every placeholder is one of these members of the session.
+    /// Whether the placeholders read only these top-level members of the session.
     pub fn reads_only(&self, names: &[&str]) -> bool {
         self.placeholders()
             .all(|path| matches!(path, [name] if names.contains(&name.as_str())))
@@ -162,8 +162,8 @@ impl Template {
         })
     }
 
-    /// The value with its JSON type if the template is a single placeholder, otherwise the text. `None` if the
-    /// session has no such value.
+    /// The value with its JSON type if the template is a single placeholder, otherwise the filled template as a string.
+    /// `None` if the session has no such value.
     pub fn value(&self, session: &Value) -> Result<Option<Value>, SubjectError> {
         match self.0.as_slice() {
             [Part::Placeholder(path)] => Ok(lookup(session, path)?.cloned()),
@@ -189,7 +189,7 @@ pub struct SubjectRule {
 /// How a session shows that its `email` was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifiedEmail {
-    /// The sibling member `email_verified` (`OpenID` Connect Core, section 5.1); some providers write the text
+    /// The sibling member `email_verified` (`OpenID` Connect Core, section 5.1); some providers write the string
     /// `"true"`.
     Oidc,
     /// The sibling member `emailVerified` of Better Auth.
@@ -212,7 +212,8 @@ impl SubjectRule {
         Ok(subject)
     }
 
-    /// Whether this rule and `other` could form the same subject: one rule's literal prefix starts with the other's.
+    /// Whether this rule and `other` could form the same subject, which is so if one rule's literal prefix starts with
+    /// the other's.
     pub fn may_equal(&self, other: &Self) -> bool {
         let (one, other) = (self.template.prefix(), other.template.prefix());
         one.starts_with(other) || other.starts_with(one)
@@ -243,7 +244,7 @@ impl VerifiedEmail {
     }
 }
 
-/// The value of a placeholder as text.
+/// The value of a placeholder, as a string.
 fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
     match lookup(session, path)? {
         None | Some(Value::Null) => Err(SubjectError::Absent),
@@ -299,13 +300,13 @@ impl FromStr for Template {
                 .split_once('{')
                 .map_or((rest, None), |(l, t)| (l, Some(t)));
             if literal.contains('}') {
-                return Err("a `}` without its `{`");
+                return Err("has a `}` without a `{`");
             }
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
             }
             let Some(tail) = tail else { break };
-            let (path, after) = tail.split_once('}').ok_or("a `{` without its `}`")?;
+            let (path, after) = tail.split_once('}').ok_or("has a `{` without a `}`")?;
             parts.push(Part::Placeholder(parse_path(path)?));
             rest = after;
         }
@@ -336,7 +337,7 @@ impl Template {
 /// The member names of a dotted path or a JSON Pointer; empty for an empty path.
 pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
     if path.contains('{') {
-        return Err("a `{` inside a placeholder");
+        return Err("has a `{` inside a placeholder");
     }
     if path.is_empty() {
         return Ok(Vec::new());
@@ -347,7 +348,7 @@ pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
             .map(|name| name.replace("~1", "/").replace("~0", "~"))
             .collect()),
         None if path.split('.').any(str::is_empty) => {
-            Err("an empty name between dots in a placeholder")
+            Err("has a placeholder with an empty name between dots")
         }
         None => Ok(path.split('.').map(str::to_owned).collect()),
     }
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn email_is_the_subject_if_verified_and_email_unverified_otherwise() {
+    fn verified_email_is_accepted_as_the_subject_and_any_other_is_email_unverified() {
         use VerifiedEmail::{BetterAuth, Oidc};
         let unverified = Err(SubjectError::Invalid(Reason::EmailUnverified));
         let oidc = [
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn value_with_the_separator_is_subject_ambiguous_unless_it_is_the_last() {
+    fn value_that_contains_the_separator_is_subject_ambiguous_unless_it_is_last() {
         let ambiguous = SubjectError::Invalid(Reason::SubjectAmbiguous);
         for (template, session, want) in [
             ("{a}-{b}", r#"{"a":"x","b":"y-z"}"#, Some("x-y-z")),
@@ -528,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_of_two_rules_may_equal_unless_their_literal_prefixes_differ() {
+    fn subjects_of_two_rules_may_be_equal_unless_their_literal_prefixes_differ() {
         let rule = |text: &str| SubjectRule {
             template: text.parse().expect("a good template"),
             email: None,

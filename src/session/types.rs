@@ -31,7 +31,7 @@ pub type Extracted = Result<Option<Session>, ExtractError>;
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Looks for a session in the request head. The head's extensions contain the peer's address as
-    /// `ConnectInfo<SocketAddr>`, as in every axum app.
+    /// `ConnectInfo<SocketAddr>`, as in axum apps that are served with `into_make_service_with_connect_info`.
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
     /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain tries
@@ -46,7 +46,7 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Called before metrics are read, to set gauges.
     fn observe(&self) {}
 
-    /// Remarks for `explain` after a request, such as keys of a provider that cannot be used.
+    /// Remarks for `explain` after a request, for example about a provider's keys that cannot be used.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -125,8 +125,8 @@ pub enum CredentialSource {
     /// The cookie of `@supabase/ssr`, unchunked or in chunks: a JSON session that contains the token (`src/cookies.ts`
     /// and `utils/chunker.ts` in that library).
     Supabase(String),
-    /// The access token that AWS Amplify stores in a cookie of its last user, for this client id of a user pool
-    /// (`TokenStore.ts` and `CookieStorage.ts` in that library).
+    /// The cookie in which AWS Amplify stores the access token of the user who last signed in. The string is the app
+    /// client id of the Cognito user pool (`TokenStore.ts` and `CookieStorage.ts` in that library).
     Amplify(String),
 }
 
@@ -135,12 +135,12 @@ pub enum CredentialSource {
 pub struct Reach {
     /// The places from which the extractor reads credentials.
     pub places: Arc<[CredentialSource]>,
-    /// Whether it decides about credentials that are not JWTs.
+    /// Whether the extractor decides about credentials that are not JWTs.
     pub opaque: bool,
-    /// The issuers whose JWTs it decides about. An empty list means all issuers, `None` means no JWTs.
+    /// The issuers whose JWTs the extractor decides about. An empty list means all issuers, `None` means no JWTs.
     pub jwts_of: Option<Vec<String>>,
-    /// If set, it decides only about JWTs signed with a shared secret (`true`) or only about those signed with a
-    /// private key (`false`).
+    /// If set, the extractor decides only about JWTs signed with a shared secret (`true`) or only about those signed
+    /// with a private key (`false`).
     pub hmac: Option<bool>,
     /// The authority that assigns the user ids, if known.
     pub authority: Option<Authority>,
@@ -176,7 +176,7 @@ impl Authority {
 }
 
 impl Reach {
-    /// Every credential in these places.
+    /// A reach that includes every credential in these places.
     pub fn everything(places: impl IntoIterator<Item = CredentialSource>) -> Self {
         let places = places.into_iter().collect();
         Self {
@@ -187,7 +187,7 @@ impl Reach {
         }
     }
 
-    /// The cookie called `name` and its chunks.
+    /// A reach that includes the cookie called `name` and its chunks.
     pub fn cookie(name: &str) -> Self {
         Self::everything([CredentialSource::Cookie(name.to_owned())])
     }
@@ -231,7 +231,7 @@ impl ResponseCookies {
         }
     }
 
-    /// Drops the offered lines unless their session passes the test.
+    /// Drops the offered lines unless their session passes `names_subject`.
     pub fn keep_if(&self, names_subject: impl FnOnce(&Value) -> bool) {
         let mut offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if offered
@@ -276,7 +276,7 @@ pub struct Cause {
     pub reason: Reason,
     /// Details for the log. Contains no part of the request.
     pub detail: Option<String>,
-    /// When to retry, if the backend sent a time for it.
+    /// The wait before a retry, if the backend's response has `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
@@ -350,7 +350,7 @@ impl ExtractError {
         }
     }
 
-    /// Adds the backend's advice on when to retry. A rejection is not changed.
+    /// Sets the wait before a retry that the backend requested. A rejection is not changed.
     #[must_use]
     pub fn again_after(mut self, wait: Option<Duration>) -> Self {
         if let Self::Unavailable(cause) = &mut self {
@@ -364,8 +364,8 @@ impl ExtractError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It decides with old data, or the last call to its backend failed.
+    /// The extractor decides with old data, or the last call to its backend failed.
     Stale,
-    /// It still lacks data that it needs. The text is a stable identifier for the missing data.
+    /// The extractor still lacks data that it needs. The string is a stable identifier for the missing data.
     Waiting(&'static str),
 }

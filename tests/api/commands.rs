@@ -322,7 +322,7 @@ fn explain_shows_the_answer_of_each_extractor_and_which_one_decides() {
     assert_eq!(code, Some(0));
     let lines: Vec<&str> = out.lines().collect();
     assert!(
-        lines[1].starts_with("cookie (jwt): rejected because expired"),
+        lines[1].starts_with("cookie (jwt): rejected with reason expired"),
         "{out}"
     );
     assert!(lines[1].ends_with("<- decides"), "{out}");

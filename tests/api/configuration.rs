@@ -489,7 +489,7 @@ fn misspelled_key_or_kind_gets_the_closest_name() {
         ),
         (
             section("kind = \"better-auth\""),
-            "extractors.web.kind: must be one: write kind = \"better_auth\"",
+            "extractors.web.kind: must be spelled with underscores: write kind = \"better_auth\"",
         ),
         (
             section("kind = \"redis\""),
@@ -497,7 +497,7 @@ fn misspelled_key_or_kind_gets_the_closest_name() {
         ),
         (
             section("url = \"x\""),
-            "extractors.web.kind: is missing: web is not a kind itself. The kinds are api_key, ",
+            "extractors.web.kind: is missing, and the section's name web is not a kind. The kinds are api_key, ",
         ),
         (
             section("kind = \"jwt\"\nissuer = \"x\""),

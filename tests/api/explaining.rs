@@ -252,7 +252,7 @@ fn absent_credential_is_explained_with_the_places_searched_and_the_names_found()
         "cookie (jwt): not present\n",
         "    cookie looked for cookie:session\n",
         "    bearer looked for header:authorization\n",
-        "the request has the cookies: _ga, sid; the headers: ",
+        "cookies in the request: _ga, sid; headers: ",
         "x-tenant",
     ] {
         assert!(said.contains(want), "{want}\n{said}");
@@ -260,7 +260,7 @@ fn absent_credential_is_explained_with_the_places_searched_and_the_names_found()
     assert!(!said.contains("s3cr3t"), "{said}");
     let (_, said, _) = run(&mut binary(&["explain"]));
     assert!(
-        said.contains("the request has the cookies: none; the headers: none"),
+        said.contains("cookies in the request: none; headers: none"),
         "{said}"
     );
     // The service's own origin over plain http, for which browsers send no Sec-Fetch-Site.

@@ -291,11 +291,11 @@ fn explain_shows_foreign_credentials_and_extractors_not_called() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(
         lines[1],
-        "api (jwt): not mine because issuer (iss is https://b, and issuers is https://a): another party issued the credential in header:authorization"
+        "api (jwt): not mine, with reason issuer (iss is https://b, and issuers is https://a): another party issued the credential in header:authorization"
     );
     assert!(
         lines[2].starts_with(
-            "web (jwt): not asked, because a header holds a credential of another issuer"
+            "web (jwt): not tried, because a header holds a credential from another issuer"
         ),
         "{out}"
     );

@@ -190,7 +190,7 @@ test("a pasted request is detected and explained", async () => {
   await explain(page, `Cookie: session=${signed("another")}`);
   await page.locator("#answer", { hasText: "401 session_invalid" }).waitFor();
   assert.deepEqual(await states(), ["good", "bad", "", "", ""]);
-  await page.getByText("rejected because bad_signature").waitFor();
+  await page.getByText("rejected with reason bad_signature").waitFor();
 
   await explain(page, "Cookie: connect.sid=s%3AabcDEF0123456789abcDEF0123456789.2Zb6Z4mYx0QkqzQJw0cX8p9cQk0Yp3mB1s7sYk1xv5E");
   await page.locator("#answer", { hasText: "401 no_session" }).waitFor();
