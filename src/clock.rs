@@ -1,5 +1,5 @@
-//! The clock, which callers pass as an argument. Only this module reads the system's clocks, and tests set a clock by
-//! hand.
+//! Sources of time, which are passed as arguments. Only this module reads the system's clocks. Tests use a
+//! [`ManualClock`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ pub fn is_set(now: UnixSeconds) -> bool {
 
 /// A source of time.
 pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
-    /// The wall clock, rounded down: what `iat`, `exp` and `nbf` are compared with.
+    /// The wall-clock time, rounded down. `iat`, `exp` and `nbf` are compared with it.
     fn now(&self) -> UnixSeconds;
-    /// A clock that never goes back, for the ages of cache entries.
+    /// The time on a monotonic clock, which measures the ages of cache entries.
     fn monotonic(&self) -> Duration;
 }
 

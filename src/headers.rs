@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A header occurs more than once. Two programs could each read a different one of its values.
+/// A header occurs more than once, so two programs could read different values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DuplicateHeader;
 

@@ -1,4 +1,4 @@
-//! A secret: bytes that are never printed, given as a value or in a file, and the checks for weak and damaged ones.
+//! Secrets, which are given as a value or in a file and are never printed, and the checks for weak and damaged secrets.
 
 mod damage;
 
@@ -15,9 +15,9 @@ const REDACTED: &str = "[REDACTED]";
 
 /// The bytes of a secret. `Debug` and `Serialize` print a placeholder.
 ///
-/// The memory is not wiped on drop, because the keys derived from it and the environment variables that a reload
-/// reads again stay in memory as long as the process runs. They are protected by disabled core dumps and by keeping
-/// other users from reading the process's memory (`hardening.rs`).
+/// The memory is not wiped on drop, because the keys derived from it and the environment variables that a reload reads
+/// again stay in memory as long as the process runs. `hardening.rs` protects them: it disables core dumps, and keeps
+/// other users from reading the process's memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -70,9 +70,9 @@ impl Secret {
         } else if is_published_example(&text) {
             Some("is an example from documentation")
         } else if is_file_path(&text) {
-            Some("is the name of a file: set it as the key that ends in _file")
+            Some("is the name of a file: use the key that ends in _file")
         } else if is_repeated(self.expose()) {
-            Some("is 1 to 8 bytes repeated")
+            Some("repeats a pattern of 1 to 8 bytes")
         } else if self.0.len() < 16 {
             Some("is shorter than 16 bytes")
         } else {
@@ -80,7 +80,7 @@ impl Secret {
         }
     }
 
-    /// Why this is not a real value: it is empty, or a placeholder.
+    /// Why this is not a real secret: it is empty, a known placeholder, or in the form of a placeholder, such as `<…>`.
     pub fn unfilled(&self) -> Option<&'static str> {
         let text = String::from_utf8_lossy(self.expose())
             .trim()
@@ -89,7 +89,8 @@ impl Secret {
         self.placeholder().or_else(placeholder)
     }
 
-    /// Why this is an empty value or a placeholder, without a check of the length.
+    /// Why this is not a real secret: it is empty or a known placeholder. Does not recognise placeholders by their
+    /// form.
     pub fn placeholder(&self) -> Option<&'static str> {
         const PLACEHOLDERS: [&str; 12] = [
             "changeme",
@@ -119,7 +120,7 @@ impl Secret {
     }
 }
 
-/// Whether the text, in lower case, is a placeholder that a secret was meant to replace.
+/// Whether the text, in lower case, has the form of a placeholder that should have been replaced by a secret.
 fn is_unfilled(text: &str) -> bool {
     const BRACKETS: [(&str, &str); 5] = [
         ("<", ">"),
@@ -153,7 +154,7 @@ fn is_unfilled(text: &str) -> bool {
         .filter(|word| !word.is_empty());
     let words = words.collect::<Vec<_>>().join(" ");
     BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
-        // A variable that no shell expanded, or a URL.
+        // A shell variable that was not expanded, or a URL.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
         || text.starts_with("process.env")
@@ -161,7 +162,7 @@ fn is_unfilled(text: &str) -> bool {
         || PHRASES.iter().any(|phrase| words.contains(phrase))
 }
 
-/// Whether the text, in lower case, is an example from the documentation of a framework or library, or from ours.
+/// Whether the text, in lower case, is an example from the documentation of a framework, a library or this service.
 fn is_published_example(text: &str) -> bool {
     const EXAMPLES: [&str; 31] = [
         // Express, cookie-session, koa-session
@@ -208,7 +209,7 @@ fn is_published_example(text: &str) -> bool {
 }
 
 /// Whether the text, in lower case, is the path of a secret's file instead of the secret. A leading slash alone does
-/// not make it a path, because base64 may begin with one too.
+/// not make it a path, because base64 may also begin with a slash.
 fn is_file_path(text: &str) -> bool {
     let is_known = ["/etc/", "/run/", "/var/", "./"]
         .iter()
@@ -221,8 +222,8 @@ fn is_repeated(bytes: &[u8]) -> bool {
     (1..=8).any(|unit| bytes.len() > unit && bytes[unit..] == bytes[..bytes.len() - unit])
 }
 
-/// Why a file of a secret cannot be read. The text is shown only if it is clearly a path, because it may be the secret
-/// itself, set under the wrong key.
+/// The message about a secret's file that cannot be read. It contains the path only if the path is clearly not a secret
+/// that was set under the wrong key.
 fn cannot_read(path: &Path, error: &io::Error) -> String {
     let text = path.to_string_lossy();
     if !(is_in_existing_folder(path)
@@ -250,8 +251,8 @@ fn is_in_existing_folder(path: &Path) -> bool {
         .is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
 }
 
-/// Whether this looks like the path of a file in a folder, with names that a person would choose. Base64 may contain
-/// slashes too, but one of its parts is too long or too random.
+/// Whether the text looks like an absolute path below a folder, with names that a person would choose. Base64 may
+/// contain slashes too, but some part between them is usually too long or too random.
 fn has_form_of_path(text: &str) -> bool {
     let Some((folder, _)) = text.strip_prefix('/').and_then(|rest| rest.split_once('/')) else {
         return false;
@@ -286,7 +287,8 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The methods of a `Visitor` that refuse these types. Serde's own message quotes the value, which may be a secret.
+/// `Visitor` methods that refuse values of these types. Serde's own message would quote the value, which may be a
+/// secret.
 macro_rules! refuse {
     ($text:expr; $($visit:ident: $type:ty),+) => {
         $(fn $visit<E: serde::de::Error>(self, _: $type) -> Result<Self::Value, E> {
@@ -302,7 +304,7 @@ impl Visitor<'_> for SecretVisitor {
     type Value = Secret;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a secret as text in quotes")
+        f.write_str("a secret as a string in quotes")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
@@ -314,8 +316,8 @@ impl Visitor<'_> for SecretVisitor {
         Ok(Secret::new(bytes))
     }
 
-    refuse!("a secret must be text in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
-    refuse!("a secret must be text in quotes, not true or false"; visit_bool: bool);
+    refuse!("a secret must be a string in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    refuse!("a secret must be a string in quotes, not true or false"; visit_bool: bool);
 }
 
 #[cfg(test)]
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholder_path_repetition_and_short_secret_are_weak() {
+    fn placeholder_path_repeated_pattern_and_short_value_are_weak_secrets() {
         for (secret, weak) in [
             ("", true),
             (" \n\t                    ", true),

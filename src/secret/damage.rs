@@ -1,9 +1,9 @@
 //! Detects common damage to a secret on its way from a dashboard to this process: quotes, line ends, a byte order mark,
-//! another encoding, its own name.
+//! another encoding, or its own name in front of it.
 
 use std::fmt;
 
-/// Descriptions of the damage to a value. The text never contains the value.
+/// Descriptions of the damage to a value. They never contain the value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damage(Vec<String>);
 
@@ -16,7 +16,7 @@ impl fmt::Display for Damage {
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// Quotes that come in pairs: of shells and `.env` files, of Markdown, and of text processors.
+/// Pairs of quotes that shells, `.env` files, Markdown and word processors put around a value.
 const QUOTES: [(&str, &str, &str); 5] = [
     ("\"", "\"", "double quotes"),
     ("'", "'", "single quotes"),
@@ -39,7 +39,7 @@ pub fn damage(value: &[u8], names: &[&str]) -> Option<Damage> {
         ]));
     }
     let (mut found, mut rest) = (Vec::new(), value);
-    // One damage may be inside another, such as quotes inside a carriage return.
+    // Damage may be nested, for example quotes followed by a carriage return.
     while let Some((what, inner)) = outermost(rest, names) {
         if !found.contains(&what) {
             found.push(what);
@@ -87,7 +87,7 @@ fn outermost<'a>(value: &'a [u8], names: &[&str]) -> Option<(String, &'a [u8])> 
     })
 }
 
-/// The text after `NAME=` or `export NAME =`, in upper or lower case.
+/// The value after `NAME=` or `export NAME =`, where the name may be in upper or lower case.
 fn without_name<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = value.strip_prefix(b"export ").unwrap_or(value);
     let (start, rest) = rest.split_at_checked(name.len())?;
@@ -97,7 +97,7 @@ fn without_name<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
         .then_some(rest.trim_ascii_start())
 }
 
-/// White space, control characters, and zero-width characters that text processors add.
+/// Whether the character is white space, a control character, or a zero-width character that word processors add.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
@@ -122,7 +122,7 @@ mod tests {
     const NAMES: [&str; 2] = ["ROLLOUT_CLIENT_SECRET", "client_secret"];
 
     #[test]
-    fn each_damage_is_described_and_an_intact_value_has_none() {
+    fn each_kind_of_damage_is_described_and_an_intact_value_has_none() {
         for (value, want) in [
             (&b"\"value\""[..], "is wrapped in double quotes"),
             (b"'value'", "is wrapped in single quotes"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_damage_is_described_completely() {
+    fn every_layer_of_nested_damage_is_described_once() {
         let found = damage(b"client_secret=\"value\"\r\r", &NAMES);
         let found = found.expect("damage").to_string();
         for want in ["a carriage return (CR)", "its own name", "double quotes"] {

@@ -145,7 +145,8 @@ impl Builder<'_> {
         if !is_plain || name.len() > 64 {
             problems.add(
                 path,
-                "an extractor's name is at most 64 lower-case letters, digits, `_` and `-`, so that a variable's name can contain it",
+                "an extractor's name is at most 64 lower-case letters, digits, `_` and `-`, so that a variable's name \
+                 can contain it",
             );
             return None;
         }

@@ -1,5 +1,5 @@
-//! Replaces our field names by those of Google Cloud's structured logging. A `LogEntry` takes its severity, time, HTTP
-//! request and trace from fields with these names; all other fields become its payload.
+//! Replaces our field names with those of Google Cloud's structured logging. A `LogEntry` takes its severity, time,
+//! HTTP request and trace from fields with these names; all other fields become its payload.
 
 use serde_json::{Map, Value};
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_have_the_names_of_google_cloud() {
+    fn fields_are_renamed_for_google_cloud_logging() {
         let fields = vec![
             ("timestamp", json!("2026-11-29T03:00:00Z")),
             ("level", json!("WARN")),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_level_has_its_severity() {
+    fn each_log_level_maps_to_a_google_cloud_severity() {
         for (level, want) in [
             ("ERROR", "ERROR"),
             ("WARN", "WARNING"),

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn line_has_each_field_of_its_event_and_its_spans_once() {
+    fn log_line_has_each_field_of_its_event_and_its_spans_once() {
         let lines = lines(|| {
             let request = info_span!(
                 "request",

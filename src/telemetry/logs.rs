@@ -175,7 +175,7 @@ pub struct LogControl {
 
 impl LogControl {
     pub fn set(&self, format: LogFormat, level: Level) {
-        // These calls fail only after the log has ended.
+        // These calls fail only after the subscriber has been dropped.
         let _ = self.layer.reload(self.formats.layer(format));
         let _ = self.filter.reload(self.formats.targets(format, level));
     }
@@ -331,7 +331,7 @@ mod tests {
         );
     }
 
-    /// A writer that answers each write with the number of bytes that it accepts, or with an error.
+    /// A writer whose `write` returns the next of these answers: the number of bytes that it accepts, or an error.
     struct Script {
         answers: std::vec::IntoIter<Result<usize, ErrorKind>>,
         written: Vec<u8>,
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_later_ones_are_written() {
+    fn unwritable_log_lines_are_counted_and_later_lines_are_written() {
         let all = ("one\ntwo\nthree\nfour\n".to_owned(), "0".to_owned());
         assert_eq!(written(vec![]), all);
         assert_eq!(

@@ -15,7 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::telemetry::lost_lines::LostLines;
 
-/// Upper bounds in seconds: most responses take well under a millisecond, and a slow backend takes seconds.
+/// Upper bounds of the histogram buckets, in seconds: most responses take well under a millisecond, and a slow backend
+/// takes seconds.
 const DURATION_BUCKETS: [f64; 11] = [
     0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0,
 ];

@@ -111,7 +111,8 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
     }
 }
 
-/// The HTTP client for the exporter's own thread. It sends in the service's runtime, with the service's client.
+/// The HTTP client of the exporter, which has its own thread. Requests are sent in the service's runtime, by the
+/// service's own HTTP client.
 #[derive(Clone, Debug)]
 struct Transport {
     send: SendTraces,

@@ -59,11 +59,11 @@ pub struct RequestLog {
     settings: ArcSwap<(LogFormat, Level)>,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
-    /// When the last line about each other protocol was written, on the monotonic clock.
+    /// The time on the monotonic clock of the last line about each protocol other than HTTP/1.1.
     other_protocols: Mutex<BTreeMap<&'static str, Duration>>,
 }
 
-/// The lines of one reason in the second `second` of the monotonic clock.
+/// The number of lines for one reason. `written` counts the lines in `second`, a second of the monotonic clock.
 #[derive(Debug, Default)]
 struct Budget {
     second: u64,
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn other_protocol_is_logged_once_a_minute() {
+    fn protocol_other_than_http_is_logged_once_a_minute() {
         let manual = ManualClock::at(0);
         let log = RequestLog::new(
             Clock::new(manual.clone()),

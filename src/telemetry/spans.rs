@@ -141,7 +141,8 @@ pub fn call_span(method: &Method, url: &Url) -> Span {
     )
 }
 
-/// Records the status of a backend's response. A 4xx is not a failure: many backends answer 401 for "not signed in".
+/// Records the status of a backend's response. A 4xx status is not a failure: many backends answer 401 for "not signed
+/// in".
 pub fn record_status(call: &Span, status: StatusCode) {
     call.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {

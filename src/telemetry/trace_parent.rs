@@ -16,7 +16,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct TraceParent(String);
 
 impl TraceParent {
-    /// `00-`, a trace id of 32 digits, `-`, a span id of 16 digits, `-`, and flags of 2 digits.
+    /// The length of `00-TRACE-SPAN-FLAGS`, with 32, 16 and 2 hexadecimal digits after the version.
     const LENGTH: usize = 55;
 
     /// The caller's `traceparent`, or `None` if it is absent, repeated or malformed; the request then starts a new
@@ -92,7 +92,8 @@ impl TraceParent {
     }
 }
 
-/// Passes the caller's trace on to a backend. If traces are exported, the span of the call takes the caller's place.
+/// Passes the caller's `traceparent` on to a backend. If traces are exported, `inject` replaces it with that of the
+/// call's span.
 pub fn pass_on(caller: &HeaderMap, request: &mut reqwest::Request) {
     if let Some(parent) = TraceParent::of(caller) {
         parent.put_into(request.headers_mut());

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_at_most_4096_bytes_and_claims_beyond_that_are_claims_too_large() {
+    fn token_longer_than_4096_bytes_is_claims_too_large() {
         let subject = Subject::new("u").unwrap();
         let mint = |length: usize| {
             let attributes = serde_json::json!({ "all": "x".repeat(length) });

@@ -871,14 +871,14 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
             jwt("HS256", &long[..31]),
             "secret",
             "q7q7",
-            "has 31 bytes, and RFC 7518, section 3.2 asks for at least 32",
+            "has 31 bytes, and RFC 7518, section 3.2 requires at least 32",
         ),
         (
             "HS384",
             jwt("HS384", &long),
             "secret",
             "q7q7",
-            "has 46 bytes, and RFC 7518, section 3.2 asks for at least 48",
+            "has 46 bytes, and RFC 7518, section 3.2 requires at least 48",
         ),
         (
             "HS512",

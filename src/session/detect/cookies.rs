@@ -43,8 +43,8 @@ fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
     }
 }
 
-/// Cookies that look like a session but are not: CSRF protection, intermediate steps of a sign-in, tokens that renew a
-/// session, and other signatures.
+/// Whether the cookie looks like a session but is not one: CSRF tokens, the state of an unfinished sign-in, refresh
+/// tokens, and signatures of other cookies.
 fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
     let name = cookie.name.to_ascii_lowercase();
     let is_signature = name.strip_suffix(".sig").is_some_and(|base| {
@@ -114,7 +114,8 @@ fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
     Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
 }
 
-/// The access token in the session of `@supabase/ssr`: JSON, either plain or in base64url after the prefix `base64-`.
+/// The access token in the session of `@supabase/ssr`, which is JSON, either plain or in base64url after the prefix
+/// `base64-`.
 fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
     let json = match cookie.value.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,
@@ -124,7 +125,7 @@ fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
     let session = Value::parse(&json).ok()?;
     let token = match &session {
         Value::Object(session) => session.get("access_token").ok()??.as_str(),
-        // Older helpers wrote a list that begins with the access token.
+        // Older helpers wrote a list that begins with the access token. Lists are not supported.
         _ => None,
     };
     token.map(str::to_owned)

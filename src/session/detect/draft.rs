@@ -94,7 +94,7 @@ impl Draft {
         let mut draft = Self::new("session_endpoint").example(
             "url",
             "http://localhost:3000/api/me",
-            "a URL of the app that says who is signed in",
+            "a URL of the app that returns the signed-in user",
         );
         if !cookies.is_empty() {
             draft = draft.key("cookies", cookies.to_vec());
@@ -125,7 +125,7 @@ impl Draft {
             .example(
                 "subject",
                 "{user.id}",
-                "a stable id that the app's session callback copies there",
+                "a stable id, which the app's session callback must add",
             )
     }
 
@@ -272,8 +272,8 @@ impl Draft {
     }
 }
 
-/// The environment variable for a key of the drafted section. In a dotted key, a name that contains a lower-case letter
-/// keeps its case.
+/// The environment variable for a key of the drafted section. In a dotted key, the name of a member that contains an
+/// upper-case letter keeps its case.
 pub fn variable(key: &str) -> String {
     let (first, rest) = key.split_once('.').unwrap_or((key, ""));
     let mut name = format!(
@@ -350,7 +350,7 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// Adds the likeliest subject, unless it is the kind's default.
+/// Adds the likeliest subject, unless it is the default `usual`. If no subject was found, adds `usual` as an example.
 pub(super) fn subject(draft: Draft, subjects: &[String], usual: &str) -> Draft {
     match subjects.first() {
         Some(subject) if subject != usual => draft.key("subject", subject.as_str()),

@@ -1,12 +1,12 @@
-//! Lenient decoding of the base64 that frameworks write, because only the form of a value matters here.
+//! Decodes the base64 that frameworks write. Decoding is lenient, because `detect` needs only the form of a value.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::json::Value;
 
-/// The number of bytes that a text in base64 or base64url decodes to, with or without padding. Unused trailing bits may
-/// be set, because some frameworks accept them.
+/// The number of bytes to which base64 or base64url decodes, with or without padding. Unused trailing bits may be set,
+/// because some frameworks accept them.
 pub(super) fn bytes_of(text: &str) -> Option<usize> {
     let unpadded = text.trim_end_matches('=');
     let is_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);

@@ -123,7 +123,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         && id.bytes().all(|byte| byte.is_ascii_digit())
         && text.len() >= 40
     {
-        // Laravel Sanctum: the row's id, and a text whose SHA-256 is stored in the row.
+        // Laravel Sanctum: the row's id, and a string whose SHA-256 is stored in the row.
         let query = "SELECT id, tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
              AND (expires_at IS NULL OR expires_at > to_timestamp($2))";
         let draft = Draft::new("sql_session")
@@ -159,7 +159,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         .example(
             "client_id",
             "rollout-token",
-            "the client of this service at the issuer",
+            "the client id of this service at the issuer",
         )
         .secret("client_secret", "the secret of this client")
         .example(
@@ -174,17 +174,18 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
                 .into_iter()
                 .collect(),
         ),
-        "the SHA-256 of the key of your own backend",
+        "the SHA-256 of your backend's API key",
     );
     Some(Finding::new(
-        "an opaque access token, or the key of your own backend",
+        "an opaque access token, or an API key of your own backend",
         Confidence::Guess,
         "docs/providers/introspection.md",
         [draft, key, Draft::ask_with(None)],
     ))
 }
 
-/// `TOKEN.SIGNATURE` with the 44 characters of a padded HMAC-SHA-256.
+/// Whether the text is `TOKEN.SIGNATURE`, where the signature has the 44 characters of an HMAC-SHA-256 in padded
+/// base64.
 fn is_signed_token(text: &str) -> bool {
     text.rsplit_once('.').is_some_and(|(token, signature)| {
         !token.is_empty() && signature.len() == 44 && signature.ends_with('=')

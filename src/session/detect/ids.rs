@@ -9,8 +9,8 @@ use super::jar::Cookie;
 use super::{Confidence, Finding, python};
 use crate::session::registry::Registry;
 
-/// `SFMyNTY.PAYLOAD.SIGNATURE` of Phoenix' `Plug.Crypto`; the prefix is "HS256" in base64url. The payload is an Erlang
-/// term.
+/// `SFMyNTY.PAYLOAD.SIGNATURE`, as Phoenix's `Plug.Crypto` writes it; the prefix is "HS256" in base64url. The payload
+/// is an Erlang term.
 pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
     cookie.value.starts_with("SFMyNTY.").then(|| {
         Finding::new(
@@ -22,8 +22,8 @@ pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
     })
 }
 
-/// Cookies that only the product that sets them can read: the cookie's name, or its prefix followed by `*`, and the
-/// product.
+/// Cookies that only the product that sets them can read. Each row is the cookie's name, or its prefix followed by `*`,
+/// and the product.
 const ASKED: [(&str, &str); 16] = [
     (".AspNetCore.*", "ASP.NET Core"),
     (".AspNet.*", "ASP.NET"),
@@ -130,7 +130,7 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
             "the path of the user's id in the value",
         );
     Some(Finding::new(
-        "an id of a session that the app keeps",
+        "the id of a session that the app stores",
         Confidence::Guess,
         "docs/choosing.md",
         [Draft::ask_with(Some(name)), sql, redis],

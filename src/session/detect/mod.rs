@@ -54,7 +54,7 @@ pub struct Detected {
     /// The preset of the first kind.
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
-    /// The keys of the first kind that take one of the app's secrets.
+    /// The keys of the first kind whose values are secrets of the app.
     pub needs: Vec<Cow<'static, str>>,
     /// A documentation page.
     pub page: &'static str,

@@ -12,7 +12,7 @@ use super::{Confidence, Finding, python};
 use crate::json::Value;
 use crate::session::formats::jwt_form;
 
-/// An encrypted JWT with a shared key (RFC 7516): five parts, `alg` = `dir`.
+/// An encrypted JWT (JWE, RFC 7516), which has five parts. Frameworks encrypt with a shared key, `alg` = `dir`.
 pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> {
     let mut parts = text.split('.');
     let header = jwt_form::decode(parts.next()?)?;
@@ -79,7 +79,7 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
     ))
 }
 
-/// `Fe26.2*…` of `@hapi/iron`. iron-session adds `~2`; h3 and hapi do not.
+/// `Fe26.2*…`, as `@hapi/iron` writes it. iron-session adds `~2`; h3 and hapi do not.
 pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
     let sealed = cookie.value.strip_prefix("Fe26.2*")?;
     if sealed.split('*').count() != 7 {
@@ -266,7 +266,7 @@ pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
         .then(|| python::flask_session(cookie, Confidence::Likely))
 }
 
-/// Decodes base64 of any JSON value.
+/// Decodes a JSON value of any type from base64.
 fn base64_json(text: &str) -> Option<Value> {
     let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
     Value::parse(&bytes).ok()

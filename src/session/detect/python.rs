@@ -42,7 +42,7 @@ pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
 /// is too large to inspect; `None` if it is something else.
 #[expect(
     clippy::option_option,
-    reason = "the outer `Option` says whether the form fits, the inner one whether the content was read"
+    reason = "the outer `Option` is `None` for another form, the inner one for content that was not read"
 )]
 fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     let (compressed, encoded) = match payload.strip_prefix('.') {
@@ -138,8 +138,8 @@ pub(super) fn flask_session(cookie: &Cookie<'_>, confidence: Confidence) -> Find
     )
 }
 
-/// An id of Django's `get_random_string`: 32 characters of a-z and 0-9. Other frameworks' hexadecimal ids contain no g
-/// to z.
+/// A session key from Django's `get_random_string`: 32 characters from a-z and 0-9. At least one must be a letter from
+/// g to z, because these do not occur in the hexadecimal ids of other frameworks.
 pub(super) fn django_id(cookie: &Cookie<'_>) -> Option<Finding> {
     let (name, value) = (cookie.name, cookie.value.as_str());
     let is_key = value.len() == 32

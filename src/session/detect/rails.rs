@@ -44,7 +44,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
             if is_cbc_pair(&content) {
                 let draft = digest(draft.key("scheme", "encrypted_cbc"));
                 return Some(Finding::new(
-                    "the session of Rails before the defaults of 5.2",
+                    "a Rails session from before the defaults of Rails 5.2",
                     Confidence::Certain,
                     page,
                     [secret(draft)],
@@ -55,7 +55,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .map(|value| candidates(&value))
                 .unwrap_or_default();
             let draft = match subjects.first() {
-                // The service refuses the id of a row as the subject at start, so it is not suggested.
+                // At start, the service refuses a row's id as the subject, so it is not suggested.
                 Some(subject) if cookie.name != "session_id" || subject != "{}" => {
                     draft.key("subject", subject.as_str())
                 }
@@ -89,7 +89,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
     }
 }
 
-/// Base64, `--`, base64 of 16 bytes: an AES-CBC ciphertext and its IV.
+/// Whether the content is an AES-CBC ciphertext and its 16-byte IV, both in base64 and joined with `--`.
 fn is_cbc_pair(content: &[u8]) -> bool {
     let pair = std::str::from_utf8(content)
         .ok()

@@ -18,7 +18,7 @@ const FRAMEWORK_PATHS: [&str; 6] = [
     "session.userId",
 ];
 
-/// Member names that mean the user at any place, the best first.
+/// Member names, as returned by [`fold`], that identify the user at any depth, the best first.
 const USER_NAMES: [&str; 11] = [
     "oid",
     "sub",
@@ -47,7 +47,7 @@ const USER_OBJECTS: [&str; 10] = [
     "data",
 ];
 
-/// Templates for the subject of such a session, the best first.
+/// Templates for the subject of the session, the best first.
 pub fn candidates(session: &Value) -> Vec<String> {
     if matches!(session, Value::String(text) if !text.is_empty()) || is_integer(session) {
         return vec!["{}".to_owned()];
@@ -71,7 +71,7 @@ fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, 
             }
         }
         Value::Array(items) if path.len() < MAX_DEPTH => {
-            // Devise's key is a list inside a list.
+            // Only the first item is searched, because Devise's key is a list inside a list.
             if let Some(first) = items.first() {
                 path.push("0".to_owned());
                 search(first, path, found);
@@ -106,7 +106,7 @@ fn rank(path: &[String]) -> Option<usize> {
     {
         return Some(0);
     }
-    // Members that users can write themselves, and ids that other identity providers assigned.
+    // Skip members that users can write themselves, and ids that other identity providers assigned.
     if path[..path.len() - 1].iter().any(|name| {
         ["user_metadata", "identities", "firebase", "cookie", "flash"].contains(&name.as_str())
     }) {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_before_email_addresses_and_frameworks_paths_before_all() {
+    fn candidates_rank_framework_paths_first_and_email_addresses_last() {
         for (session, want) in [
             (r#"{"email":"a@b.c","sub":"u1"}"#, &["{sub}", "{email}"][..]),
             (

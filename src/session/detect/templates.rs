@@ -22,7 +22,7 @@ const KINDS_WITH_PRESETS: [&str; 6] = [
 /// The section for a kind, for a preset, or for both, and its documentation page.
 ///
 /// # Errors
-/// If the kind or preset is unknown. The message names it, and lists the known ones.
+/// If the kind or preset is unknown, or if neither is given.
 pub fn template(
     kind: Option<&str>,
     preset: Option<&str>,
@@ -75,7 +75,7 @@ pub fn template(
             let is_fixed = ["from", "algorithms", "allow_any_audience"].contains(&&*key.name);
             if !is_fixed {
                 key.role = Role::Example;
-                "your issuer, as in a token".clone_into(&mut key.comment);
+                "an example: replace it with your own value".clone_into(&mut key.comment);
             }
         }
     }
@@ -120,7 +120,7 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
                     "https://keycloak.example/realms/REALM/protocol/openid-connect/token/introspect",
                     "the issuer's introspection endpoint",
                 )
-                .example("client_id", "rollout-token", "the client of this service at the issuer")
+                .example("client_id", "rollout-token", "the client id of this service at the issuer")
                 .secret("client_secret", "the secret of this client")
                 .example("client_ids", vec!["web"], "the apps whose tokens you accept"),
             "docs/providers/introspection.md",

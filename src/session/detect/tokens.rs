@@ -116,7 +116,7 @@ impl Token {
             confidence.max(Confidence::Likely)
         };
         let mut subjects = candidates(&Value::Object(self.claims.clone()));
-        // For these presets, the user's id is in another claim than the general order of names suggests.
+        // `uid` identifies the user in Okta's tokens. `oid` identifies the user only in Entra ID's tokens.
         if preset == Some("okta") && self.has("uid") {
             subjects.retain(|subject| subject != "{uid}");
             subjects.insert(0, "{uid}".to_owned());
@@ -152,7 +152,7 @@ impl Token {
                 let draft = draft.example(
                     "jwks_url",
                     "http://localhost:3000/.well-known/jwks.json",
-                    "where the public keys are; or public_key_file",
+                    "the URL of the public keys; or set public_key_file",
                 );
                 draft.key("issuers", vec![issuer])
             };

@@ -78,7 +78,7 @@ impl Gcm {
     }
 }
 
-/// The encrypting side. Used in tests.
+/// Encrypts values, for tests.
 #[cfg(test)]
 pub mod seal {
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn cbc_decrypts_whole_blocks_with_valid_padding_only() {
+    fn cbc_decrypts_only_whole_blocks_with_valid_padding() {
         let cbc = Cbc::new(&[7; 32]).unwrap();
         for text in [
             &b""[..],

@@ -40,11 +40,11 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
     }
 }
 
-/// The cookies whose names `matches` accepts, as names and raw values in the order of the request. Each is read in the
-/// same way as by [`find`].
+/// The cookies whose names `matches` accepts, as names and raw values in the order of the request. Each cookie is read
+/// as [`find`] reads it.
 ///
 /// # Errors
-/// Those of [`find`], for any of the cookies.
+/// The errors of [`find`], for any of the cookies.
 pub fn find_all<'a>(
     headers: &'a HeaderMap,
     matches: impl Fn(&[u8]) -> bool,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_name_is_found_among_other_and_malformed_pairs() {
+    fn cookie_is_found_by_its_exact_name_among_other_and_malformed_pairs() {
         for (line, want) in [
             (&b"sid=abc"[..], Some("abc")),
             (b"a=1; sid=abc; b=2", Some("abc")),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicate_with_another_value_is_refused_and_with_the_same_value_counts_once() {
+    fn duplicate_cookie_is_refused_unless_both_values_are_equal() {
         let duplicate = Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         for (lines, want) in [
             (&[&b"sid=a; sid=b"[..]][..], duplicate.clone()),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_of_a_cookie_have_a_separator_and_a_number_of_at_most_two_digits() {
+    fn chunk_name_is_the_cookie_name_with_a_separator_and_at_most_two_digits() {
         for (name, want) in [
             ("sid", true),
             ("sid.0", true),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn set_cookie_line_names_the_cookie_before_its_first_equals_sign() {
+    fn name_in_a_set_cookie_line_ends_at_the_first_equals_sign_or_semicolon() {
         for (line, want) in [
             (&b"sid=a; Path=/"[..], &b"sid"[..]),
             (b" sid = a=b", b"sid"),

@@ -45,7 +45,7 @@ impl Expiry {
         })
     }
 
-    /// A number of seconds or milliseconds, given as rounded down and as rounded up.
+    /// Reads a number of seconds or milliseconds, which is given both rounded down and rounded up.
     fn of_number(floor: i64, ceil: i64) -> Option<Self> {
         match ceil {
             ..MILLISECONDS_FROM => Some(Self { floor, ceil }),
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_milliseconds_and_rfc_3339_are_read_and_anything_else_is_none() {
+    fn expiry_is_read_only_from_seconds_milliseconds_or_rfc_3339() {
         for (json, want) in [
             ("1795565550", Some((1_795_565_550, 1_795_565_550))),
             ("1795565550000", Some((1_795_565_550, 1_795_565_550))),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn fraction_and_http_date_are_pythonic() {
+    fn read_pythonic_also_reads_fractions_and_http_dates() {
         for (json, want) in [
             ("1795565549", Some((1_795_565_549, 1_795_565_549))),
             ("1795565549.5", Some((1_795_565_549, 1_795_565_550))),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn session_with_a_fraction_expires_at_the_next_whole_second() {
+    fn session_whose_expiry_has_a_fraction_expires_at_the_next_whole_second() {
         let expiry = Expiry {
             floor: 29,
             ceil: 30,

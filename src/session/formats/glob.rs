@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn star_matches_any_text() {
+    fn star_in_a_glob_matches_any_text() {
         for (glob, text, want) in [
             ("*", "", true),
             ("a*c", "abc", true),

@@ -1,7 +1,7 @@
 //! Lower-case hexadecimal, the form in which frameworks write MACs and hashes.
 
-/// The decoded bytes; `None` unless the text is an even number of lower-case digits. Upper-case digits are refused,
-/// because frameworks compare MACs as text.
+/// The decoded bytes; `None` unless the text is an even number of lower-case hexadecimal digits. Upper-case digits are
+/// refused, because frameworks compare MACs as text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {
@@ -13,7 +13,7 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// The value of a lower-case digit.
+/// The value of a lower-case hexadecimal digit.
 pub fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -22,7 +22,7 @@ pub fn digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// The bytes as lower-case digits.
+/// The bytes as lower-case hexadecimal digits.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     bytes
         .as_ref()
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_even_number_of_lower_case_digits_is_decoded() {
+    fn only_an_even_number_of_lower_case_hex_digits_is_decoded() {
         assert_eq!(decode("00ff1a"), Some(vec![0, 255, 26]));
         assert_eq!(decode(""), Some(vec![]));
         for text in ["0", "0F", "0g", "+1", "é"] {

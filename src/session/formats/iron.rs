@@ -1,4 +1,4 @@
-//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 also write. A seal is a text that is
+//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 also write. A seal is a string that is
 //! encrypted and authenticated with keys derived from a password and the seal's own salts.
 
 use std::num::NonZeroU32;
@@ -89,7 +89,7 @@ fn derive(password: &[u8], salt: &str, iterations: NonZeroU32) -> [u8; 32] {
     hkdf::pbkdf2(sha1, iterations, password, salt.as_bytes())
 }
 
-/// Makes seals. Used in tests.
+/// Makes seals, for tests.
 #[cfg(test)]
 pub mod sealing {
     use super::*;

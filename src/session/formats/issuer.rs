@@ -1,10 +1,10 @@
-//! Issuers of a provider that has many tenants. As in Microsoft Entra's documents, `{tenantid}` in a configured or
-//! published issuer is the placeholder for a tenant's id, which is a GUID.
+//! Compares issuers of a provider that has many tenants. As in Microsoft Entra's documents, `{tenantid}` in a
+//! configured or published issuer is the placeholder for a tenant's id, which is a GUID.
 
 /// The placeholder for the tenant's id.
 pub const TENANT: &str = "{tenantid}";
 
-/// How an issuer matches a known one.
+/// How an issuer matches a known issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerMatch<'a> {
     Exact,
@@ -33,8 +33,8 @@ pub fn is_tenant_id(text: &str) -> bool {
         && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The issuer with [`TENANT`] in place of the name that Microsoft Entra uses for "every tenant" in the URLs of its
-/// documents; `None` if the issuer is not such a URL.
+/// The issuer with [`TENANT`] in place of `common` or `organizations`, which stand for every tenant in Microsoft
+/// Entra's URLs; `None` if the issuer is not such a URL.
 pub fn for_every_tenant(issuer: &str) -> Option<String> {
     let (host, path) = issuer
         .strip_prefix("https://")
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn address_for_every_tenant_becomes_a_pattern() {
+    fn common_and_organizations_in_an_entra_issuer_become_the_tenant_placeholder() {
         for (issuer, want) in [
             (
                 "https://login.microsoftonline.com/common/v2.0",

@@ -1,5 +1,6 @@
-//! Decrypts a compact JWE (RFC 7516, section 5.2) with direct encryption, `alg: dir` (RFC 7518, section 4.5): both
-//! sides derive the content key. This module does not check the claims in the payload.
+//! Decrypts a compact JWE (RFC 7516, section 5.2) with direct encryption, `alg: dir` (RFC 7518, section 4.5): the app
+//! and the service derive the content encryption key from the app's secret. This module does not check the claims in
+//! the payload.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
@@ -15,7 +16,7 @@ use crate::session::types::ExtractError;
 /// The maximum length of an encoded header, in bytes. Real headers have a few dozen bytes.
 const MAX_HEADER: usize = 1024;
 
-/// A content key and its `kid`.
+/// A content encryption key and its `kid`.
 #[derive(Debug)]
 pub struct ContentKey {
     cipher: Cipher,
@@ -191,7 +192,7 @@ mod tests {
     // RFC 7518, appendix B.3 contains an example of A256CBC-HS512 with the key 00 to 3f. Its header is not a JOSE
     // header, so the test calls `ContentKey::open` and not the public `open`.
     #[test]
-    fn example_of_rfc_7518_is_decrypted_and_a_truncated_tag_refused() {
+    fn rfc_7518_example_is_decrypted_and_a_truncated_tag_is_refused() {
         let key: [u8; 64] = std::array::from_fn(|index| u8::try_from(index).unwrap());
         let key = ContentKey::cbc_hs512(&key, None);
         let hex = |text: &str| {

@@ -5,7 +5,7 @@ use crate::json::{Object, Value};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// 2^53. JavaScript, which writes these numbers, represents every integer up to this value exactly.
+/// 2^53. JavaScript libraries write these numbers, and JavaScript represents every integer up to this value exactly.
 const LATEST: UnixSeconds = 1 << 53;
 
 /// Checks the times, and returns the token's expiry. `exp` is required; `nbf`, if present, must have passed.
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn exp_and_nbf_are_compared_with_tolerance_and_malformed_dates_refused() {
+    fn exp_and_nbf_are_checked_with_tolerance_and_malformed_dates_are_refused() {
         for (claims, want) in [
             (r#"{"exp":1799999986}"#, Ok(1_799_999_986)),
             (r#"{"exp":1800000000.9}"#, Ok(NOW)),

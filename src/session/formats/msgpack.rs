@@ -127,7 +127,7 @@ impl Visitor<'_> for Key {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key that is text or a number")
+        f.write_str("a string or integer key")
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_every_type_are_read_as_json() {
+    fn messagepack_values_of_every_type_are_read_as_json() {
         for (bytes, want) in [
             (&b"\xc0"[..], "null"),
             (b"\xc3", "true"),

@@ -39,7 +39,7 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     }
 }
 
-/// Decompresses zlib data of at most `max` bytes.
+/// Decompresses zlib data to at most `max` bytes.
 pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = Vec::new();
     let read = ZlibDecoder::new(compressed)
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn session_is_a_json_object_or_null() {
+    fn json_session_must_be_an_object_or_null() {
         assert!(json(b"{}").is_ok() && json(b" null").is_ok());
         for text in ["[]", "\"user\"", "7", "true"] {
             assert_eq!(json(text.as_bytes()), refused(Reason::Malformed), "{text}");

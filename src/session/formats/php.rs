@@ -29,8 +29,8 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Parses a session that PHP's `session_encode()` wrote, with `session.serialize_handler` `php_serialize` (one array)
-/// or `php` (`name|value` without a separator); `None` if the whole text is neither. No text is both, because `php`
-/// writes nothing after the last value.
+/// or `php` (`name|value` pairs without a separator); `None` if the whole text has neither format. No text has both,
+/// because `php` writes nothing after the last value.
 pub fn session(text: &[u8]) -> Option<Value> {
     if let Some(session) = array(text) {
         return match session {
@@ -159,7 +159,8 @@ impl<'a> Reader<'a> {
         self.array(depth).map(|_| Value::Null)
     }
 
-    /// Reads the elements one by one. No memory is reserved based on the count, because the text could exaggerate it.
+    /// Reads the elements one by one. No memory is reserved for the count, because the count in the text may be far too
+    /// high.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;
         if !self.eat("{") {
@@ -216,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn plain_data_is_parsed() {
+    fn plain_php_data_is_parsed_into_json_values() {
         for (text, want) in [
             ("N;", "null"),
             ("b:1;", "true"),
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn session_of_both_handlers_is_an_object() {
+    fn session_from_either_php_handler_is_read_as_an_object() {
         for (text, want) in [
             ("a:1:{s:7:\"user_id\";i:7;}", r#"{"user_id":7}"#),
             ("a:0:{}", "{}"),
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_text_is_refused() {
+    fn malformed_serialized_value_is_refused() {
         for text in [
             "",
             "N",
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn value_that_is_not_utf8_is_an_empty_list_and_key_that_is_not_utf8_is_left_out() {
+    fn non_utf8_string_is_read_as_an_empty_list_and_non_utf8_key_is_left_out() {
         for (text, want) in [
             (
                 &b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..],
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn string_that_is_not_utf8_is_refused_as_a_subject() {
+    fn non_utf8_string_is_refused_as_a_subject() {
         let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
         for template in ["{id}", "user-{id}"] {
             let subject = template.parse::<Template>().unwrap().subject(&session);
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_is_both_text_and_number_is_a_duplicate_member() {
+    fn string_key_equal_to_an_integer_key_is_a_duplicate_member() {
         let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else {
             panic!("an object")
         };
@@ -471,7 +472,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn serialized_value_is_parsed_back(value in values()) {
+        fn serialized_value_is_parsed_back_unchanged(value in values()) {
             prop_assert_eq!(super::value(serialize(&value).as_bytes()), Some(value));
         }
 
@@ -490,7 +491,9 @@ mod tests {
         }
 
         #[test]
-        fn similar_text_does_not_panic(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
+        fn random_text_similar_to_serialized_data_does_not_panic(
+            text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}"
+        ) {
             drop(super::value(text.as_bytes()));
         }
     }

@@ -1,6 +1,6 @@
 //! Formats a credential's values for logs and `explain`, next to the expected values.
 
-/// The maximum number of characters in one value, and of values in a list.
+/// The maximum number of characters in one value, and the maximum number of values in a list.
 const MAX_CHARS: usize = 100;
 const MAX_VALUES: usize = 5;
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn found_and_expected_values_are_shown_shortened_and_escaped() {
+    fn found_and_expected_values_are_shown_truncated_and_escaped() {
         assert_eq!(
             differs("aud", ["a", "b\n\u{1b}"], "audiences", ["app"]),
             r"aud is a, b\n\u{1b}, and audiences is app"

@@ -1,4 +1,4 @@
-//! `PAYLOAD SEPARATOR TIMESTAMP SEPARATOR SIGNATURE`: a text signed together with the time of signing, as
+//! `PAYLOAD SEPARATOR TIMESTAMP SEPARATOR SIGNATURE`: a payload signed together with the time of signing, as
 //! `TimestampSigner` of itsdangerous (`timed.py`) and of Django (`django/core/signing.py`) writes it. The two derive
 //! their keys differently, so the extractors derive the keys.
 
@@ -30,7 +30,7 @@ pub struct SignedTimestampVerifier {
     pub parse_timestamp: fn(&str) -> Option<UnixSeconds>,
     /// The maximum age in seconds; `None` if the age is not checked.
     pub max_age: Option<UnixSeconds>,
-    /// The tolerated number of seconds by which a timestamp is ahead of the service's clock.
+    /// The number of seconds by which a timestamp may be ahead of the service's clock.
     pub leeway: UnixSeconds,
 }
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn text_signed_by_any_listed_key_is_accepted_and_by_another_is_bad_signature() {
+    fn signature_by_any_listed_key_is_accepted_and_by_another_key_is_bad_signature() {
         for key in ["first", "second"] {
             let text = sign(key, &format!(".a.b.{NOW}"));
             let verified = VerifiedPayload {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_signature_is_bad_signature_and_damaged_signed_text_is_malformed() {
+    fn damaged_signature_is_bad_signature_and_signed_text_without_a_timestamp_is_malformed() {
         let good = sign("first", &format!("a.{NOW}"));
         for (case, text, want) in [
             ("padded", format!("{good}="), Reason::BadSignature),

@@ -1,5 +1,5 @@
-//! Keys for the app's secrets: the current secret, and older secrets that the app still accepts. Each kind derives its
-//! own cryptographic keys from them.
+//! Configuration keys for the app's secrets: the current secret, and older secrets that the app still accepts. Each
+//! kind derives its own cryptographic keys from them.
 
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
@@ -108,8 +108,8 @@ pub fn check_jwt(
         section.warn(
             key,
             format!(
-                "has {found} bytes, and RFC 7518, section 3.2 asks for at least {length} with {name}: use a longer one \
-                 in the app and here"
+                "has {found} bytes, and RFC 7518, section 3.2 requires at least {length} for {name}: use a longer \
+                 secret in the app and here"
             ),
         );
     }

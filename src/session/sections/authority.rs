@@ -7,7 +7,7 @@ use crate::config::{Problems, PublicText, Section};
 use crate::session::backends::Context;
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The certificates that a store's connections trust: those for all outgoing calls, and the section's own.
+/// The CA certificates that a store's connections trust: those for all outgoing calls, and those of the section.
 pub fn trust(
     section: &Section<'_>,
     context: &Context,

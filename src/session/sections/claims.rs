@@ -31,8 +31,8 @@ struct NamedRule {
 /// The condition on one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// The claim equals one of these values. They are compared as text, so that the text `true` from an environment
-    /// variable equals `true` in JSON.
+    /// The claim equals one of these values. They are compared as strings, so that the string `true` from an
+    /// environment variable equals `true` in JSON.
     OneOf(Vec<String>),
     AbsentOr(Vec<String>),
     /// The claim has a value other than null, an empty string or an empty list.
@@ -51,8 +51,8 @@ impl ClaimRules {
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Whether a rule for `claim` can never be satisfied. `may_be` returns whether the claim can have a value, and
-    /// `may_be_absent` whether it can be absent.
+    /// Whether a rule for `claim` can never be satisfied. `may_be` returns whether the claim can have a given value,
+    /// and `may_be_absent` whether it can be absent.
     pub fn contradict(
         &self,
         claim: &str,
@@ -159,7 +159,7 @@ impl Rule {
                 any(&|text| values.iter().any(|value| value == text))
             }
             Self::Like(glob) => any(&|text| matches_glob(glob, text)),
-            // A value that cannot be compared as text does not satisfy `unlike`.
+            // A value that cannot be compared as a string does not satisfy `unlike`.
             Self::Unlike(glob) => items
                 .iter()
                 .all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text))),
@@ -175,7 +175,7 @@ impl Rule {
     }
 }
 
-/// The value as text, if its type is one that rules can compare.
+/// The value as a string, if rules can compare its type.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -185,8 +185,8 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Checks that the token has all required scopes. They are in `scope` (RFC 9068) or `scp`, as space-separated text or
-/// as a list.
+/// Checks that the token has all required scopes. They are in `scope` (RFC 9068) or `scp`, as a space-separated string
+/// or as a list.
 ///
 /// # Errors
 /// `Rejected` if a scope is missing.
@@ -286,7 +286,7 @@ impl Serialize for Rule {
 // A manual implementation, because an untagged enum would load from files but not from environment variables.
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Deserialized as a list, because then an environment variable is split at its commas, and text in TOML is not.
+        // Deserialized as a list, so that an environment variable is split at its commas. A TOML string is not split.
         deserializer.deserialize_seq(RuleVisitor)
     }
 }
@@ -334,7 +334,7 @@ impl<'de> Visitor<'de> for RuleVisitor {
                 Rule::OneOf(values) => Rule::AbsentOr(values),
                 _ => {
                     return Err(de::Error::custom(
-                        "absent_or takes a value or a list of values",
+                        "absent_or must be a value or a list of values",
                     ));
                 }
             },
@@ -365,14 +365,14 @@ fn one_of<E: de::Error>(items: impl IntoIterator<Item = Value>) -> Result<Rule, 
             Some(text) => values.push(text.into_owned()),
             None => {
                 return Err(E::custom(
-                    "takes non-empty text, whole numbers, true and false",
+                    "has a value other than a non-empty string, a whole number, true or false",
                 ));
             }
         }
     }
     if values.is_empty() {
         return Err(E::custom(
-            "allows no value: give at least one, or write { absent = true }",
+            "is an empty list: give at least one value, or write { absent = true }",
         ));
     }
     Ok(Rule::OneOf(values))
@@ -399,7 +399,7 @@ impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let glob = String::deserialize(deserializer)?;
         if glob.bytes().all(|byte| byte == b'*') {
-            let text = "like and unlike need text in addition to the *: write { present = true } or { absent = true }";
+            let text = "like and unlike need characters other than *: write { present = true } or { absent = true }";
             return Err(de::Error::custom(text));
         }
         Ok(Self(glob))
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn present_absent_like_unlike_and_any_pass_their_claims_only() {
+    fn present_absent_like_unlike_and_any_accept_only_matching_claims() {
         for (rule, claim, want) in [
             ("{ present = true }", Some(r#""a""#), true),
             ("{ present = true }", Some("false"), true),
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn text_with_commas_is_one_value() {
+    fn string_with_commas_is_one_value_of_a_claim_rule() {
         let rule = r#"groups = "CN=Sales,OU=Groups,DC=corp""#;
         for (claims, want) in [
             (r#"{"groups":"CN=Sales,OU=Groups,DC=corp"}"#, true),
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_rule_is_refused() {
+    fn invalid_claim_rule_is_refused() {
         for rules in [
             r#"role = """#,
             r#"role = ["a", ""]"#,
@@ -634,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_serialize_in_the_form_of_the_configuration() {
+    fn claim_rules_are_serialized_as_they_are_configured() {
         let text = r#"{"a":["x","7"],"b":{"absent_or":["y"]},"c":{"present":true},"d":{"absent":true},"e":{"like":"s_*"},"f":{"unlike":"*c"},"g":{"any":true}}"#;
         let rules: ClaimRules = toml::from_str(
             "a = [\"x\", 7]\nb = { absent_or = \"y\" }\nc = { present = true }\nd = { absent = true }\n\
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn required_scopes_are_found_in_scope_and_scp_as_text_or_list() {
+    fn required_scopes_are_found_in_scope_and_scp_as_string_or_list() {
         let required = ["read".to_owned(), "write".to_owned()];
         for (claims, want) in [
             (r#"{"scope":"write read"}"#, true),

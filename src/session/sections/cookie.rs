@@ -12,9 +12,9 @@ use crate::session::formats::percent::{self, Plus};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// Browsers store at most 4 KiB per cookie, so no browser sends a value longer than twice that.
+/// The maximum length of a cookie's value, in bytes: twice the 4 KiB that browsers store per cookie.
 const MAX_BYTES: usize = 8 * 1024;
-/// The limit for all chunks together, equal to the largest allowed value of `max_header_bytes`.
+/// The maximum length of all chunks together, in bytes: the largest allowed value of `max_header_bytes`.
 const MAX_BYTES_OF_CHUNKS: usize = 64 * 1024;
 
 /// A cookie, identified by its exact name.
@@ -101,7 +101,7 @@ pub fn find_whole_or_chunks<'a>(
         find_chunks(headers, name, max_chunks)?,
     ) {
         (Some(_), Some(_)) => Err(ExtractError::rejected(Reason::AmbiguousIdentity)
-            .because(format!("{name} is present both whole and in chunks"))),
+            .because(format!("{name} is present both unchunked and in chunks"))),
         (whole, None) => Ok(whole.map(Cow::Borrowed)),
         (None, chunks) => Ok(chunks.map(Cow::Owned)),
     }
@@ -130,9 +130,9 @@ pub fn find_chunks(
     Ok(Some(joined))
 }
 
-/// The value of whichever of the given cookies is present, and the first cookie with this value. Several names are
-/// given for an app whose cookie has another name under https. Two different values are refused, because one of them is
-/// left over from another deployment or was set by an attacker on a neighbouring site without https.
+/// The first of the given cookies that is present, and its value. Several names are given for an app whose cookie has
+/// another name under https. Two different values are refused, because one of them is left over from another
+/// deployment, or was set by an attacker on a sibling domain without https.
 pub fn find_one_of<'c, 'a>(
     headers: &'a HeaderMap,
     cookies: &'c [Cookie],
@@ -196,8 +196,8 @@ fn without_quotes(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// The highest chunk number among the non-empty cookies. Found in one pass over the headers, because most requests have
-/// no chunks.
+/// The highest number of a non-empty chunk. It is found in one pass over the headers, because most requests have no
+/// chunks.
 fn highest_chunk(headers: &HeaderMap, name: &str) -> Option<usize> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_joined_by_number() {
+    fn cookie_chunks_are_joined_in_the_order_of_their_numbers() {
         let twelve: Vec<String> = (0..12).rev().map(|n| format!("sid.{n}=<{n}>")).collect();
         let joined: String = (0..12).map(|n| format!("<{n}>")).collect();
         for (case, cookies, want) in [
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_duplicate_mixed_and_excess_chunks_are_refused() {
+    fn missing_conflicting_and_excess_chunks_are_refused() {
         let hundred: Vec<String> = (0..100).map(|n| format!("sid.{n}=x")).collect();
         let long: Vec<String> = (0..12)
             .map(|n| format!("sid.{n}={}", "x".repeat(8000)))
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn enclosing_quotes_are_removed() {
+    fn quotes_around_a_cookie_value_are_removed() {
         for (line, want) in [
             ("sid=abc", Some("abc")),
             ("sid=\"abc\"", Some("abc")),

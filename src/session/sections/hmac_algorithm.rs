@@ -1,4 +1,4 @@
-//! The key for an HMAC algorithm, used by the kinds whose framework lets the app choose the algorithm.
+//! The configuration key for an HMAC algorithm, used by the kinds whose framework lets the app choose the algorithm.
 
 use aws_lc_rs::hmac;
 

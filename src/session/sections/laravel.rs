@@ -80,7 +80,7 @@ impl AppKeySet {
                 section.refuse_client_secret(key, bytes.as_deref().unwrap_or_default(), problems);
                 let app_key = bytes.and_then(|bytes| AppKey::new(&bytes, mode, length)).ok_or_else(|| {
                     format!(
-                        "must be \"base64:\" and {length} bytes in base64, the key length of the cipher"
+                        "must be \"base64:\" followed by {length} bytes in base64, the key length of the cipher"
                     )
                 });
                 keys.extend(problems.accept(section.key(key), app_key));
@@ -142,7 +142,7 @@ impl AppKeySet {
 /// The prefix of every encrypted value: `{"` in base64.
 const ENCRYPTED: &[u8] = b"eyJ";
 
-/// An empty session is an empty list in both formats.
+/// Parses the session data in either format. In both, an empty session is an empty list.
 fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
     let value = match data.first() {
         Some(b'{' | b'[') => Value::parse(data).ok(),
@@ -271,7 +271,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The encrypting side, which the app implements. Used in tests.
+/// Encrypts values as the app does, for tests.
 #[cfg(test)]
 pub mod sealing {
     use super::*;

@@ -55,7 +55,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
     type Value = OneOrMap<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text in quotes, or a table of texts by id")
+        f.write_str("a string in quotes, or a table of strings by id")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMap<T>, E> {
@@ -75,8 +75,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
         Ok(OneOrMap::Map(values))
     }
 
-    refuse!("must be text in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
-    refuse!("must be text in quotes, not true or false"; visit_bool: bool);
+    refuse!("must be a string in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    refuse!("must be a string in quotes, not true or false"; visit_bool: bool);
 }
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn one_text_or_a_table_is_read_and_no_message_contains_a_secret() {
+    fn string_or_table_is_read_and_no_error_message_contains_a_secret() {
         let ids = |json: &str| {
             let values =
                 serde_json::from_str::<OneOrMap<Secret>>(json).map(|values| values.by_id("1"));

@@ -87,7 +87,8 @@ impl SessionCredential {
         problems.require(
             !is_bound_to_name || places.iter().all(|place| place.header().is_none()),
             section.key("from"),
-            "names a header, but values of this cookie_format belong to a cookie's name: set cookie instead",
+            "names a header, but a value in this cookie_format is valid only in the cookie for which it was made: set \
+             cookie instead",
         );
         let cookies = fields.cookie.iter();
         let cookies: Vec<Cookie> = cookies
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_id_is_visible_text_and_signed_id_is_any_text_of_256_bytes_at_most() {
+    fn plain_id_must_be_visible_characters_and_signed_id_may_be_any_string_up_to_256_bytes() {
         let plain = cookie(Format::Plain);
         let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let long = "x".repeat(257);
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn key_hash_sha256_gives_the_lower_case_hex_digest() {
+    fn key_hash_sha256_makes_the_store_key_the_lower_case_hex_digest() {
         let hashing = SessionCredential {
             hashes_id: true,
             ..cookie(Format::Plain)
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_with_different_values_are_ambiguous_identity() {
+    fn two_cookie_names_with_different_values_are_ambiguous_identity() {
         let both = SessionCredential {
             cookies: vec![Cookie::of("__Secure-sid"), Cookie::of("sid")],
             ..cookie(Format::Plain)
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_encoded_plain_id_is_decoded_and_undecodable_one_is_unchanged() {
+    fn percent_encoded_plain_id_is_decoded_and_an_undecodable_id_is_unchanged() {
         let plain = cookie(Format::Plain);
         for (value, want) in [
             ("a%2Cb", Ok("a,b")),
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn fastify_and_flask_ids_are_verified_by_their_own_signatures() {
+    fn fastify_and_flask_ids_are_accepted_only_with_a_valid_signature() {
         let fastify = cookie(Format::FastifySigned(keys(&["new", "old"])));
         let key = |secret: &str| itsdangerous_key(HMAC_SHA1, &Secret::new(secret), "flask-session");
         let flask = cookie(Format::FlaskSigned(vec![key("new"), key("old")]));
@@ -479,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn token_of_sanctum_is_looked_up_by_the_hash_of_the_text_after_its_row_id() {
+    fn sanctum_token_is_looked_up_by_the_hash_of_the_part_after_its_row_id() {
         let sanctum = SessionCredential {
             places: vec![CredentialSource::Bearer],
             cookies: Vec::new(),
@@ -505,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn header_takes_precedence_over_the_cookie_and_a_jwt_in_it_is_not_mine() {
+    fn header_takes_precedence_over_the_cookie_and_a_jwt_in_the_header_is_not_mine() {
         let both = SessionCredential {
             places: vec![CredentialSource::Bearer],
             ..cookie(Format::Plain)
@@ -540,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn better_auth_accepts_an_unsigned_token_in_a_header_only() {
+    fn better_auth_accepts_an_unsigned_token_only_in_a_header() {
         let better = SessionCredential {
             places: vec![CredentialSource::Bearer],
             ..cookie(Format::BetterAuthSigned(keys(&["new"])))

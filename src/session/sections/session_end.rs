@@ -52,8 +52,8 @@ impl SessionEnd {
         problems.require(
             idle.is_none() || matches!(expires_path, Some(ExpiresPath::One(_))),
             section.key("idle"),
-            "needs expires_path to be one path: that of the time from which idle counts, such as that of the last request. \
-             In a table each path has its own duration",
+            "needs a single expires_path: the path of the time from which idle is counted, such as the last request. \
+             In a table, each path has its own duration",
         );
         let paths = match expires_path {
             None => BTreeMap::new(),
@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for ExpiresPathVisitor {
     type Value = ExpiresPath;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a path in quotes, or a table of paths with a duration each")
+        f.write_str("a path in quotes, or a table of durations by path")
     }
 
     fn visit_str<E: de::Error>(self, path: &str) -> Result<ExpiresPath, E> {
@@ -231,9 +231,9 @@ mod tests {
         assert_eq!(applied(&never, r#"{"at":1}"#), Ok(Some(NOW + 3600)));
     }
 
-    /// h3 with `maxAge` and `idleTimeout`: the earlier expiry applies.
+    /// For h3 with `maxAge` and `idleTimeout`, the earlier expiry applies.
     #[test]
-    fn first_end_of_several_paths_decides() {
+    fn earliest_expiry_of_several_paths_applies() {
         let h3 = ends(&[("createdAt", 7 * 86_400), ("lastSeenAt", 1800)]);
         let session = |created: i64, seen: i64| {
             let [created, seen] = [created, seen].map(|ago| (NOW - ago) * 1000);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn other_outcomes_and_sections_without_the_key_are_unchanged() {
+    fn absent_session_rejection_and_section_without_expires_path_are_unchanged() {
         let none = ends(&[]);
         assert_eq!(applied(&none, r#"{"_expire":1}"#), Ok(Some(NOW + 3600)));
         assert!(matches!(end("at", 0).apply(Ok(None), NOW), Ok(None)));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_keys_are_refused_with_their_name() {
+    fn invalid_expires_path_or_idle_is_refused_under_its_key() {
         let with = |keys: &str| format!("keys = [\"hunter2-hunter2-hunter2\"]\n{keys}");
         refused(
             "cookie_session",

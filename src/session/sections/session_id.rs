@@ -234,7 +234,8 @@ fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     })
 }
 
-/// The id, a string or an integer, in a cookie from `cookies.signed`. The purpose is the cookie's name.
+/// The id, a string or an integer, in a cookie from `cookies.signed`. The purpose in its metadata must be the cookie's
+/// name.
 fn rails_signed(
     keys: &[hmac::Key],
     place: &CredentialSource,
@@ -256,7 +257,7 @@ fn rails_signed(
         Value::String(id) => id,
         Value::Number(id) if !id.is_f64() => id.to_string(),
         _ => {
-            return Err(malformed().because("the cookie contains neither text nor an integer"));
+            return Err(malformed().because("the cookie contains neither a string nor an integer"));
         }
     };
     Ok(Opened {

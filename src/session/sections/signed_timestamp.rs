@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn pickle_is_payload_not_json_and_logs_the_warning() {
+    fn pickled_session_is_payload_not_json_and_logs_a_warning() {
         let warning = PickleWarning::new("web", "use JSON");
         assert!(warning.json(b"{}").is_ok());
         assert!(!warning.logged.is_completed());

@@ -15,7 +15,7 @@ pub enum StoredFormat {
     Json,
     MessagePack,
     Php,
-    /// The whole value is the session: the user's id.
+    /// The whole value is the user's id.
     Text,
 }
 
@@ -185,7 +185,7 @@ mod tests {
     ];
 
     #[test]
-    fn session_is_read_in_its_own_format_only() {
+    fn stored_session_is_read_only_in_the_configured_format() {
         let want = r#"{"user_id":7}"#;
         for (bytes, format) in [
             (want.as_bytes(), StoredFormat::Json),
