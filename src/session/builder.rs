@@ -24,7 +24,7 @@ pub(crate) struct Built {
     pub(crate) chain: Chain,
     /// The effective sections by name, with defaults and presets applied.
     pub(crate) effective: serde_json::Map<String, serde_json::Value>,
-    /// The inputs of each extractor, by its name.
+    /// The inputs of each extractor, by the extractor's name.
     pub(crate) sources: BTreeMap<String, BuiltFrom>,
     pub(crate) warnings: Warnings,
     /// The number of secrets read from each list or table of secrets, by its full key.
@@ -59,7 +59,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) elsewhere: Elsewhere<'a>,
     pub(crate) context: &'a Context,
-    /// `server.max_in_flight`
+    /// The value of `server.max_in_flight`.
     pub(crate) max_in_flight: usize,
 }
 
@@ -83,7 +83,7 @@ impl Common {
         "allow_ambiguous_subject",
     ];
 
-    /// These keys, with the preset's keys as defaults.
+    /// Returns these keys, with the preset's keys as defaults.
     fn or_from(self, preset: Self) -> Self {
         Self {
             kind: self.kind,

@@ -1,4 +1,4 @@
-//! The extractors in their configured order, and the rule that selects the one that decides about a request.
+//! The extractors in their configured order, and the rule that selects the extractor that decides about a request.
 //!
 //! The first extractor that finds a credential of its own kind and issuer decides. If an extractor finds a credential
 //! from another issuer ([`ExtractError::NotMine`]), the chain tries the next extractors. Such a credential in a cookie

@@ -116,7 +116,7 @@ impl CredentialSource {
         self.header().filter(|name| !ASSERTIONS.contains(name))
     }
 
-    /// The parts of a header line that belong to this place: cookies, or the whole line.
+    /// The parts of a header line that belong to this place: the matching cookies, or the whole line of another header.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let end = if self.header().is_none() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);

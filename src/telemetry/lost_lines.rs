@@ -43,7 +43,8 @@ impl LostLines {
         if self.0.reported.swap(lines, Ordering::Relaxed) != lines {
             tracing::warn!(
                 lines,
-                "log lines were lost since the start: standard output is read too slowly, closed or full"
+                "log lines were lost since the start: standard output is read too slowly, is closed, or its disk \
+                 is full"
             );
         }
     }

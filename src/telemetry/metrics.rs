@@ -213,8 +213,8 @@ impl Metrics {
     }
 }
 
-/// Converts OpenMetrics to the text format 0.0.4. The samples are the same, but a family has the same name as its
-/// samples, and the format has no `info` type, no units and no end mark.
+/// Converts OpenMetrics to the text format 0.0.4. The samples are the same. In this format, a metric family has the
+/// same name as its samples, and there is no `info` type, no unit and no end mark.
 fn to_text_format(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";

@@ -1,10 +1,10 @@
-//! The spans of a request: one for the log, whose fields appear on every line inside it, and those that are exported as
-//! traces.
+//! The spans of a request: one span for the log, whose fields appear on every line inside it, and the spans that are
+//! exported as traces.
 //!
 //! Trace spans have the target [`TRACES`]. They are enabled only if a trace collector is configured. Nothing else is
-//! exported: no spans or events of libraries, and no log lines. Their fields are attributes that OpenTelemetry defines,
-//! and our own with the prefix `rollout.`. They never contain a header, a cookie, a caller's path or query, a token, a
-//! secret, or a subject in plain text.
+//! exported: no spans or events of libraries, and no log lines. The fields of trace spans are attributes that
+//! OpenTelemetry defines, and our own with the prefix `rollout.`. They never contain a header, a cookie, a caller's
+//! path or query, a token, a secret, or a subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use tracing::field::Empty;

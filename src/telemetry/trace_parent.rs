@@ -68,7 +68,7 @@ impl TraceParent {
         Some(SpanContext::new(
             TraceId::from_hex(self.trace_id()).ok()?,
             SpanId::from_hex(&self.0[36..52]).ok()?,
-            // The other flags are not used here.
+            // Only the sampled flag is used. All other flags are dropped.
             TraceFlags::new(flags & TraceFlags::SAMPLED.to_u8()),
             true,
             TraceState::NONE,

@@ -1,5 +1,5 @@
-//! Mints Rollout auth tokens: a JWT (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims described in
-//! Rollout's guide "Getting your API Key".
+//! Mints Rollout auth tokens, which are JWTs (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims
+//! described in Rollout's guide "Getting your API Key".
 
 use std::time::Duration;
 

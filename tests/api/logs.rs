@@ -239,7 +239,7 @@ fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
             "claim",
             json!({"sub": "user-1", "exp": FAR, "aud": "app", "plan": "ann@example.com"}),
             "claim",
-            "plan has another value, and its rule is: pro",
+            "plan has another value; its rule requires: pro",
         ),
         (
             "bound",

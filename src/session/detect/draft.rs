@@ -30,11 +30,11 @@ pub struct DraftKey {
 /// The source of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The request contains it.
+    /// The request contains the value.
     Known,
     /// An example that the operator replaces.
     Example,
-    /// The operator supplies it, in a separate file or environment variable.
+    /// The operator supplies the value, in a separate file or environment variable.
     Secret,
 }
 
@@ -136,7 +136,7 @@ impl Draft {
     /// Sets a key to a string, or to a list if the key holds a list. A dotted key names a member of a table.
     ///
     /// # Errors
-    /// If the key holds a value of another type.
+    /// If the key is dotted, and the part before the dot names a value that is not a table.
     pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
         let (name, member) = key.split_once('.').unwrap_or((key, ""));
         let known = self.keys.iter().position(|known| known.name == name);

@@ -97,7 +97,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
     }
     let from = "header:authorization";
     if scheme.eq_ignore_ascii_case("token") {
-        // `rest_framework.authtoken`: 40 hexadecimal digits.
+        // `rest_framework.authtoken` creates tokens of 40 hexadecimal digits.
         let is_drf = credential.len() == 40 && is_hex(credential);
         let query = "SELECT user_id FROM authtoken_token WHERE key = $1";
         let draft = Draft::new("sql_session")

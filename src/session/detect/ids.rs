@@ -81,7 +81,7 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
             [Draft::ask_with(Some(name))],
         ));
     }
-    // Spring Session: base64 of a UUID.
+    // Spring Session writes a UUID in base64.
     if name == "SESSION"
         && STANDARD
             .decode(value)
@@ -107,7 +107,7 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
     if !means_session || !is_id {
         return None;
     }
-    // `secrets.token_urlsafe(32)`, the id of Flask-Session.
+    // Flask-Session creates its ids with `secrets.token_urlsafe(32)`.
     if name == "session" && value.len() == 43 && URL_SAFE_NO_PAD.decode(value).is_ok() {
         return Some(python::flask_session(cookie, Confidence::Guess));
     }

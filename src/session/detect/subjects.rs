@@ -1,5 +1,5 @@
-//! Finds where a session could contain the user's id, as templates for `subject`. Ids are preferred to e-mail
-//! addresses.
+//! Finds the places in a session that could contain the user's id, and returns them as templates for `subject`. Ids are
+//! preferred to e-mail addresses.
 
 use crate::json::Value;
 
@@ -71,7 +71,7 @@ fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, 
             }
         }
         Value::Array(items) if path.len() < MAX_DEPTH => {
-            // Only the first item is searched, because Devise's key is a list inside a list.
+            // Search only the first item. In Devise's key, `[[ID], SALT]`, it contains the user's id.
             if let Some(first) = items.first() {
                 path.push("0".to_owned());
                 search(first, path, found);

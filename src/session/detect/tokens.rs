@@ -61,7 +61,7 @@ impl Token {
         self.claims.contains(name)
     }
 
-    /// The value of the claim as text; empty if the claim is absent.
+    /// The value of a string claim; empty if the claim is absent or has another type.
     pub(super) fn claim(&self, name: &str) -> &str {
         text(&self.claims, name)
     }
@@ -182,7 +182,7 @@ impl Token {
                 let keys = format!("https://api.workos.com/sso/jwks/{client}");
                 draft.example("jwks_url", keys, "with your client id")
             }
-            // Omitted, because this is the preset's default.
+            // The audience is omitted, because it is the preset's default.
             Some("supabase") if audiences == ["authenticated"] => draft,
             Some("aws-alb") => {
                 let signer = self.header("signer");

@@ -14,7 +14,7 @@ use crate::session::formats::hkdf;
 
 /// The version prefix of a seal.
 const PREFIX: &str = "Fe26.2";
-/// The library's `timestampSkewSec`.
+/// The tolerated clock difference in seconds, which is the library's default `timestampSkewSec`.
 const SKEW: UnixSeconds = 60;
 
 /// A seal, split at its `*` separators.

@@ -11,11 +11,11 @@ use crate::json::Value;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The maximum size of a cookie's session after decompression. Zlib can expand data a thousandfold.
+/// The maximum size of a cookie's session after decompression, in bytes. Zlib can expand data a thousandfold.
 const MAX_INFLATED: usize = 64 * 1024;
 
-/// The maximum size of a session in a store. A larger session is a mistake, and parsing it would delay other requests.
-/// Extractors request one byte more, which shows whether the value is larger.
+/// The maximum size of a session in a store, in bytes. A larger session is a mistake, and parsing it would delay other
+/// requests. Extractors request one byte more, which shows whether the value is larger.
 pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Decodes padded base64 (RFC 4648, section 4).

@@ -22,15 +22,15 @@ pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
                                      :hybrid, until all cookies are rewritten)";
 
-/// The bytes before the signature; `None` if the signature is invalid. The signature covers the base64 text of the
-/// bytes.
+/// The decoded bytes before the signature; `None` if the signature is invalid. The signature covers the bytes in
+/// base64.
 pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     let (data, signature) = text.rsplit_once("--")?;
     hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
     STANDARD.decode(data).ok()
 }
 
-/// A value of a cookie and its metadata.
+/// The value of a cookie, and its metadata.
 #[derive(Debug, PartialEq)]
 pub struct CookieValue {
     pub value: Value,

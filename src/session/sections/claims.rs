@@ -15,7 +15,7 @@ use crate::session::reason::Reason;
 use crate::session::subject::{lookup, parse_path};
 use crate::session::types::ExtractError;
 
-/// Rules by claim name.
+/// Claim rules, by the name of the claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "BTreeMap<String, Rule>", into = "BTreeMap<String, Rule>")]
 pub struct ClaimRules(Vec<NamedRule>);
@@ -114,8 +114,7 @@ impl NamedRule {
 }
 
 impl Rule {
-    /// What was found, in comparison with what the rule requires. Omits the value itself, because it may identify the
-    /// user.
+    /// Describes what was found and what the rule requires. Omits the value itself, because it may identify the user.
     fn describe(&self, found: Result<Option<&Value>, DuplicateMember>) -> String {
         let found = match found {
             Err(DuplicateMember) => "occurs twice",
@@ -135,7 +134,7 @@ impl Rule {
             Self::Unlike(glob) => format!("unlike {glob}"),
             Self::Any => "anything".to_owned(),
         };
-        format!("{found}, and its rule is: {required}")
+        format!("{found}; its rule requires: {required}")
     }
 
     fn passes(&self, claim: Option<&Value>) -> bool {
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn claim_passes_if_it_equals_one_of_the_values_as_text() {
+    fn claim_passes_if_it_equals_one_of_the_values_as_a_string() {
         for (name, rules, claims, want) in [
             ("text", r#"role = "user""#, r#"{"role":"user"}"#, true),
             (

@@ -68,7 +68,7 @@ pub(in crate::session) fn answer(
     }
 }
 
-/// Checks that each case reports a problem with its key and does not reveal the secret.
+/// Checks that each case reports a problem under its key, and that the report does not contain the secret.
 pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, key) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
