@@ -291,7 +291,7 @@ async fn key_replaced_under_the_same_kid_is_fetched_once_per_cooldown() {
 }
 
 #[tokio::test]
-async fn key_replaced_at_its_own_url_is_fetched_once_per_cooldown() {
+async fn key_replaced_at_its_per_kid_url_is_fetched_once_per_cooldown() {
     let (old, new) = (Signer::new("k"), Signer::new("k"));
     let server = Server::start(Reply::ok(old.pair.public_key_pem())).await;
     let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"", server.base));
@@ -344,7 +344,7 @@ async fn unusable_keys_are_counted_and_never_replace_a_good_set() {
 }
 
 #[tokio::test]
-async fn certificates_by_kid_verify_tokens() {
+async fn token_is_verified_with_the_certificate_of_its_kid() {
     let (one, other) = (Signer::new("one"), Signer::new("other"));
     let certificate = |signer: &Signer| {
         let certificate = rcgen::CertificateParams::default().self_signed(&signer.pair);
@@ -475,7 +475,7 @@ async fn failed_initial_jwks_fetch_is_retried_at_most_once_a_second() {
 }
 
 #[tokio::test]
-async fn readiness_starts_no_fetch() {
+async fn readiness_check_starts_no_fetch() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::new(&server);
@@ -509,7 +509,7 @@ async fn failed_first_fetch_is_repeated_without_a_request_until_the_instance_is_
 }
 
 #[tokio::test]
-async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
+async fn keys_are_fetched_at_start_and_refreshed_in_the_background_when_due() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let server = Server::start(set(&[&old])).await;
     let subject = Subject::new(&server);
@@ -533,7 +533,7 @@ async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
 }
 
 #[tokio::test]
-async fn unusable_answer_keeps_the_old_keys() {
+async fn old_keys_stay_in_use_after_an_unusable_answer() {
     let signer = Signer::new("k");
     let private = {
         let mut jwk = signer.jwk();
@@ -606,7 +606,7 @@ async fn unusable_answer_keeps_the_old_keys() {
 }
 
 #[tokio::test]
-async fn unusable_key_leaves_the_other_keys_usable() {
+async fn set_with_unusable_keys_verifies_tokens_with_its_other_keys() {
     let signer = Signer::new("k");
     let mut keys: Vec<Value> = vec![
         json!(7),
@@ -631,7 +631,7 @@ async fn unusable_key_leaves_the_other_keys_usable() {
 }
 
 #[tokio::test]
-async fn cache_control_max_age_is_clamped() {
+async fn cache_control_max_age_is_clamped_between_30_seconds_and_1_hour() {
     for (value, ttl) in [
         ("max-age=0", 30),
         ("max-age=60", 60),
@@ -682,7 +682,7 @@ async fn key_url_in_the_token_header_is_never_fetched() {
 }
 
 #[tokio::test]
-async fn key_failure_names_the_found_and_the_expected_value() {
+async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
     let signer = Signer::new("k");
     let document = |issuer: &str, uri: &str| {
         Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string())
@@ -787,7 +787,7 @@ async fn key_failure_names_the_found_and_the_expected_value() {
 }
 
 #[tokio::test]
-async fn pasted_discovery_address_is_accepted_for_the_issuer_with_and_without_slash() {
+async fn discovery_url_as_oidc_issuer_accepts_an_issuer_with_or_without_trailing_slash() {
     let signer = Signer::new("k");
     let keys = Server::start(set(&[&signer])).await;
     for slash in ["", "/"] {
@@ -818,7 +818,7 @@ async fn pasted_discovery_address_is_accepted_for_the_issuer_with_and_without_sl
 }
 
 #[tokio::test]
-async fn discovery_document_of_another_issuer_is_refused() {
+async fn discovery_document_with_another_issuer_or_an_unsafe_jwks_uri_is_refused() {
     let signer = Signer::new("k");
     let keys = Server::start(set(&[&signer])).await;
     let issuer = Server::start(Reply::status(404)).await;
@@ -919,7 +919,7 @@ fn made_up(signer: &Signer, kid: &str) -> String {
 }
 
 #[tokio::test]
-async fn genuine_kid_is_served_while_made_up_kids_are_looked_up() {
+async fn genuine_token_is_accepted_while_made_up_kids_are_looked_up() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     for second in 0..40 {
@@ -969,7 +969,7 @@ async fn at_most_8_kids_are_looked_up_at_a_time() {
 }
 
 #[tokio::test]
-async fn at_most_50_kids_are_looked_up_in_a_second() {
+async fn at_most_50_kids_are_looked_up_per_second() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     let ask = async |n: usize| {
@@ -988,7 +988,7 @@ async fn at_most_50_kids_are_looked_up_in_a_second() {
 }
 
 #[tokio::test]
-async fn missing_kid_is_cached_for_30_seconds_and_at_most_1000_of_them() {
+async fn missing_kids_are_cached_for_30_seconds_and_at_most_1000_at_a_time() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     let ask = async |n: usize| {
@@ -1048,7 +1048,7 @@ async fn failed_kid_lookup_is_retried_after_a_second() {
 }
 
 #[tokio::test]
-async fn fresh_keys_are_stale_in_readiness_after_a_failed_fetch() {
+async fn readiness_is_stale_after_a_failed_fetch_until_a_fetch_succeeds() {
     let (signer, new) = (Signer::new("k"), Signer::new("new"));
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::new(&server);
@@ -1064,7 +1064,7 @@ async fn fresh_keys_are_stale_in_readiness_after_a_failed_fetch() {
 }
 
 #[tokio::test]
-async fn failed_tls_handshake_counts_as_an_outage() {
+async fn failed_tls_handshake_is_jwks_unavailable_without_a_fallback_to_http() {
     // The server does not speak TLS, and the extractor does not fall back to plain HTTP.
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;

@@ -121,7 +121,7 @@ fn included_by(folder: &Path, files: &mut BTreeSet<PathBuf>) {
 }
 
 #[test]
-fn every_file_that_the_sources_include_is_in_the_context_of_the_image() {
+fn every_file_included_by_the_sources_is_in_the_docker_build_context() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .canonicalize()
         .expect("the root");

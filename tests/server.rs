@@ -252,7 +252,7 @@ fn post_with(headers: &str, body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn hostile_heads_get_one_json_answer_and_a_close() {
+async fn malformed_request_gets_one_json_error_and_the_connection_is_closed() {
     let service = start(settings());
     let smuggled = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
     let chunked = |size: &str| {
@@ -497,7 +497,7 @@ async fn unusual_but_valid_requests_are_answered_on_one_connection() {
 }
 
 #[tokio::test]
-async fn request_followed_by_garbage_is_answered_before_the_garbage_is_400() {
+async fn request_before_malformed_bytes_is_answered_and_the_malformed_bytes_get_400() {
     let service = start(settings());
     let answer = service
         .talk(&[post_with("", ""), b"\0\0\0\0\r\n\r\n".to_vec()].concat())
@@ -508,7 +508,7 @@ async fn request_followed_by_garbage_is_answered_before_the_garbage_is_400() {
 }
 
 #[tokio::test]
-async fn peer_that_closed_its_sending_side_gets_its_answer() {
+async fn half_closed_connection_still_gets_its_answer() {
     let service = start(settings());
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
@@ -534,7 +534,7 @@ async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout
 }
 
 #[tokio::test]
-async fn idle_connection_is_closed_after_its_own_timeout() {
+async fn idle_keep_alive_connection_is_closed_after_idle_timeout() {
     let service = start(restarted(|keys| keys.idle_timeout = SHORT));
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
@@ -583,7 +583,7 @@ async fn silent_connection_is_closed_when_all_connections_are_taken() {
 }
 
 #[tokio::test]
-async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
+async fn silent_connection_is_closed_before_an_idle_one_when_all_connections_are_taken() {
     let service = start(restarted(|keys| keys.max_connections = 2));
     let mut idle = service.connect().await;
     idle.write_all(&post_with("", "")).await.unwrap();
@@ -598,7 +598,7 @@ async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
 }
 
 #[tokio::test]
-async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken() {
+async fn connection_of_a_request_in_a_handler_stays_open_when_all_connections_are_taken() {
     let service = start(restarted(|keys| keys.max_connections = 2));
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").as_bytes())
@@ -645,7 +645,7 @@ async fn assert_served_behind(bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn two_clients_are_served_while_200_silent_connections_compete_for_64() {
+async fn two_clients_are_served_while_200_silent_connections_compete_for_64_connections() {
     assert_served_behind(b"").await;
 }
 
@@ -734,7 +734,7 @@ async fn connections_are_accepted_during_the_drain_delay() {
 }
 
 #[tokio::test]
-async fn request_that_outlasts_drain_timeout_is_cut_off() {
+async fn request_still_running_after_drain_timeout_is_aborted() {
     let service = start(ServerConfig {
         drain_timeout: SHORT,
         ..settings()

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
-async fn client_js_is_a_module_with_an_etag_and_is_revalidated() {
+async fn client_js_has_an_etag_and_a_matching_if_none_match_is_304() {
     for service in [
         Service::start(BY_HEADER),
         Service::start_dev("[session]\nextractors = [\"static_user\"]"),
@@ -68,7 +68,7 @@ async fn client_js_is_a_module_with_an_etag_and_is_revalidated() {
 }
 
 #[tokio::test]
-async fn client_js_is_readable_by_listed_origins_and_other_methods_are_405() {
+async fn client_js_has_cors_headers_for_listed_origins_only_and_post_is_405() {
     let service = Service::start(format!(
         "[origins]\nallowed = [\"https://app.example\"]\n{BY_HEADER}"
     ));
@@ -134,7 +134,7 @@ async fn dev_page_and_its_assets_are_404_outside_dev_mode() {
 }
 
 #[tokio::test]
-async fn pasted_request_of_the_dev_page_is_explained_to_its_own_origin_up_to_64_kib() {
+async fn dev_explain_answers_same_origin_requests_up_to_64_kib() {
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let explain = |body: String| dev.request(Method::POST, "/dev/explain").body(body);
     let cookie = "Cookie: connect.sid=s%3Aabc.2Zb6Z4mYx0QkqzQJw0cX8p9cQk0Yp3mB1s7sYk1xv5E";
@@ -172,7 +172,7 @@ async fn pasted_request_of_the_dev_page_is_explained_to_its_own_origin_up_to_64_
 }
 
 #[tokio::test]
-async fn dev_page_lists_the_latest_requests_for_a_token_with_their_reasons() {
+async fn dev_requests_lists_token_requests_with_subject_or_reason_latest_first() {
     let dev = Service::start_dev(BY_HEADER);
     dev.post().header("x-user", "ann").send().await.unwrap();
     dev.post().send().await.unwrap();
@@ -187,7 +187,7 @@ async fn dev_page_lists_the_latest_requests_for_a_token_with_their_reasons() {
 }
 
 #[tokio::test]
-async fn sample_answers_of_the_dev_page_match_the_service() {
+async fn sample_answer_of_the_dev_page_equals_the_real_origin_not_allowed_answer() {
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let samples: serde_json::Value = dev
         .request(Method::GET, "/dev/samples")

@@ -52,7 +52,7 @@ fn unavailable() -> Result<String, (u16, String)> {
 }
 
 #[tokio::test]
-async fn endpoint_status_and_content_type_decide_before_the_body() {
+async fn endpoint_body_is_used_only_with_status_200_and_a_json_content_type() {
     const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
     const USER: &str = r#"{"sub":"ann"}"#;
     let ann = Ok("ann".to_owned());
@@ -176,7 +176,7 @@ async fn answer_without_a_user_is_no_session_and_a_malformed_id_is_session_inval
 }
 
 #[tokio::test]
-async fn retry_after_of_a_backend_is_clamped_to_1_to_60_seconds() {
+async fn retry_after_of_a_backend_is_clamped_between_1_and_60_seconds() {
     for (case, status, wait, want) in [
         ("429", 429, Some("17"), "17"),
         ("at once", 429, Some("0"), "1"),
@@ -384,7 +384,7 @@ async fn endpoint_receives_only_configured_cookies_and_headers() {
 }
 
 #[tokio::test]
-async fn traceparent_is_forwarded_and_tracestate_and_baggage_are_not() {
+async fn traceparent_is_forwarded_but_tracestate_and_baggage_are_not() {
     let app = Backend::json(r#"{"sub":"ann","active":true}"#).await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let introspection = format!(
@@ -441,7 +441,7 @@ async fn requests_with_different_traceparents_share_a_cached_answer() {
 }
 
 #[tokio::test]
-async fn missing_or_ambiguous_credential_is_401_without_a_call() {
+async fn missing_or_ambiguous_credential_is_401_without_a_backend_call() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let service = Service::start(by_endpoint(
         &app.url("/me"),
@@ -490,7 +490,7 @@ async fn missing_or_ambiguous_credential_is_401_without_a_call() {
 }
 
 #[tokio::test]
-async fn session_in_response_headers_is_read_and_its_expiry_honoured() {
+async fn subject_and_expiry_are_read_from_the_configured_response_headers() {
     let user = "response_headers = [\"X-User\", \"X-Ends\"]\nsubject = \"{x-user}\"\nexpires_path = \"x-ends\"";
     let (ends, ended) = ((NOW + 60).to_string(), NOW.to_string());
     for (case, headers, want) in [
@@ -538,7 +538,7 @@ fn user_of(seen: &Seen) -> String {
 }
 
 #[tokio::test]
-async fn cached_answer_serves_only_the_same_credentials_until_the_session_expires() {
+async fn cached_answer_is_used_only_for_equal_credentials_and_until_the_session_expires() {
     let app = Backend::start(|seen| async move { json_answer(&user_of(&seen)) }).await;
     let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"\nforward_headers = [\"X-Org\"]";
     let service = Service::start(by_endpoint(&app.url("/me"), keys));
@@ -627,7 +627,7 @@ async fn ten_thousand_identical_lookups_share_one_call() {
 }
 
 #[tokio::test]
-async fn different_cookies_make_at_most_64_concurrent_calls() {
+async fn five_hundred_different_cookies_cause_at_most_64_concurrent_calls() {
     let app = Backend::start(|seen| async move {
         tokio::task::yield_now().await;
         json_answer(&user_of(&seen))
@@ -674,7 +674,7 @@ async fn ready(service: &Service) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn backend_that_was_down_serves_the_first_call_after_recovery() {
+async fn first_request_after_a_backend_outage_gets_a_token() {
     let well = Arc::new(AtomicBool::new(false));
     let state = well.clone();
     let app = Backend::start(move |seen| {
@@ -740,7 +740,7 @@ async fn failing_for_one(fault: Fault, body: &'static str) -> std::net::SocketAd
 }
 
 #[tokio::test]
-async fn failing_lookup_of_one_cookie_does_not_refuse_other_callers() {
+async fn failing_lookup_of_one_cookie_does_not_affect_other_callers() {
     let long = format!("sid=evil{}", "x".repeat(5000));
     for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
         let app = failing_for_one(fault, r#"{"sub":"ann"}"#).await;
@@ -762,7 +762,7 @@ async fn failing_lookup_of_one_cookie_does_not_refuse_other_callers() {
 }
 
 #[tokio::test]
-async fn failing_introspection_of_one_token_does_not_refuse_other_callers() {
+async fn failing_introspection_of_one_token_does_not_affect_other_callers() {
     for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
         let issuer = failing_for_one(fault, r#"{"active":true,"sub":"ann"}"#).await;
         let service = Service::start(by_introspection(
@@ -785,7 +785,7 @@ async fn failing_introspection_of_one_token_does_not_refuse_other_callers() {
 }
 
 #[tokio::test]
-async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
+async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
     let (arrived, mut calls) = tokio::sync::watch::channel(0);
     let hung = Backend::start(move |_| {
         arrived.send_modify(|count| *count += 1);
@@ -841,7 +841,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
 }
 
 #[tokio::test]
-async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
+async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // The kernel accepts the connections, but no program reads from them.
@@ -881,7 +881,7 @@ async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
 }
 
 #[tokio::test]
-async fn requests_above_max_waiting_are_backend_busy() {
+async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
     let (open, gate) = tokio::sync::watch::channel(false);
     let app = Backend::start(move |seen| {
         let mut gate = gate.clone();
@@ -1009,7 +1009,7 @@ async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsi
 }
 
 #[tokio::test]
-async fn get_and_introspection_are_retried_once_after_a_closed_kept_connection() {
+async fn get_and_introspection_are_retried_once_if_a_keep_alive_connection_was_closed() {
     let at = |address| format!("http://{address}/");
     let (app, by_get) = closing_at_the_second_request().await;
     let get = Service::start(by_endpoint(&at(app), ""));
@@ -1054,7 +1054,7 @@ async fn closed_new_connection_is_503_without_a_retry() {
 }
 
 #[tokio::test]
-async fn backend_that_closes_after_each_answer_fails_none_of_300_requests() {
+async fn three_hundred_requests_succeed_if_the_backend_closes_after_each_answer() {
     const ANSWER: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
                             {\"sub\":\"ann\"}";
@@ -1164,7 +1164,7 @@ async fn wrong_url_detail_has_status_and_location_without_query() {
 }
 
 #[test]
-fn signed_out_status_outside_201_to_499_refuses_to_start() {
+fn signed_out_status_outside_201_to_499_is_refused_at_start() {
     for status in ["200", "500", "503", "100"] {
         let keys = format!(
             "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nsigned_out = [401, {status}]"
@@ -1211,7 +1211,7 @@ async fn product(
 }
 
 #[tokio::test]
-async fn kratos() {
+async fn kratos_preset_forwards_the_cookie_or_session_token_and_reads_identity_id() {
     const WHOAMI: &str = r#"{"id":"f0b2","active":true,"expires_at":"2027-01-15T08:00:01.123456Z",
         "authenticated_at":"2027-01-14T08:00:00Z","authenticator_assurance_level":"aal1",
         "identity":{"id":"9f42","schema_id":"default","traits":{"email":"ann@example.com"}},"devices":[]}"#;
@@ -1253,7 +1253,7 @@ async fn kratos() {
 }
 
 #[tokio::test]
-async fn better_auth() {
+async fn better_auth_preset_forwards_the_session_token_cookie_and_reads_user_id() {
     const SESSION: &str = r#"{"session":{"id":"s1","token":"t","userId":"u-7","expiresAt":"2027-01-22T08:00:00.000Z"},
         "user":{"id":"u-7","email":"ann@example.com","emailVerified":true,"name":"Ann"}}"#;
     let path = "/api/auth/get-session";
@@ -1295,7 +1295,7 @@ async fn better_auth() {
 }
 
 #[tokio::test]
-async fn authjs() {
+async fn authjs_preset_forwards_single_and_chunked_cookies_and_reads_user_id() {
     const SESSION: &str = r#"{"user":{"name":"Ann","email":"ann@example.com","image":null,"id":"u-7"},
         "expires":"2027-02-14T08:00:00.000Z"}"#;
     const NO_ID: &str =
@@ -1341,7 +1341,7 @@ async fn authjs() {
 }
 
 #[tokio::test]
-async fn oauth2_proxy() {
+async fn oauth2_proxy_preset_forwards_single_and_chunked_cookies_and_reads_user() {
     const USER: &str = r#"{"user":"248289","email":"ann@example.com","preferredUsername":"ann"}"#;
     let path = "/oauth2/userinfo";
     let (service, _) = product(
@@ -1557,7 +1557,7 @@ async fn inactive_expired_or_foreign_introspected_token_is_401() {
 }
 
 #[tokio::test]
-async fn introspection_applies_claim_rules() {
+async fn introspected_token_that_fails_a_claim_rule_is_401() {
     let checks = "client_ids = [\"web\"]\n[extractors.api.claims]\n\"realm_access.roles\" = \"crm\"\n\
                   groups = { absent_or = \"CN=Sales,DC=corp\" }";
     let invalid = || refused(401, "session_invalid");
@@ -1647,7 +1647,7 @@ async fn keycloak_service_account_is_401_in_introspection() {
 }
 
 #[tokio::test]
-async fn undecided_introspection_answer_is_503_and_not_cached() {
+async fn unusable_introspection_answer_is_503_and_not_cached() {
     const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
     const YES: &str = r#"{"active":true,"sub":"ann"}"#;
     for (case, status, headers, body) in [
@@ -1793,7 +1793,7 @@ async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -
 }
 
 #[tokio::test]
-async fn proxy_variable_of_the_environment_is_not_used() {
+async fn proxy_environment_variables_are_not_used() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Backend::json(r#"{"sub":"admin"}"#).await;
     let mut variables = vec![

@@ -117,7 +117,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
 }
 
 #[tokio::test]
-async fn same_origin_page_and_program_without_an_origin_are_allowed() {
+async fn request_from_the_same_origin_or_without_an_origin_is_allowed() {
     let service = Service::start(config());
     let own = format!("http://{}", service.address);
     for headers in [
@@ -144,7 +144,7 @@ async fn same_origin_page_and_program_without_an_origin_are_allowed() {
 }
 
 #[tokio::test]
-async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
+async fn preflight_is_204_for_listed_origins_and_403_for_others() {
     let service = Service::start(config());
     let preflight = |origin: &str| {
         service
@@ -215,7 +215,7 @@ const BEARER_COOKIE_OR_PROXY: &str = r#"
 "#;
 
 #[tokio::test]
-async fn origins_of_apps_and_extensions_can_be_listed() {
+async fn listed_origin_of_a_native_app_or_browser_extension_is_allowed() {
     let listed = [
         "capacitor://localhost",
         "tauri://localhost",
@@ -262,7 +262,7 @@ async fn origins_of_apps_and_extensions_can_be_listed() {
 }
 
 #[tokio::test]
-async fn listed_localhost_is_a_warning() {
+async fn localhost_in_the_allowed_origins_is_a_warning() {
     let config = format!(
         "[origins]\nallowed = [\"http://localhost:3000\", \"capacitor://localhost\"]\n{BY_HEADER}"
     );
@@ -348,7 +348,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
 }
 
 #[tokio::test]
-async fn null_origin_of_the_services_own_page_is_allowed_without_cors_headers() {
+async fn null_origin_is_allowed_only_with_sec_fetch_site_same_origin() {
     let service = Service::start(config());
     for (site, want) in [
         (Some("same-origin"), 200),
@@ -506,7 +506,7 @@ async fn loopback_origin_is_allowed_under_dev_for_the_token_paths_only() {
 }
 
 #[tokio::test]
-async fn get_under_the_docs_alias_needs_an_allowed_origin_or_a_bearer() {
+async fn get_with_docs_alias_is_403_without_an_allowed_origin_or_a_bearer_credential() {
     let service = Service::start(format!("[server]\ndocs_alias = true\n{}", config()));
     for path in [
         "/rollout-token",
@@ -567,7 +567,7 @@ async fn get_under_the_docs_alias_needs_an_allowed_origin_or_a_bearer() {
 }
 
 #[tokio::test]
-async fn head_on_the_token_paths_is_405_and_without_the_docs_alias_get_is_too() {
+async fn head_on_a_token_path_is_405_and_get_is_served_only_with_docs_alias() {
     for docs_alias in [true, false] {
         let service = Service::start(format!("[server]\ndocs_alias = {docs_alias}\n{}", config()));
         let status = async |method: Method, path: &str| {
@@ -593,7 +593,7 @@ async fn head_on_the_token_paths_is_405_and_without_the_docs_alias_get_is_too() 
 }
 
 #[tokio::test]
-async fn docs_alias_serves_programs_under_dev() {
+async fn get_without_an_origin_is_200_under_dev_with_docs_alias() {
     let service = Service::start_dev(
         "[server]\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
     );
@@ -615,7 +615,7 @@ async fn docs_alias_serves_programs_under_dev() {
 /// The requests of `RolloutHQ`'s email-demo, activity-dashboard and nextjs-universal-api-demo, as the development
 /// servers of Vite (with and without `changeOrigin`) and Next.js forward them.
 #[tokio::test]
-async fn calls_of_rollouts_demo_apps_get_a_token_under_dev() {
+async fn requests_of_rollouts_demo_apps_get_a_token_under_dev() {
     let service = Service::start_dev(
         "[server]\nbase_path = \"/api\"\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
     );

@@ -11,7 +11,7 @@ use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, client, sign_session, ver
 use crate::idp::Idp;
 
 #[test]
-fn check_config_accepts_a_valid_and_refuses_an_invalid_configuration_without_a_network() {
+fn check_config_exits_with_0_for_a_valid_and_2_for_an_invalid_configuration() {
     let (code, out, err) = run(&mut binary(&["check-config"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
@@ -46,7 +46,7 @@ fn check_config_accepts_a_valid_and_refuses_an_invalid_configuration_without_a_n
 }
 
 #[test]
-fn check_config_and_explain_need_no_client() {
+fn check_config_and_explain_work_without_a_client_id_and_secret() {
     let without_client = |arguments: &[&str]| {
         let mut command = binary(arguments);
         command
@@ -125,7 +125,7 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
 }
 
 #[test]
-fn printed_configuration_is_a_valid_configuration() {
+fn printed_configuration_is_valid_toml_without_unset_keys() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let key = "0123456789abcdef".repeat(8);
     let toml = format!(
@@ -232,7 +232,7 @@ fn only_variables_of_the_service_must_be_utf8() {
 /// `tests/traces` tests a build with the feature.
 #[cfg(not(feature = "otel"))]
 #[test]
-fn traces_requested_from_a_build_without_them_are_a_warning() {
+fn otlp_endpoint_is_a_warning_in_a_build_without_the_otel_feature() {
     let asks = |name, value| {
         run(binary(&["check-config"])
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")
@@ -253,7 +253,7 @@ fn traces_requested_from_a_build_without_them_are_a_warning() {
 }
 
 #[test]
-fn usage_errors_are_exit_code_2() {
+fn usage_error_exits_with_code_2() {
     assert_eq!(run(&mut binary(&["serv"])).0, Some(2));
     assert_eq!(run(&mut binary(&["mint"])).0, Some(2));
     assert_eq!(
@@ -263,7 +263,7 @@ fn usage_errors_are_exit_code_2() {
 }
 
 #[test]
-fn mint_and_inspect_need_only_the_client() {
+fn mint_and_inspect_need_only_the_client_id_and_secret() {
     let only_client = |arguments: &[&str], secret: &str| {
         run(Command::new(env!("CARGO_BIN_EXE_rollout-token"))
             .args(arguments)
@@ -314,7 +314,7 @@ fn inspect_reads_standard_input_and_reports_an_expired_token() {
 }
 
 #[test]
-fn explain_shows_the_answer_of_each_extractor_and_which_one_decides() {
+fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     let expired = sign_session(&json!({"sub": "user-1", "exp": 1_000}));
     let cookie = format!("Cookie: session={expired}");
     let bearer = format!("Authorization: Bearer {}", good_session());
@@ -435,7 +435,7 @@ fn port_in_use_is_reported_as_an_error() {
 }
 
 #[tokio::test]
-async fn service_configured_by_variables_answers_and_logs_no_secret_at_any_level() {
+async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
     let mut process = Process::start(
         binary(&[])
             .env("ROLLOUT__LOG__LEVEL", "trace")
@@ -675,7 +675,7 @@ async fn other_signals_do_not_end_the_process_and_sighup_reloads() {
 }
 
 #[tokio::test]
-async fn jwts_of_a_provider_are_recognised_with_variables_only() {
+async fn jwt_section_configured_by_variables_alone_verifies_provider_tokens() {
     let idp = Idp::start().await;
     let variables = [
         ("ROLLOUT_CLIENT_ID", CLIENT_ID),

@@ -315,7 +315,7 @@ fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, St
 }
 
 #[test]
-fn section_over_a_value_of_another_layer_is_refused() {
+fn section_and_scalar_for_one_key_in_two_layers_are_refused_with_both_places() {
     let server = ("ROLLOUT__SERVER__DOCS_ALIAS", "true");
     let below = |toml: &str| format!("{toml}\n{BY_HEADER}");
     for (case, files, variables, key, places) in [
@@ -375,7 +375,7 @@ fn section_over_a_value_of_another_layer_is_refused() {
 }
 
 #[test]
-fn later_value_replaces_a_table_if_the_key_accepts_both() {
+fn string_in_a_later_layer_replaces_a_table_if_the_key_accepts_both() {
     let iron = |password: &str| {
         format!(
             "[session]\nextractors = [\"iron_session\"]\n[extractors.iron_session]\ncookie = \"c\"\n{password}"
@@ -392,7 +392,7 @@ fn later_value_replaces_a_table_if_the_key_accepts_both() {
 }
 
 #[test]
-fn value_of_another_type_is_refused_with_the_expected_type() {
+fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
     for (keys, line) in [
         (
             "max_headers = true",
@@ -475,7 +475,7 @@ fn invalid_address_does_not_hide_other_problems() {
 }
 
 #[test]
-fn misspelled_key_or_kind_gets_the_closest_name() {
+fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
     let section =
         |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
     for (toml, line) in [
@@ -587,7 +587,7 @@ fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
 }
 
 #[test]
-fn file_that_is_not_toml_is_refused_without_its_text() {
+fn malformed_toml_file_is_refused_with_the_line_number_but_without_its_content() {
     let report = problems("[server]\n# fine\nsecret = \"hunter2\n");
     assert!(report.contains("line 3 is not TOML"), "{report}");
     assert!(!report.contains("hunter2"), "{report}");
@@ -672,7 +672,7 @@ fn client_is_read_from_the_variables_of_rollouts_docs() {
 }
 
 #[test]
-fn secret_of_a_variable_is_used_byte_for_byte() {
+fn secret_from_a_variable_is_used_byte_for_byte() {
     for secret in [
         "0012345678901234567890",
         "dHJ1ZQ==ZmFsc2U=dHJ1ZQ==",
@@ -709,7 +709,7 @@ pub fn section(keys: &str) -> String {
 }
 
 #[test]
-fn value_in_a_file_is_read_and_only_secrets_may_be_in_files() {
+fn secret_is_read_from_its_file_and_other_keys_accept_no_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let with = |content: &[u8], keys: &str| {
         std::fs::write(file.path(), content).unwrap();
@@ -793,7 +793,7 @@ fn value_in_a_file_is_read_and_only_secrets_may_be_in_files() {
 }
 
 #[test]
-fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret() {
+fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
     let jwt = |algorithm: &str, secret: &str| {
         let keys = format!(
             "algorithms = [\"{algorithm}\"]\nallow_any_audience = true\nsecret = \"{secret}\""
@@ -912,7 +912,7 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
 
 /// Every kind that accepts a list of secrets also accepts a file with such a list.
 #[test]
-fn empty_file_of_a_list_of_secrets_is_refused_in_every_kind() {
+fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
     let registry = Registry::builtin();
     let documented = documented_kinds();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -1009,7 +1009,7 @@ fn variables_override_files_and_foreign_variables_are_ignored() {
 }
 
 #[test]
-fn variables_alone_are_enough() {
+fn configuration_from_environment_variables_alone_is_accepted() {
     let mut environment = client_variables();
     for (name, value) in [
         ("ROLLOUT__SESSION__EXTRACTORS", "proxy"),
@@ -1179,7 +1179,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
 }
 
 #[test]
-fn problem_of_any_key_of_any_kind_does_not_repeat_its_value() {
+fn invalid_value_of_any_key_is_not_repeated_in_the_report() {
     let registry = Registry::builtin();
     for kind in registry.names() {
         let keys = keys_of_kind(&registry, kind, &context()).unwrap();
@@ -1281,7 +1281,7 @@ fn store_on_another_host_without_tls_is_a_warning_without_the_password() {
 }
 
 #[test]
-fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
+fn unsigned_redis_session_id_needs_a_key_prefix_and_an_empty_prefix_is_a_warning() {
     let plain = "kind = \"redis_session\"\nurl = \"redis://localhost\"\ncookie = \"sid\"\n";
     let problems = problems(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"
@@ -1306,7 +1306,7 @@ fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
 }
 
 #[test]
-fn auth_js_needs_an_explicit_subject_and_the_refusal_suggests_one() {
+fn auth_js_section_without_a_subject_is_refused_with_a_suggestion() {
     let endpoint =
         "kind = \"session_endpoint\"\npreset = \"authjs\"\nurl = \"https://app.example\"\n";
     let cookie = "kind = \"authjs\"\nsecrets = [\"a-secret-of-the-app\"]\n";

@@ -52,7 +52,7 @@ const EXPRESS: &str =
     "connect.sid=s%3AlToMmI05ARo5cCChpO-Fbpt33tmnkyGQ.eSXXn2vfaqFsqltzA9MIcuyN7G0vDTkWFDG59GH9PAo";
 
 #[test]
-fn detect_names_the_credential_in_every_form_of_request_without_configuration() {
+fn detect_names_the_credential_in_a_curl_command_raw_request_or_cookie_line() {
     let want = json!({"credentials": [{
         "place": "cookie:connect.sid",
         "kinds": ["redis_session", "sql_session"],
@@ -123,7 +123,7 @@ fn detect_prints_the_section_as_a_file_and_as_equivalent_variables() {
 }
 
 #[test]
-fn detect_with_the_secret_shows_the_session_and_the_subject_of_a_token() {
+fn detect_with_the_secret_shows_the_session_and_the_token_subject() {
     let (cookies, key) = cookie_session();
     let set = format!("keys={key}");
     let (code, out, err) = run(&mut bare(&["detect", "-b", &cookies, "--set", &set]));
@@ -175,7 +175,7 @@ fn detect_with_the_secret_shows_the_session_and_the_subject_of_a_token() {
 
 /// `detect` fetches an issuer's keys only if the operator names their URL.
 #[test]
-fn detect_fetches_no_keys_and_names_the_keys_to_give() {
+fn detect_without_jwks_url_fetches_no_keys_and_suggests_jwks_file() {
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJodHRwOi8vMTI3LjAuMC4xOjEvIiwic3ViIjoidSJ9.c2ln";
     let bearer = format!("Authorization: Bearer {token}");
     let (code, _, err) = run(&mut bare(&[
@@ -190,7 +190,7 @@ fn detect_fetches_no_keys_and_names_the_keys_to_give() {
 }
 
 #[test]
-fn request_without_a_known_credential_or_without_headers_is_reported() {
+fn detect_reports_a_request_without_a_known_credential_or_without_headers() {
     let (code, out, _) = run(&mut bare(&["detect", "-b", "theme=dark; lang=de"]));
     assert!(
         code == Some(0) && out.starts_with("No known credential found."),
@@ -268,7 +268,7 @@ fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
 }
 
 #[test]
-fn init_supports_every_app_kind_and_preset() {
+fn init_writes_a_valid_configuration_for_every_app_and_every_kind_and_preset() {
     let registry = rollout_token::Registry::builtin();
     let mut all: Vec<Vec<&str>> = ["express", "next", "vite", "nginx", "caddy", "django"]
         .map(|app| vec!["--app", app])
@@ -292,7 +292,7 @@ fn init_supports_every_app_kind_and_preset() {
 }
 
 #[test]
-fn init_sets_keys_and_keeps_secrets_out_of_the_file() {
+fn init_writes_keys_from_set_options_and_refuses_secrets() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     let arguments = [

@@ -147,7 +147,7 @@ async fn doctor_without_extractors_calls_rollout_only() {
 }
 
 #[tokio::test]
-async fn doctor_refuses_an_issuer_that_accepts_a_made_up_token() {
+async fn doctor_fails_if_an_issuer_accepts_a_made_up_token() {
     let issuer = Backend::json(r#"{"active":true,"sub":"ann","exp":4000000000}"#).await;
     let base = rollout_api(0, None).await;
     let (command, _file) = with_file(
@@ -215,7 +215,7 @@ async fn credentials_lists_the_connected_apps_of_a_subject() {
 }
 
 #[tokio::test]
-async fn credentials_explains_why_rollout_returns_none() {
+async fn credentials_reports_why_the_request_to_rollout_failed() {
     for (base, secret, subject, code, text) in [
         (
             api("[]").await,

@@ -40,7 +40,7 @@ async fn absent_expired_and_invalid_sessions_have_different_codes() {
 }
 
 #[tokio::test]
-async fn unknown_path_is_404_json_and_unknown_method_405_json() {
+async fn unknown_path_is_404_and_unsupported_method_is_405() {
     let service = Service::start(BY_HEADER);
     for path in [
         "/",
@@ -102,7 +102,7 @@ async fn unknown_path_is_404_json_and_unknown_method_405_json() {
 }
 
 #[tokio::test]
-async fn too_many_or_too_large_headers_name_the_limit_and_the_number_found() {
+async fn too_many_or_too_large_headers_are_431_with_the_limit_and_the_number_found() {
     let service = Service::start(BY_HEADER);
     let many = |count: usize| {
         (0..count)
@@ -172,7 +172,7 @@ async fn method_override_header_does_not_change_the_method() {
 }
 
 #[tokio::test]
-async fn valid_request_id_of_the_caller_is_kept_and_any_other_replaced() {
+async fn valid_request_id_of_the_caller_is_kept_and_any_other_is_replaced() {
     let service = Service::start(BY_HEADER);
     for (sent, kept) in [
         ("abc-1.2_3", true),

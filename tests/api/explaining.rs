@@ -40,7 +40,7 @@ fn served(process: &Process, raw: &str) -> String {
 }
 
 #[test]
-fn explained_raw_request_has_the_answer_of_the_service() {
+fn explain_and_the_service_give_the_same_answer_to_a_raw_request() {
     let process = Process::start(binary(&["serve"]).envs(MORE));
     let good = format!("Host: a\r\nAuthorization: Bearer {}\r\n", good_session());
     let cookie = format!("Host: a\r\nCookie: session={}\r\n", good_session());
@@ -148,7 +148,7 @@ fn explained_raw_request_has_the_answer_of_the_service() {
 }
 
 #[test]
-fn explained_refusal_names_its_reason_with_origin_and_host() {
+fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
     let refused = |headers: &str| {
         explain(&format!(
             "POST /api/rollout/token HTTP/1.1\r\n{headers}\r\n"
@@ -201,7 +201,7 @@ fn explained_refusal_names_its_reason_with_origin_and_host() {
 }
 
 #[test]
-fn http2_head_or_head_without_a_request_line_is_explained_as_http1_from_the_proxy() {
+fn explain_reads_an_http2_head_or_a_head_without_a_request_line_as_http1() {
     let session = good_session();
     for raw in [
         format!(
@@ -221,7 +221,7 @@ fn http2_head_or_head_without_a_request_line_is_explained_as_http1_from_the_prox
 }
 
 #[test]
-fn absent_credential_is_explained_with_the_places_searched_and_the_names_found() {
+fn explain_lists_the_places_searched_and_the_cookies_and_headers_of_the_request() {
     let curl = [
         "explain",
         "curl",

@@ -74,7 +74,7 @@ fn chain(names: &[&str], sections: &[&str]) -> Service {
 }
 
 #[tokio::test]
-async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
+async fn api_key_section_before_introspection_accepts_api_keys_and_opaque_tokens() {
     let issuer = issuer().await;
     let service = chain(
         &["backend", "opaque"],
@@ -100,7 +100,7 @@ async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
 }
 
 #[tokio::test]
-async fn two_jwt_sections_for_one_header_serve_the_users_of_both_issuers() {
+async fn two_jwt_sections_for_one_header_accept_the_tokens_of_both_issuers() {
     let a = jwt("a", "https://a", "header:authorization");
     let b = jwt("b", "https://b", "header:authorization");
     for names in [["a", "b"], ["b", "a"]] {
@@ -122,7 +122,7 @@ async fn two_jwt_sections_for_one_header_serve_the_users_of_both_issuers() {
 }
 
 #[tokio::test]
-async fn jwt_with_introspection_serves_both_and_no_backend_gets_the_jwt_of_another_issuer() {
+async fn opaque_token_is_sent_to_introspection_and_the_jwt_of_another_issuer_is_not() {
     let issuer = issuer().await;
     let api = jwt("api", "https://a", "header:authorization");
     let opaque = introspection(&issuer.url("/"), "issuers = [\"https://i\"]");
@@ -171,7 +171,7 @@ async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() 
 }
 
 #[tokio::test]
-async fn identity_in_a_header_is_never_replaced_by_that_of_a_cookie() {
+async fn identity_in_a_header_is_never_replaced_by_another_credential() {
     let app = Backend::json("{\"sub\":\"ann\"}").await;
     let endpoint = format!(
         "[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]\n",
@@ -248,7 +248,7 @@ async fn foreign_header_is_forwarded_to_the_endpoint_without_cookies_and_other_h
 }
 
 #[tokio::test]
-async fn foreign_cookie_falls_through_and_alone_is_session_invalid() {
+async fn foreign_cookie_is_session_invalid_unless_a_later_extractor_finds_a_session() {
     let service = chain(
         &["web", "proxy"],
         &[&jwt("web", "https://a", "cookie:session"), PROXY],
@@ -266,7 +266,7 @@ async fn foreign_cookie_falls_through_and_alone_is_session_invalid() {
 }
 
 #[test]
-fn explain_shows_foreign_credentials_and_extractors_not_called() {
+fn explain_shows_foreign_credentials_and_skipped_extractors() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let sections = [
         &*jwt("api", "https://a", "header:authorization"),
@@ -361,7 +361,7 @@ fn two_sections_that_accept_the_same_token_are_a_warning() {
 }
 
 #[test]
-fn sections_whose_subjects_could_be_equal_are_a_warning_unless_a_literal_prefix_differs() {
+fn possibly_equal_subjects_of_two_sections_are_a_warning_unless_literal_prefixes_differ() {
     let (a, b) = (
         jwt("a", "https://a", "header:authorization"),
         jwt("b", "https://b", "header:authorization"),
@@ -483,7 +483,7 @@ async fn unverified_email_is_401_unless_allow_unverified_email_is_set() {
 }
 
 #[test]
-fn trusted_header_presets_allow_unverified_email() {
+fn cloudflare_access_and_google_iap_presets_allow_unverified_email() {
     for (preset, more) in [
         (
             "cloudflare-access",
@@ -570,7 +570,7 @@ async fn ambiguous_subject_is_401_or_refused_at_start_unless_allow_ambiguous_sub
 }
 
 #[tokio::test]
-async fn claims_beyond_4_kib_are_session_invalid() {
+async fn token_above_4_kib_is_session_invalid() {
     let service = Service::start(format!(
         "[session]\nextractors = [\"web\"]\n{}[token.claims]\nall = \"{{}}\"\n",
         jwt("web", "https://a", "header:authorization")
@@ -613,7 +613,7 @@ async fn given(service: &Service, cookies: impl Iterator<Item = String>) -> usiz
 }
 
 #[tokio::test]
-async fn shared_subject_is_served_while_one_looping_credential_is_rate_limited() {
+async fn one_credential_is_rate_limited_while_others_of_its_subject_are_served() {
     let service = brokerage();
     let session = agent(0).split_once(' ').expect("two cookies").1.to_owned();
     // Another cookie, which changes with each call, does not change the credential.
@@ -625,7 +625,7 @@ async fn shared_subject_is_served_while_one_looping_credential_is_rate_limited()
 }
 
 #[tokio::test]
-async fn looping_page_with_changing_credentials_reaches_the_subject_limit() {
+async fn requests_with_changing_credentials_reach_the_limit_of_their_subject() {
     let service = brokerage();
     let (mut agents, mut looping) = (0, 0);
     for n in 1..=120 {

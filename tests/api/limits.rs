@@ -122,7 +122,7 @@ async fn metric_labels_contain_no_request_text() {
 }
 
 #[tokio::test]
-async fn readiness_probe_of_a_draining_instance_is_not_logged_as_refused() {
+async fn readiness_probe_of_an_unready_instance_is_not_counted_as_a_token_request() {
     let service = Service::start(
         r#"
         [session]
@@ -155,7 +155,7 @@ async fn readiness_probe_of_a_draining_instance_is_not_logged_as_refused() {
 }
 
 #[tokio::test]
-async fn healthz_calls_no_backend_and_readyz_is_503_while_draining() {
+async fn while_draining_healthz_is_200_and_readyz_is_503() {
     let service = Service::start(BY_HEADER);
     let get = |path: &str| service.request(reqwest::Method::GET, path).send();
     assert_eq!(get("/healthz").await.unwrap().status(), 200);

@@ -96,7 +96,7 @@ fn has_ipv6() -> bool {
 }
 
 #[tokio::test]
-async fn both_families_are_served_and_an_ipv4_peer_has_its_ipv4_address() {
+async fn service_listens_on_ipv4_and_ipv6_and_trusts_an_ipv4_peer_by_its_ipv4_address() {
     let mut process = Process::start(&mut on_all_addresses());
     let port = process.address.port();
     let mut hosts = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), 200)];
@@ -139,7 +139,7 @@ fn start_line_begins_with_the_address_and_names_the_source_of_the_port() {
 }
 
 #[test]
-fn health_calls_the_address_of_serve_and_names_it_and_its_source() {
+fn failed_health_check_names_the_address_of_the_service_and_its_source() {
     let process = Process::start(&mut on_all_addresses());
     let port = process.address.port().to_string();
     let health = || {
@@ -216,7 +216,7 @@ fn misspelled_variable_is_a_warning_and_a_variable_of_an_app_is_not() {
 
 /// The file is polled; the test sends no signal.
 #[tokio::test]
-async fn level_and_format_of_the_log_change_with_the_configuration_file() {
+async fn changed_log_level_and_format_apply_without_a_restart() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let write = |log: &str| {
         std::fs::write(

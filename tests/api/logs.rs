@@ -221,7 +221,7 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
 }
 
 #[test]
-fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
+fn refused_token_is_logged_with_the_found_and_the_expected_value() {
     let mut command = without_rate_limit();
     command
         .env("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "false")
@@ -292,7 +292,7 @@ fn flood_of_one_refusal_does_not_hide_others_and_is_counted_within_a_second() {
 }
 
 #[test]
-fn each_cause_of_403_is_logged_with_its_own_reason_origin_and_host() {
+fn each_cause_of_403_is_logged_with_a_separate_reason_and_with_origin_and_host() {
     let mut command = without_rate_limit();
     command
         .env("ROLLOUT__SERVER__DOCS_ALIAS", "true")
@@ -495,7 +495,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
 
 /// At `warn`, an accepted request has no log line of its own, but its span exists.
 #[test]
-fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
+fn log_line_of_a_key_fetch_has_the_request_id_and_the_extractor() {
     let (address, output) = (free(), tempfile::NamedTempFile::new().unwrap());
     let mut command = without_rate_limit();
     command

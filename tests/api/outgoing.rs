@@ -126,7 +126,7 @@ async fn outcome(toml: ConfigBuilder) -> u16 {
 }
 
 #[tokio::test]
-async fn call_goes_through_the_proxy_with_its_password_and_tls_inside() {
+async fn https_call_goes_through_a_connect_tunnel_with_the_proxy_password() {
     let (certificate, key) = plain_openssl();
     let port = tls_server(&certificate, &key, r#"{"sub":"ann"}"#).await;
     let proxy = Proxy::start().await;
@@ -158,7 +158,7 @@ async fn plain_http_call_goes_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn loopback_no_proxy_and_an_empty_proxy_of_the_section_are_called_directly() {
+async fn loopback_hosts_no_proxy_hosts_and_sections_with_an_empty_proxy_bypass_the_proxy() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Proxy::start().await;
     for host in ["127.0.0.1", "localhost"] {
@@ -182,7 +182,7 @@ async fn loopback_no_proxy_and_an_empty_proxy_of_the_section_are_called_directly
 }
 
 #[tokio::test]
-async fn proxy_that_refuses_is_503() {
+async fn status_407_from_the_outgoing_proxy_is_503() {
     let proxy = Backend::always(407, &[], "").await;
     let toml =
         by_endpoint("https://app.invalid/me").with(format!("outgoing.proxy = '{}'", proxy.url("")));
@@ -190,7 +190,7 @@ async fn proxy_that_refuses_is_503() {
 }
 
 #[tokio::test]
-async fn self_signed_certificate_is_trusted_only_in_the_section_that_has_it() {
+async fn self_signed_certificate_is_trusted_only_if_it_is_configured_as_a_ca() {
     let (certificate, key) = plain_openssl();
     let (other, _) = plain_openssl();
     let port = tls_server(&certificate, &key, r#"{"sub":"ann","active":true}"#).await;
@@ -225,7 +225,7 @@ async fn self_signed_certificate_is_trusted_only_in_the_section_that_has_it() {
 }
 
 #[tokio::test]
-async fn key_set_is_fetched_from_a_server_with_a_given_certificate() {
+async fn key_set_is_fetched_over_tls_if_the_server_certificate_is_configured_as_a_ca() {
     const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     let (certificate, key) = plain_openssl();
     let port = tls_server(&certificate, &key, KEYS).await;
@@ -265,7 +265,7 @@ async fn explain(url: &str, name: &str, value: &Path) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn ssl_cert_file_is_used_and_a_missing_one_is_a_problem() {
+async fn ssl_cert_file_is_used_and_a_missing_or_empty_file_is_exit_code_2() {
     let (certificate, key) = plain_openssl();
     let issuer = {
         let mut parameters = CertificateParams::default();
@@ -328,7 +328,7 @@ async fn untrusted_certificate_is_reported_with_advice() {
 }
 
 #[test]
-fn unused_proxy_variable_is_a_warning_that_names_the_key() {
+fn https_proxy_without_outgoing_proxy_is_a_warning() {
     for (own, want) in [
         (None, true),
         (Some(""), false),
@@ -369,7 +369,7 @@ fn proxy_password_is_not_printed() {
 }
 
 #[test]
-fn every_key_of_outgoing_is_documented() {
+fn documented_keys_of_outgoing_are_accepted() {
     let documented = include_str!("../../config/default.toml");
     let (_, section) = documented.split_once("\n[outgoing]\n").unwrap();
     let section = section.split("\n\n").next().unwrap();

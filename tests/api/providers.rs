@@ -60,7 +60,7 @@ async fn provider_preset_refuses_tokens_that_are_not_user_sessions() {
 }
 
 #[test]
-fn fresh_header_precedes_stale_cookie() {
+fn supabase_page_lists_the_authorization_header_first() {
     for (page, block) in [("supabase", 0), ("supabase", 1)] {
         let table = shown(page, block);
         let section = &table["extractors"]["supabase"];

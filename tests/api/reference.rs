@@ -26,7 +26,7 @@ fn generated_parts_of_the_docs_are_up_to_date() {
 }
 
 #[test]
-fn every_code_has_its_heading_in_the_docs() {
+fn every_error_code_has_a_heading_in_errors_md() {
     let codes: BTreeSet<String> = Error::every()
         .iter()
         .map(|error| error.code().to_owned())
@@ -44,7 +44,7 @@ fn every_code_has_its_heading_in_the_docs() {
 }
 
 #[tokio::test]
-async fn api_reference_names_every_path_and_member() {
+async fn api_md_documents_every_path_and_token_response_member() {
     let service = Service::start(BY_HEADER);
     let (status, described) = answer(
         service

@@ -246,7 +246,7 @@ async fn reload_does_not_change_requests_in_flight() {
 }
 
 #[tokio::test]
-async fn hundred_sighups_cause_few_reloads_and_the_last_change_applies() {
+async fn last_change_applies_after_100_sighups() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -268,7 +268,7 @@ async fn hundred_sighups_cause_few_reloads_and_the_last_change_applies() {
 }
 
 #[tokio::test]
-async fn reload_during_the_drain_does_not_disturb_it() {
+async fn reload_during_the_drain_applies_and_the_process_exits_with_0() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -435,7 +435,7 @@ async fn half_written_secret_is_never_loaded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_written_configuration_at_sighup_is_read_again() {
+async fn configuration_half_written_at_sighup_is_loaded_once_complete() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
     service.write("rollout.toml", "[session]\nextractors = [\"pro");
     service.ask.send(()).await.expect("it listens");
@@ -599,8 +599,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_chan
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_section_is_the_same()
-{
+async fn new_client_secret_equal_to_a_session_secret_is_refused_at_reload() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("session-secret");
     fs::write(&file, SESSION_SECRET).unwrap();
@@ -614,7 +613,7 @@ async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secret_changed_too() {
+async fn unready_section_is_refused_at_reload_unless_the_client_secret_changed() {
     let mut service = Reloading::start(Counted::registry(), COUNTED);
     service.write("rollout.toml", format!("{COUNTED}waits = true\n"));
     assert!(!service.reload().await, "the current extractor is ready");
@@ -625,7 +624,7 @@ async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secr
 
 /// A custom extractor may panic while it is built.
 #[tokio::test(start_paused = true)]
-async fn panic_during_a_reload_does_not_end_reloading() {
+async fn reload_after_a_panic_during_a_reload_succeeds() {
     static PANICS: AtomicBool = AtomicBool::new(false);
     static BUILT: AtomicUsize = AtomicUsize::new(0);
     fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {

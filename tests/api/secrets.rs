@@ -127,7 +127,7 @@ fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn damaged_client_is_refused_with_a_description_and_without_its_value() {
+fn damaged_client_id_or_secret_is_refused_with_the_cause_but_without_its_value() {
     let mut cases = Vec::new();
     for (name, key, value) in [
         ("ROLLOUT_CLIENT_ID", "client_id", "Cl13nt-7f3a"),
@@ -212,7 +212,7 @@ fn placeholder_as_the_client_id_is_refused() {
 
 /// The app may read the same damaged value, so the service still starts.
 #[test]
-fn damaged_secret_of_a_session_is_a_warning_in_every_key() {
+fn damaged_session_secret_is_a_warning() {
     const VALUE: &str = "mX3v9QwL0aTz7RkBmX3v9QwL0aTz7RkC";
     let quoted = |text: &str| toml::Value::from(text).to_string();
     for (name, key, keys) in [
@@ -253,7 +253,7 @@ fn damaged_secret_of_a_session_is_a_warning_in_every_key() {
 }
 
 #[test]
-fn missing_secret_file_is_named_with_the_question_whether_it_is_mounted() {
+fn missing_secret_file_is_refused_with_its_path_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("rollout").to_str().unwrap().to_owned();
     let directory = folder.path().to_str().unwrap();
@@ -300,7 +300,7 @@ fn missing_secret_file_is_named_with_the_question_whether_it_is_mounted() {
 }
 
 #[test]
-fn client_secret_encoded_in_a_section_is_refused() {
+fn base64_encoded_client_secret_as_a_section_secret_is_refused() {
     const SECRET: &str = "0123456789abcdef0123456789abcdeF";
     let encoded = "base64:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZUY=";
     let report = load_variables(&[

@@ -49,7 +49,7 @@ async fn app_that_sets(lines: &[&str], status: u16, body: &str) -> Backend {
 }
 
 #[tokio::test]
-async fn set_cookie_lines_of_the_sections_cookies_are_passed_on_unchanged() {
+async fn set_cookie_lines_of_configured_cookies_are_passed_on_unchanged() {
     let lines = [
         "sid=new\"1\"; Path=/; HttpOnly; SameSite=Lax",
         "other=1; Path=/",
@@ -110,7 +110,7 @@ async fn set_cookie_lines_are_passed_on_only_if_the_answer_has_a_subject() {
 }
 
 #[tokio::test]
-async fn set_cookie_lines_are_passed_on_with_429_and_other_refusals_of_a_subject() {
+async fn set_cookie_lines_of_a_signed_in_user_are_passed_on_even_if_no_token_is_minted() {
     let body = format!(r#"{{"sub":"ann","text":"{}"}}"#, "x".repeat(5000));
     let app = app_that_sets(&["sid=new"], 200, &body).await;
     let config = by_endpoint(&app.url("/me"));
@@ -157,7 +157,7 @@ async fn app_with_one_use_cookies() -> (Backend, tokio::sync::watch::Sender<bool
 }
 
 #[tokio::test]
-async fn every_caller_that_shares_a_call_gets_its_set_cookie_lines() {
+async fn set_cookie_lines_are_returned_to_every_caller_of_a_shared_call() {
     let (app, open) = app_with_one_use_cookies().await;
     let service =
         Service::start(by_endpoint(&app.url("/me")).with("extractors.app.timeout = '5s'"));
@@ -210,7 +210,7 @@ async fn answer_with_set_cookie_lines_is_not_cached() {
 }
 
 #[tokio::test]
-async fn caller_without_the_sections_cookies_gets_no_set_cookie_lines() {
+async fn caller_without_a_configured_cookie_gets_no_set_cookie_lines() {
     let app = app_that_sets(&["sid=new"], 200, ANN).await;
     let keys = "extractors.app.forward_headers = ['Authorization']";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
@@ -259,7 +259,7 @@ async fn header_of_another_issuer_is_sent_without_cookies() {
 }
 
 #[tokio::test]
-async fn forwarded_sends_the_scheme_or_the_configured_url() {
+async fn forwarded_sends_the_scheme_of_the_request_or_the_configured_scheme_and_host() {
     let app = Backend::json(ANN).await;
     let url = "'https://app.example.com:8443'";
     for (forwarded, origin, host, proto, forwarded_host) in [
@@ -335,7 +335,7 @@ async fn forwarded_sends_the_scheme_or_the_configured_url() {
 }
 
 #[tokio::test]
-async fn callers_with_another_scheme_or_context_do_not_share_an_answer() {
+async fn requests_with_different_schemes_or_context_headers_do_not_share_an_answer() {
     let app = Backend::json(ANN).await;
     let keys = "extractors.app.cache_ttl = '10s'
         extractors.app.context_headers = ['User-Agent', 'X-Forwarded-For']";
@@ -362,7 +362,7 @@ async fn callers_with_another_scheme_or_context_do_not_share_an_answer() {
 }
 
 #[tokio::test]
-async fn context_headers_are_forwarded_and_are_not_credentials() {
+async fn context_headers_are_forwarded_but_are_not_credentials() {
     let app = Backend::json(ANN).await;
     let keys = "extractors.app.context_headers = ['User-Agent', 'X-Forwarded-For', 'X-Tenant']";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
@@ -389,7 +389,7 @@ async fn context_headers_are_forwarded_and_are_not_credentials() {
 }
 
 #[tokio::test]
-async fn post_has_a_content_length() {
+async fn post_to_the_endpoint_has_content_length_0_and_get_has_none() {
     let app = Backend::json(ANN).await;
     for (method, want) in [("POST", Some("0")), ("GET", None)] {
         let keys = format!("extractors.app.method = '{method}'");
@@ -431,7 +431,7 @@ async fn additional_headers_replace_those_of_the_service() {
 }
 
 #[tokio::test]
-async fn chunks_of_a_cookie_are_sent_with_it() {
+async fn chunks_of_a_configured_cookie_are_forwarded() {
     let app = Backend::json(ANN).await;
     let service = Service::start(
         by_endpoint(&app.url("/me")).with("extractors.app.cookies = ['sid', 'sid.1']"),
@@ -451,7 +451,7 @@ async fn chunks_of_a_cookie_are_sent_with_it() {
 }
 
 #[tokio::test]
-async fn redirect_to_https_of_the_same_path_and_query_is_wrong_url_unless_listed() {
+async fn redirect_to_https_of_the_same_path_and_query_is_503_unless_in_signed_out() {
     for (status, location, want) in [
         (302, "https://app.example/me?full=1", 503),
         (302, "https://app.example:8443/me?full=1", 503),
@@ -480,7 +480,7 @@ async fn redirect_to_https_of_the_same_path_and_query_is_wrong_url_unless_listed
 }
 
 #[tokio::test]
-async fn listed_signed_out_statuses_replace_the_default_ones() {
+async fn configured_signed_out_statuses_replace_the_default() {
     for (status, want) in [(400, 401), (422, 401), (401, 503), (204, 503), (302, 503)] {
         let app = Backend::always(status, &[], "").await;
         let keys = "extractors.app.signed_out = [400, 422]";
@@ -491,7 +491,7 @@ async fn listed_signed_out_statuses_replace_the_default_ones() {
 }
 
 #[tokio::test]
-async fn forwarded_and_headers_that_describe_the_route_are_checked_at_start() {
+async fn invalid_forwarded_and_reserved_headers_are_refused_at_start() {
     for (keys, key) in [
         ("forwarded = 'app.example.com'", "forwarded"),
         ("forwarded = 'https://app.example.com/path'", "forwarded"),
@@ -562,7 +562,7 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
 /// Strangers can register names that match a pattern. For such a page, the browser's cookie does not identify the user
 /// and is not renewed.
 #[tokio::test]
-async fn page_allowed_by_a_pattern_sends_no_cookie_to_the_app_and_gets_no_set_cookie() {
+async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed() {
     let app = app_that_sets(&["sid=renewed; Path=/"], 200, ANN).await;
     let config = by_endpoint(&app.url("/me"))
         .with("extractors.app.forward_headers = ['Authorization', 'X-Session-Token']")

@@ -95,7 +95,7 @@ async fn first_present_credential_source_decides() {
 }
 
 #[tokio::test]
-async fn two_cookies_of_one_name_are_session_invalid() {
+async fn two_different_cookies_of_one_name_are_session_invalid() {
     let service = Service::start(BY_JWT);
     let good = session_token(json!({}));
     for cookie in [
@@ -154,7 +154,7 @@ const BY_H3: &str = r#"
 const SEALED_AT: i64 = 1_795_568_000;
 
 #[tokio::test]
-async fn header_of_h3_takes_precedence_over_all_cookies() {
+async fn h3_session_header_takes_precedence_over_session_cookies() {
     let service = Service::start(BY_H3);
     service.clock.set(SEALED_AT + 60);
     let header = h3_seal("h3-v1-header");
@@ -205,7 +205,7 @@ async fn header_of_h3_takes_precedence_over_all_cookies() {
 }
 
 #[tokio::test]
-async fn token_ends_with_the_first_of_two_ends_of_a_session() {
+async fn token_expires_with_the_earlier_of_two_session_expiry_times() {
     let service = Service::start(BY_H3);
     let cookie = format!("nuxt-session={}", h3_seal("h3-v2-both"));
     for (after, want) in [

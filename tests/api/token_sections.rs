@@ -60,7 +60,7 @@ fn migrating(idp: &Idp) -> String {
 }
 
 #[tokio::test]
-async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_place() {
+async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_header() {
     let idp = Idp::start().await;
     let service = Service::start(migrating(&idp));
     let ok = (200, "ann".to_owned());
@@ -91,7 +91,7 @@ async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_pla
 }
 
 #[tokio::test]
-async fn client_secret_is_refused_as_a_session_secret_in_any_encoding_or_rotation() {
+async fn client_secret_as_a_session_secret_is_refused_even_if_base64_encoded_or_in_a_list() {
     let encoded = base64::engine::general_purpose::STANDARD.encode(CLIENT_SECRET);
     let rest = "algorithms = ['HS256']\nallow_any_audience = true";
     for (keys, key) in [
@@ -318,7 +318,7 @@ async fn tokens_of_several_tenants_are_accepted_with_their_own_tid_and_key() {
 }
 
 #[tokio::test]
-async fn subject_that_a_tenant_can_choose_needs_a_list_of_tenants() {
+async fn tenant_controlled_subject_without_a_list_of_tenants_is_refused_at_start() {
     let entra = Entra::start().await;
     let upn = "subject = '{upn}'";
     for (keys, want) in [
@@ -361,7 +361,7 @@ async fn subject_that_a_tenant_can_choose_needs_a_list_of_tenants() {
 }
 
 #[test]
-fn section_that_an_earlier_one_for_every_tenant_shadows_is_a_warning() {
+fn section_shadowed_by_an_earlier_multi_tenant_section_is_a_warning() {
     let section = |name: &str, keys: &str| {
         format!(
             "[extractors.{name}]\nkind = 'jwt'\njwks_url = 'https://login.example/keys'\nallow_any_audience = true\n{keys}\n"

@@ -37,7 +37,7 @@ const TOML: &str = r#"
 "#;
 
 #[test]
-fn whole_configuration_in_a_variable_overrides_files_and_single_variables_override_it() {
+fn rollout_config_overrides_files_and_single_variables_override_rollout_config() {
     let json = serde_json::to_string_pretty(&toml::from_str::<toml::Table>(TOML).unwrap()).unwrap();
     for text in [TOML, &json, &format!("\u{feff}{json}")] {
         let settings =
@@ -70,7 +70,7 @@ fn whole_configuration_in_a_variable_overrides_files_and_single_variables_overri
 }
 
 #[test]
-fn malformed_whole_configuration_is_refused_with_its_line_and_without_its_text() {
+fn malformed_rollout_config_is_refused_with_the_line_number_but_without_its_content() {
     for (text, want) in [
         ("client_secret = hunter2", "line 1 is not TOML"),
         ("[server]\nlisten = \"hunter2", "line 2 is not TOML"),
@@ -116,7 +116,7 @@ fn claims(variables: &[(&str, &str)]) -> serde_json::Value {
 }
 
 #[test]
-fn sections_and_keys_ignore_case_and_free_names_with_a_lower_case_letter_keep_it() {
+fn section_and_key_names_ignore_case_but_mixed_case_claim_names_are_kept() {
     for (name, want) in [
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__AZP", "azp"),
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__orgId", "orgId"),
@@ -165,7 +165,7 @@ fn sections_and_keys_ignore_case_and_free_names_with_a_lower_case_letter_keep_it
 }
 
 #[test]
-fn list_or_table_written_as_text_is_parsed_if_the_key_accepts_one() {
+fn list_or_table_in_a_variable_is_parsed_if_the_key_accepts_one() {
     for (name, value, want) in [
         ("ROLE", "user,admin", json!({"role": ["user", "admin"]})),
         ("ROLE", r#"["a,b", "c"]"#, json!({"role": ["a,b", "c"]})),
@@ -308,7 +308,7 @@ fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
 }
 
 #[test]
-fn keys_and_certificates_may_be_text_with_escaped_line_ends() {
+fn jwks_and_public_key_variables_may_contain_escaped_line_breaks() {
     let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
     let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7\n6e8Tus9uPHvRVEXH8UTNG72bfocs3+257rn0s2ldbqkLJK2KRiMohYjlrQ==\n-----END PUBLIC KEY-----\n";
     for (key, value) in [

@@ -200,7 +200,7 @@ async fn wait_is_not_announced_if_standard_error_is_not_a_terminal() {
 }
 
 #[test]
-fn command_that_reads_from_a_terminal_announces_it() {
+fn prompt_is_printed_if_standard_input_is_a_terminal() {
     let session = good_session();
     let token = crate::helpers::sign_session(&json!({"sub": "x"}));
     let request = format!("Host: a\nAuthorization: Bearer {session}");

@@ -74,7 +74,7 @@ fn genuine() -> Vec<(String, Case, Option<Detected>)> {
 }
 
 #[test]
-fn genuine_requests_are_recognised_and_few_certain_results_are_wrong() {
+fn detect_is_right_for_97_percent_and_wrong_but_certain_for_at_most_0_3_percent() {
     let files = tempfile::tempdir().expect("a directory");
     let all = genuine();
     let (mut right, mut wrong_and_certain) = (0, 0);
@@ -111,7 +111,7 @@ fn genuine_requests_are_recognised_and_few_certain_results_are_wrong() {
 }
 
 #[test]
-fn sealed_session_of_h3_is_named_in_a_header_and_in_chunks() {
+fn h3_sealed_session_is_detected_in_a_header_and_in_a_chunked_cookie() {
     let registry = Registry::builtin();
     for (name, place) in [
         ("h3-v1-header", "header:x-nuxt-session-session"),

@@ -86,7 +86,7 @@ families! {
 
 /// In an app with several guards, the column `user_id` contains the id from the guard that was used last.
 #[tokio::test]
-async fn laravel_subject_comes_from_the_payload() {
+async fn laravel_subject_is_read_from_the_payload_and_not_from_the_user_id_column() {
     let (_directory, path) = database();
     let count = check_all("laravel", async |case| {
         if case.config["subject_from"] != "payload" {

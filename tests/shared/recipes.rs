@@ -184,7 +184,7 @@ fn check_page(page: &Path) -> usize {
 }
 
 #[test]
-fn file_variables_and_secret_files_of_a_page_load_and_mean_the_same() {
+fn file_variables_and_secret_files_on_a_page_are_equivalent_configurations() {
     for page in pages("docs/recipes") {
         assert!(
             check_page(&page) > 0,

@@ -119,7 +119,7 @@ fn by_jwt_and_endpoint(app: &Backend) -> String {
 }
 
 #[tokio::test]
-async fn request_is_a_tree_of_spans_below_the_callers_span_without_secrets() {
+async fn request_yields_a_span_tree_below_the_callers_span_without_secrets() {
     let (receiver, app) = (
         Receiver::start().await,
         Backend::json(r#"{"sub":"ann@example.com"}"#).await,
@@ -259,7 +259,7 @@ async fn request_without_valid_traceparent_starts_a_trace_whose_id_is_in_the_log
 }
 
 #[tokio::test]
-async fn refused_span_has_its_reason_and_only_a_server_fault_is_an_error() {
+async fn span_of_a_refusal_has_its_reason_and_is_an_error_only_for_5xx() {
     let (receiver, app) = (Receiver::start().await, Backend::always(503, &[], "").await);
     let config = by_jwt_and_endpoint(&app);
     for (headers, code, reason, failed) in [
@@ -359,7 +359,7 @@ async fn key_fetches_and_store_queries_are_client_spans() {
 
 /// Keys by `kid` are fetched in a separate task, for the request that needs them.
 #[tokio::test]
-async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
+async fn key_fetch_in_a_spawned_task_has_the_trace_and_request_id_of_its_request() {
     let receiver = Receiver::start().await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -410,7 +410,7 @@ async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
 }
 
 #[tokio::test]
-async fn unsampled_request_sends_no_span_but_forwards_its_trace() {
+async fn unsampled_request_exports_no_span_but_forwards_its_trace_id() {
     let (receiver, app) = (
         Receiver::start().await,
         Backend::json(r#"{"sub":"ann"}"#).await,
@@ -457,7 +457,7 @@ async fn probes_and_unknown_paths_have_no_spans() {
 }
 
 #[tokio::test]
-async fn standard_variables_set_the_service_and_the_receiver() {
+async fn otel_variables_set_the_service_name_and_the_collector() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced("http://127.0.0.1:1", helpers::BY_JWT);
     command
@@ -512,7 +512,7 @@ async fn serves_although_receiver_fails(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn unreachable_receiver_delays_no_request_and_is_logged_once() {
+async fn unreachable_collector_delays_no_request_and_is_logged_once() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -522,7 +522,7 @@ async fn unreachable_receiver_delays_no_request_and_is_logged_once() {
 }
 
 #[tokio::test]
-async fn silent_slow_or_refusing_receiver_delays_no_request() {
+async fn silent_slow_or_refusing_collector_delays_no_request() {
     let silent = backend::raw(|_stream| std::future::pending()).await;
     serves_although_receiver_fails(&format!("http://{silent}")).await;
     let slow = backend::raw(|stream| drip(stream, b"HTTP/1.1 200 OK\r\n", b"x", true)).await;
@@ -536,7 +536,7 @@ async fn silent_slow_or_refusing_receiver_delays_no_request() {
 }
 
 #[tokio::test]
-async fn second_signal_does_not_wait_for_the_last_spans() {
+async fn exit_after_a_second_signal_does_not_wait_for_the_last_spans() {
     let silent = Backend::start(|_| std::future::pending()).await;
     let (mut command, _file) = traced(&silent.url(""), helpers::BY_JWT);
     let process = Process::start(&mut command);
@@ -557,7 +557,7 @@ async fn second_signal_does_not_wait_for_the_last_spans() {
 }
 
 #[test]
-fn unsupported_standard_variables_are_refused_at_start() {
+fn unsupported_otel_variable_value_is_exit_code_2() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
