@@ -81,7 +81,7 @@ struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     endless: bool,
-    /// The suffix of the only path with this response; other paths respond with 403.
+    /// The suffix of the only path with this response; all other paths get 403.
     only_at: Option<&'static str>,
 }
 
@@ -113,7 +113,7 @@ struct Server {
     base: String,
     hits: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
-    /// If a test delays responses, each response takes one permit.
+    /// Each response takes one permit. A test delays responses by taking the permits away.
     gate: Arc<Semaphore>,
 }
 
@@ -170,7 +170,7 @@ impl Server {
     }
 }
 
-/// An extractor that fetches its keys from `server`, and its clock.
+/// An extractor that fetches its keys from a [`Server`], and its clock and metrics.
 struct Subject {
     clock: Arc<ManualClock>,
     metrics: Arc<Metrics>,
@@ -200,7 +200,7 @@ impl Subject {
         }
     }
 
-    /// Returns `ok`, or the reason of the refusal.
+    /// Returns `ok`, `absent` or the reason of the refusal.
     async fn ask(&self, token: &str) -> &'static str {
         let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
         match self.extractor.extract(&request).await {
@@ -210,7 +210,7 @@ impl Subject {
         }
     }
 
-    /// The details of the refusal.
+    /// The detail of the refusal, which the log and `explain` show.
     async fn detail(&self, token: &str) -> String {
         let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
         let detail = match self
@@ -525,7 +525,7 @@ async fn keys_are_fetched_at_start_and_refreshed_in_the_background_when_due() {
     assert_eq!(
         subject.ask(&old.token()).await,
         "ok",
-        "due, answered with the cached keys"
+        "the refresh is due, and the cached keys are used meanwhile"
     );
     subject.until_fetched(2).await;
     assert_eq!(subject.ask(&new.token()).await, "ok");
@@ -936,7 +936,7 @@ async fn genuine_token_is_accepted_while_made_up_kids_are_looked_up() {
     assert_eq!(
         subject.extractor.readiness(),
         Readiness::Ready,
-        "a missing key is not a failure"
+        "a missing key is not a failed fetch"
     );
 }
 
@@ -1004,7 +1004,7 @@ async fn missing_kids_are_cached_for_30_seconds_and_at_most_1000_at_a_time() {
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 1));
     subject.clock.advance(SECOND);
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 2));
-    // 50 keys in each of 21 seconds exceed the capacity of the cache, and none has expired.
+    // 50 missing kids in each of 21 seconds exceed the capacity of the cache before any of them expires.
     for n in 1..=1050 {
         if n % 50 == 0 {
             subject.clock.advance(SECOND);

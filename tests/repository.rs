@@ -26,12 +26,12 @@ const FLOORS: [(&str, [u64; 3], &str); 5] = [
     (
         "rustls-webpki",
         [0, 103, 12],
-        "RUSTSEC-2026-0099: name constraints and wildcards",
+        "RUSTSEC-2026-0099: wildcard certificates bypass name constraints",
     ),
     (
         "aws-lc-sys",
         [0, 39, 0],
-        "RUSTSEC-2026-0044: name constraints and wildcards",
+        "RUSTSEC-2026-0044: a wildcard common name bypasses name constraints",
     ),
     (
         "bytes",
@@ -79,7 +79,7 @@ fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
     }
 }
 
-/// Collects the names of all tests in a folder, and of the models, which are functions in a table.
+/// Collects the names of all functions in a folder, which include the tests, and of the models, which are in tables.
 fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -165,10 +165,7 @@ fn every_promise_in_security_md_names_existing_tests() {
             .step_by(2)
             .filter(|name| name.matches('_').count() > 2);
         let named: Vec<&str> = named.collect();
-        assert!(
-            !named.is_empty(),
-            "no test is named for the promise: {promise}"
-        );
+        assert!(!named.is_empty(), "the promise names no test: {promise}");
         for name in named {
             assert!(tests.contains(name), "there is no test {name}: {promise}");
         }
@@ -208,13 +205,13 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
             let test = row.rsplit(" | ").next().unwrap_or_default();
             assert!(
                 test.starts_with('`') && test.ends_with('`'),
-                "no test is named: {row}"
+                "the row names no test: {row}"
             );
             test.trim_matches('`').to_owned()
         })
         .collect();
     let attacks = attacks();
-    assert!(attacks.len() > 200, "the attacks are not found");
+    assert!(attacks.len() > 200, "the attacks were not found");
     let missing: Vec<_> = attacks.difference(&named).collect();
     assert!(
         missing.is_empty(),

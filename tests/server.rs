@@ -61,7 +61,7 @@ fn settings() -> ServerConfig {
     }
 }
 
-/// The settings, with changed keys that are read at start only.
+/// The settings with changes to keys that are read at start only.
 fn restarted(change: impl FnOnce(&mut ServerRestartConfig)) -> ServerConfig {
     let mut settings = settings();
     change(&mut settings.restart);
@@ -85,7 +85,7 @@ struct Service {
     ended: JoinHandle<Outcome>,
 }
 
-/// The middleware, in the same order as in the real application.
+/// A middleware with the same steps, in the same order, as the middleware of the real application.
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let id = app.ids.next();
@@ -615,7 +615,7 @@ async fn connection_of_a_request_in_a_handler_stays_open_when_all_connections_ar
     assert!(read_to_close(&mut slow).await.starts_with("HTTP/1.1 200"));
 }
 
-/// Opens 200 connections that send only these bytes to a server with a limit of 64, then asserts that two more clients are
+/// Opens 200 connections that send only these bytes to a server with a limit of 64. Asserts that two more clients are
 /// served.
 async fn assert_served_behind(bytes: &[u8]) {
     let service = start(settings());
@@ -625,8 +625,8 @@ async fn assert_served_behind(bytes: &[u8]) {
         stream.write_all(bytes).await.unwrap();
         held.push(stream);
     }
-    // The second 64 connections are being closed, so all connections that were opened before the two clients are closed
-    // within another second.
+    // Once the 65th connection is closed, the second batch of 64 is being closed. The third batch is closed a second
+    // later, and then the two clients are accepted.
     let closed = timeout(HANG, held[64].read(&mut [0; 4096]))
         .await
         .expect("not closed");

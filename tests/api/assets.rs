@@ -1,4 +1,4 @@
-//! The embedded files: caching, and access from other origins.
+//! Tests of the embedded files (`client.js` and the dev page): caching, and access from other origins.
 
 use reqwest::{Method, StatusCode};
 
@@ -163,7 +163,7 @@ async fn dev_explain_answers_same_origin_requests_up_to_64_kib() {
     assert_eq!(
         refused(elsewhere).await.0,
         413,
-        "other routes keep their limit"
+        "max_body_bytes still applies to other routes"
     );
 
     let service = Service::start(BY_HEADER);

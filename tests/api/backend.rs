@@ -1,4 +1,4 @@
-//! A fake backend for extractors. It sends the responses that the test chooses, and records its requests.
+//! A fake backend for extractors. It sends the responses that the test chooses, and records the requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ impl Seen {
             .map(|value| value.to_str().expect("text"))
     }
 
-    /// The names of all headers, in order.
+    /// The names of all headers, in alphabetical order.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.headers.keys().map(|name| name.as_str()).collect();
         names.sort_unstable();

@@ -475,7 +475,7 @@ async fn missing_or_ambiguous_credential_is_401_without_a_backend_call() {
             refused(401, "session_invalid"),
         ),
         (
-            "one of each, one twice",
+            "one cookie and two different headers",
             &[SID, ("x-token", "a"), ("x-token", "b")],
             refused(401, "session_invalid"),
         ),
@@ -590,7 +590,7 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// The extractor alone, without the limits of the service.
+/// Builds an extractor without a service, so that the limits of the service do not apply.
 fn extractor(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
     contract::build(&Registry::builtin(), kind, keys, &context()).expect("good keys")
 }
@@ -822,7 +822,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
         let service = service.clone();
         strangers.spawn(async move { outcome(&service, &[("cookie", &format!("sid={n}"))]).await });
     }
-    // 16 divided by (2 backends + 1) is 5, so the other 11 requests are refused at once.
+    // `max_waiting` is 16 divided by (2 backends + 1), rounded down to 5, so the other 11 requests are refused at once.
     calls.wait_for(|count| *count == 5).await.unwrap();
     for _ in 0..11 {
         assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable());
@@ -864,7 +864,7 @@ async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
                 outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await
             });
         }
-        // 16 divided by (1 backend + 1) requests wait for the store; the others are refused at once.
+        // `max_waiting` is 16 divided by (1 backend + 1): 8 requests wait for the store, the rest are refused at once.
         for _ in 0..8 {
             assert_eq!(
                 strangers.join_next().await.unwrap().unwrap(),
@@ -982,7 +982,7 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
 }
 
 /// A server that responds to the first request on each connection, and closes the connection at the second one without
-/// a response. Counts the requests.
+/// a response. It counts the requests.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();
@@ -1034,7 +1034,7 @@ async fn get_and_introspection_are_retried_once_if_a_keep_alive_connection_was_c
     assert_eq!(
         outcome(&post, &[SID]).await,
         unavailable(),
-        "a POST may have changed something"
+        "a POST is not retried, because it may have changed something"
     );
     assert_eq!(by_post.load(Ordering::SeqCst), 2);
 }
@@ -1178,7 +1178,8 @@ fn signed_out_status_outside_201_to_499_is_refused_at_start() {
     }
 }
 
-/// A service with a `session_endpoint` section that sets only the preset and the address.
+/// A fake app with these answers (path, cookie or session token, status, body), and a service with a `session_endpoint`
+/// section that sets only the preset and the URL.
 async fn product(
     preset: &str,
     answers: Vec<(&'static str, &'static str, u16, &'static str)>,
@@ -1497,7 +1498,7 @@ async fn inactive_expired_or_foreign_introspected_token_is_401() {
             invalid(),
         ),
         (
-            "a good type does not hide another",
+            "token_type is Bearer, but typ is ID",
             json!({"token_type": "Bearer", "typ": "ID"}),
             invalid(),
         ),
@@ -1609,12 +1610,12 @@ async fn keycloak_service_account_is_401_in_introspection() {
         ("a user", json!({}), Ok("ann".to_owned())),
         ("a service account", service_account, invalid()),
         (
-            "known by its user name",
+            "a service account, recognised by its user name",
             json!({"username": "service-account-web"}),
             invalid(),
         ),
         (
-            "known by its address",
+            "a service account, recognised by its address",
             json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}),
             invalid(),
         ),

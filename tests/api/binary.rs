@@ -40,7 +40,7 @@ const MORE: [(&str, &str); 5] = [
 
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// The binary with only these environment variables.
+/// A command that runs the binary with these arguments. Its environment contains only `ENVIRONMENT` and `MORE`.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command
@@ -130,13 +130,13 @@ impl Process {
         }
     }
 
-    /// The log line with the addresses.
+    /// The log line that names the addresses on which the service listens.
     pub fn start_line(&self) -> &str {
         let line = self.seen.iter().find(|line| line.contains("listening"));
         line.expect("the start line")
     }
 
-    /// The metric that counts successful reloads.
+    /// The line of `/metrics` that counts successful reloads; empty before the first reload.
     pub async fn reloads_metric(&self) -> String {
         let answer = crate::helpers::client()
             .get(format!("http://{}/metrics", self.admin))

@@ -1,4 +1,4 @@
-//! The origin rule: which pages may request a token, and which may not.
+//! Tests of the origin checks: which pages may request a token, and which may not.
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;

@@ -119,7 +119,7 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
     assert_eq!(
         log.matches(warning).count(),
         2,
-        "at start and after the reload: {log}"
+        "once at start and once after the reload: {log}"
     );
     assert!(!log.contains("keyboard"), "{log}");
 }
@@ -151,7 +151,7 @@ fn printed_configuration_is_valid_toml_without_unset_keys() {
     assert_eq!(
         rotation.as_table().map(toml::Table::len),
         Some(1),
-        "keys that were not set are not printed: {rotation}"
+        "only the key that was set is printed: {rotation}"
     );
 }
 
@@ -229,7 +229,7 @@ fn only_variables_of_the_service_must_be_utf8() {
     }
 }
 
-/// `tests/traces` tests a build with the feature.
+/// `tests/traces` tests a build with the feature `otel`.
 #[cfg(not(feature = "otel"))]
 #[test]
 fn otlp_endpoint_is_a_warning_in_a_build_without_the_otel_feature() {
@@ -381,7 +381,7 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     ));
     assert!(
         out.ends_with("answer: 200, a token\n"),
-        "as browsers copy it: {out}"
+        "a request in the form in which browsers copy it: {out}"
     );
 }
 
@@ -484,7 +484,11 @@ async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
     let refused: Value =
         serde_json::from_str(&process.line_with("id-2")).expect("one line of JSON");
     assert_eq!(refused["message"], "token.refused");
-    assert_eq!(refused.get("trace_id"), None, "nobody's: {refused}");
+    assert_eq!(
+        refused.get("trace_id"),
+        None,
+        "no traceparent was sent: {refused}"
+    );
     assert_eq!(
         (refused["extractor"].as_str(), refused["code"].as_str()),
         (Some("cookie"), Some("session_invalid"))
@@ -506,7 +510,10 @@ async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
             break line;
         }
     };
-    assert_eq!(limited["subject"], issued["subject"], "whose share it is");
+    assert_eq!(
+        limited["subject"], issued["subject"],
+        "the log names the limited subject"
+    );
 
     process.signal(rustix::process::Signal::INT);
     process.signal(rustix::process::Signal::INT);
@@ -535,7 +542,7 @@ async fn shutdown_under_load_loses_no_request() {
             .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let (url, session) = (process.url(), good_session());
-    // Like a load balancer, continues to send requests for a while after the instance has reported that it is draining.
+    // Like a load balancer, the client sends requests for a while after the instance has reported that it is draining.
     let load = |reuse: bool| {
         let (url, session) = (url.clone(), session.clone());
         tokio::spawn(async move {
@@ -741,7 +748,12 @@ async fn jwt_section_configured_by_variables_alone_verifies_provider_tokens() {
             format!("Bearer {good}A"),
             Err("session_invalid"),
         ),
-        ("nobody", "accept", "*/*".to_owned(), Err("no_session")),
+        (
+            "no credential",
+            "accept",
+            "*/*".to_owned(),
+            Err("no_session"),
+        ),
     ] {
         let response = client()
             .post(process.url())

@@ -1,4 +1,4 @@
-//! Tests of the layers of the configuration, its problems, and the documented defaults.
+//! Tests of the configuration: its layers, the report of its problems, and the documented defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub fn problems(toml: &str) -> String {
     load(toml).map(|_| ()).expect_err("a refusal").to_string()
 }
 
-/// Loads the valid configuration with additional environment variables. The configuration itself is not in a file, so
-/// only the files that the variables name can change.
+/// Loads [`BY_HEADER`] with additional environment variables; the value `(unset)` removes a variable. The configuration
+/// itself is not in a file, so only the files that the variables name can change.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     for (name, value) in variables {
@@ -166,7 +166,7 @@ fn every_problem_begins_with_its_key() {
             "server.max_in_flight:",
         ),
         (
-            "too small for the buffer",
+            "too large for the read buffer",
             with("[server]\nmax_uri_bytes = 9223372036854775807"),
             "server.max_uri_bytes:",
         ),
@@ -291,7 +291,7 @@ fn every_problem_begins_with_its_key() {
     }
 }
 
-/// Loads configuration files with these texts, with the tests' client and additional environment variables.
+/// Loads configuration files with these contents, with the tests' client and additional environment variables.
 fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
@@ -525,7 +525,7 @@ fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
     let hidden = problems(&section("kind = \"jwt\"\nzzz = 1"));
     assert!(
         hidden.contains("token_types") && !hidden.contains("provider_keys"),
-        "for presets only: {hidden}"
+        "keys for presets only are not suggested: {hidden}"
     );
     let report = load_variables(&[("ROLLOUT__SESSION_EXTRACTORS", "web")])
         .map(|_| ())
@@ -614,7 +614,7 @@ fn client_is_read_from_the_variables_of_rollouts_docs() {
         "one trailing newline is dropped"
     );
     assert!(!settings.are_outdated());
-    std::fs::write(file.path(), "another secret, as long as one must be\n").unwrap();
+    std::fs::write(file.path(), "another secret of sufficient length\n").unwrap();
     assert!(settings.are_outdated());
     std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
     assert!(!settings.are_outdated());
@@ -695,7 +695,7 @@ fn client_secret_under_64_bytes_is_a_warning() {
     assert!(load_variables(&[]).unwrap().warnings.is_empty());
 }
 
-/// The warnings about this configuration, which must be accepted.
+/// Loads this configuration, which must be valid. Returns the warnings about it.
 pub fn warnings(toml: &str) -> Vec<String> {
     load(toml)
         .unwrap_or_else(|problems| panic!("{toml}\n{problems}"))
@@ -860,7 +860,7 @@ fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
             "an example from documentation",
         ),
         (
-            "a short one that signs JWTs",
+            "a short secret that signs JWTs",
             jwt("HS256", "5hort-secret"),
             "secret",
             "5hort",
@@ -1112,8 +1112,8 @@ fn documented_defaults_equal_those_in_the_code() {
     );
 }
 
-/// The commented-out blocks of `default.toml`: for each kind, its keys and whether the value is the default or an
-/// example.
+/// The commented-out blocks of `default.toml`: for each kind, its keys with their values, and the names of the keys
+/// whose value is an example and not the default.
 fn documented_kinds() -> BTreeMap<String, (toml::Table, Vec<String>)> {
     let mut kinds = BTreeMap::new();
     let mut blocks = DEFAULTS.split("\n# [extractors.").skip(1);
@@ -1216,7 +1216,7 @@ fn invalid_value_of_any_key_is_not_repeated_in_the_report() {
     }
 }
 
-/// The warnings about a section, which must be accepted.
+/// Loads a configuration with this section, which must be valid. Returns the warnings about it.
 fn section_warnings(section: &str) -> Vec<String> {
     warnings(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}"

@@ -34,7 +34,7 @@ fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, String, S
     )
 }
 
-/// A session cookie of `cookie-session`, which never expires, and its key.
+/// The cookies of a `cookie-session` session, which never expires, and the key that signs them.
 fn cookie_session() -> (String, String) {
     let text = include_str!("../vectors/cookie-session.json");
     let vectors: Value = serde_json::from_str(text).expect("JSON");

@@ -1,5 +1,5 @@
-//! The commands `doctor`, `credentials`, `inspect`, `config-schema` and `completions`. A fake server replaces Rollout's
-//! API.
+//! Tests of the commands `doctor`, `credentials`, `inspect`, `config-schema` and `completions`. A fake server replaces
+//! Rollout's API.
 
 use std::process::Command;
 
@@ -134,7 +134,7 @@ async fn doctor_without_extractors_calls_rollout_only() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out.lines().count(), 1, "{out}");
 
-    // Other problems of the configuration are still reported.
+    // Only missing extractors are accepted: other problems of the configuration are still reported.
     let (command, _file) = with_file(
         &["doctor", "--base-url", &base],
         "session.extractors = ['web']\n[extractors.web]\nkind = 'jwt'\nsecrt = 1",
@@ -165,7 +165,7 @@ async fn doctor_fails_if_an_issuer_accepts_a_made_up_token() {
     );
 }
 
-/// A fake API that returns these credentials for a token of `ann`, and none for other users.
+/// A fake of Rollout's API that returns these credentials for a token of `ann`, and none for other users.
 async fn api(credentials: &'static str) -> String {
     let answer = move |headers: HeaderMap| async move {
         let bearer = headers["authorization"].to_str().unwrap().to_owned();
@@ -242,7 +242,7 @@ async fn credentials_reports_why_the_request_to_rollout_failed() {
     }
 }
 
-/// The output of `inspect` for a token that is signed with `key`.
+/// The error output of `inspect` for a token that is signed with `key`, if the client secret is `secret`.
 fn inspect(secret: &str, key: &[u8], algorithm: jsonwebtoken::Algorithm) -> String {
     let claims = json!({"iss": CLIENT_ID, "sub": "ann", "iat": 1, "exp": 4_000_000_000_i64});
     let token = jsonwebtoken::encode(
@@ -283,7 +283,7 @@ fn inspect_shows_how_the_signer_misread_the_secret() {
         let said = inspect(secret, key, HS512);
         assert!(said.contains(text), "{text}: {said}");
     }
-    // jjwt 0.9.1 skips characters that are not in the alphabet, and drops an incomplete group of four.
+    // jjwt 0.9.1 base64-decodes the secret: it skips characters outside the alphabet, and drops an incomplete group.
     let (secret, key) = ("not_base64-at-all-of-27-ch", "notbase64atallof27ch");
     let said = inspect(secret, &STANDARD.decode(key).unwrap(), HS512);
     assert!(said.contains("Java") && said.contains("getBytes"), "{said}");

@@ -140,7 +140,7 @@ fn explain_and_the_service_give_the_same_answer_to_a_raw_request() {
         assert_eq!(answer, format!("answer: {want}"), "{raw}\n{said}");
         assert_eq!(served(&process, &raw), want, "{raw}");
     }
-    // An empty chunked body is complete.
+    // A request with an empty chunked body is complete.
     let chunked =
         format!("{post}\r\n{good}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n");
     assert!(explain(&chunked).ends_with("answer: 200, a token\n"));

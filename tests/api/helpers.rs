@@ -69,10 +69,10 @@ impl Service {
         Self::try_with(toml, registry, dev).expect("a valid configuration")
     }
 
-    /// Must be called inside a runtime.
+    /// Must be called inside a Tokio runtime.
     #[allow(
         dead_code,
-        reason = "not every test that shares this harness expects refusals"
+        reason = "not every test program that includes this harness starts invalid configurations"
     )]
     pub fn try_start(toml: impl Display) -> Result<Self, Problems> {
         Self::try_with(toml, Registry::builtin(), false)
@@ -169,7 +169,7 @@ pub fn client() -> reqwest::Client {
         .expect("a client")
 }
 
-/// Loads a configuration file with this text, and the tests' client.
+/// Loads a configuration file with this content, and the tests' client id and secret.
 pub fn load(toml: &str) -> Result<Settings, Problems> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
     load_with(toml, &Registry::builtin(), &context)
@@ -215,7 +215,7 @@ pub fn client_variables() -> BTreeMap<String, String> {
     ])
 }
 
-/// A session token that [`BY_JWT`] accepts. These claims override the valid ones.
+/// A session token that [`BY_JWT`] accepts, unless `claims` replaces a valid claim by an invalid one.
 pub fn session_token(claims: Value) -> String {
     let mut all = json!({"sub": "user-1", "exp": NOW + 600});
     for (name, value) in claims.as_object().expect("claims") {
@@ -229,7 +229,7 @@ pub fn sign_session(claims: &Value) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
 }
 
-/// The claims of one of our tokens, after the JWT library has verified its signature.
+/// The claims of the minted token in `body`, after the JWT library has verified its signature.
 pub fn verified(body: &Value) -> Value {
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
     validation.validate_exp = false;

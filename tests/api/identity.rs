@@ -1,4 +1,4 @@
-//! Which extractor of a chain decides. A client that presents one identity never gets a token for another.
+//! Tests which extractor of a chain decides: a client that presents one identity never gets a token for another.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn introspection(url: &str, more: &str) -> String {
     )
 }
 
-/// An issuer that reports every token as active, with the token itself as the subject.
+/// An issuer that reports every token as active, with `opaque:` and the token itself as the subject.
 async fn issuer() -> Backend {
     Backend::start(|seen| async move {
         let form = String::from_utf8(seen.body.to_vec()).expect("a form");
@@ -387,7 +387,7 @@ fn possibly_equal_subjects_of_two_sections_are_a_warning_unless_literal_prefixes
             false,
         ),
         (
-            "one issuer at two places",
+            "one issuer in two credential sources",
             ["a", "c"],
             [a.clone(), jwt("c", "https://a", "cookie:c")],
             false,
@@ -587,7 +587,7 @@ async fn token_above_4_kib_is_session_invalid() {
     }
 }
 
-/// An organisation whose 120 agents have the same subject.
+/// A service in which the 120 agents of an organisation have the same subject.
 fn brokerage() -> Service {
     chain(
         &["web"],
@@ -634,7 +634,7 @@ async fn requests_with_changing_credentials_reach_the_limit_of_their_subject() {
     }
     assert_eq!((agents, looping), (120, 240));
     let more = given(&service, (2000..2500).map(agent)).await;
-    assert_eq!(more, 40, "400 of the subject at once");
+    assert_eq!(more, 40, "the burst of the subject as a whole is 400");
     let other = sign_session(&json!({ "iss": "https://a", "exp": NOW + 600, "org": 8 }));
     assert_eq!(
         given(&service, std::iter::once(format!("session={other}"))).await,
@@ -661,7 +661,7 @@ async fn fragment_in_the_target_is_400() {
             "{target}: {answer}"
         );
     }
-    // The same applies to a pipelined request after a valid one, with and without a body between them.
+    // The same applies to a pipelined request after a valid one.
     let two = request("/rollout/token") + &request("/rollout/token#x");
     let answer = service.raw(two.as_bytes()).await;
     assert!(

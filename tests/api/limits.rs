@@ -165,7 +165,7 @@ async fn while_draining_healthz_is_200_and_readyz_is_503() {
     assert_eq!(
         ready.get("secret_fingerprint"),
         None,
-        "the fingerprint can be used to check guesses of a weak secret"
+        "a public fingerprint could be used to check guesses of a weak secret"
     );
     let admin = format!("http://{}/readyz", service.admin);
     let ready: serde_json::Value = crate::helpers::client()
@@ -191,6 +191,6 @@ async fn while_draining_healthz_is_200_and_readyz_is_503() {
         (&draining["code"], draining.get("secret_fingerprint")),
         (&"draining".into(), None)
     );
-    // Requests are still served during the drain delay, until load balancers notice.
+    // Requests are still served during the drain delay, so that load balancers have time to notice.
     assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
 }

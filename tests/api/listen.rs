@@ -160,7 +160,7 @@ fn failed_health_check_names_the_address_of_the_service_and_its_source() {
         assert!(err.contains(want), "{want} in {err}");
     }
 
-    // A configuration file, as `serve` reads it.
+    // `health` reads the same configuration file as `serve`.
     let file = tempfile::NamedTempFile::new().unwrap();
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .unwrap()
@@ -253,7 +253,7 @@ async fn changed_log_level_and_format_apply_without_a_restart() {
             .contains("\"httpRequest\"")
     );
 
-    // At `warn`, the next log line appears only at the next change.
+    // At `error`, the next line in the log is that of the next reload.
     write("level = \"error\"");
     while !process.reloads_metric().await.contains("} 3") {}
     ask().await.unwrap();

@@ -1,5 +1,5 @@
-//! Tests of the log lines of requests, of their limits, and of a log that no process reads: the service continues and
-//! counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request.
+//! Tests of the log lines of requests, of their rate limit, and of a log that no process reads: the service continues
+//! and counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request.
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
@@ -143,7 +143,7 @@ fn service_answers_while_the_log_disk_is_full() {
 
 #[test]
 fn unread_log_does_not_delay_the_exit() {
-    // One number of lines fits into the queue, the other does not.
+    // 1,000 lines fit into the queue; 12,000 do not.
     for times in [1_000, 12_000] {
         let (process, stdout) = Process::start_unread(&mut without_rate_limit());
         ask(process.address, times);
@@ -175,7 +175,7 @@ fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     assert!(log.contains("stopped by a second signal"));
 }
 
-/// Sends requests that close their connection, and waits for the responses.
+/// Sends `head`, completed by `Connection: close`. Returns everything that the service answers.
 fn send(address: SocketAddr, head: &str) -> String {
     let mut stream = connect(address);
     stream
@@ -384,7 +384,7 @@ fn each_cause_of_403_is_logged_with_a_separate_reason_and_with_origin_and_host()
             .map(|(_, rest)| rest.split('\r').next().unwrap());
         assert_eq!(line["origin"].as_str(), origin, "{headers}");
     }
-    // The browser will not send the requests that these preflights ask permission for.
+    // After these preflights, the browser does not send the actual request.
     for (asked, reason) in [
         (
             "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n",
@@ -633,7 +633,7 @@ fn post(address: SocketAddr, path: &str, header: &str) {
     stream.read_to_string(&mut String::new()).unwrap();
 }
 
-/// <https://cloud.google.com/logging/docs/structured-logging>
+/// The field names are documented at <https://cloud.google.com/logging/docs/structured-logging>.
 #[test]
 fn format_gcp_has_the_field_names_of_google_cloud() {
     let mut command = without_rate_limit();

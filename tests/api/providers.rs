@@ -33,7 +33,7 @@ const PAGES: [(&str, usize, &str); 15] = [
     ("workos", 0, "workos"),
 ];
 
-/// The same for a provider's token classes: session, ID, refresh and machine tokens.
+/// Like [`PAGES`], with the token classes of each provider: session, ID, refresh and machine tokens.
 const CLASSES: [(&str, usize, &str); 12] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk"),
@@ -146,7 +146,7 @@ async fn subject(
         .map(|user| user.subject.to_string())
 }
 
-/// The configuration on the page.
+/// The configuration at the index `block` of the page.
 fn shown(page: &str, block: usize) -> Table {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/providers/{page}.md"));
     let text = std::fs::read_to_string(page).unwrap();

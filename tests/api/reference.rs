@@ -39,7 +39,7 @@ fn every_error_code_has_a_heading_in_errors_md() {
         .collect();
     assert_eq!(
         codes, explained,
-        "every code has its heading in errors.md, and no other"
+        "errors.md must have one heading for each error code"
     );
 }
 

@@ -1,5 +1,5 @@
-//! Secrets and configurations that change while the service runs, by file and by SIGHUP: a valid change is loaded
-//! as a whole, an invalid one changes nothing, and no request fails.
+//! Tests of secrets and configurations that change while the service runs. A polled file or SIGHUP starts the reload: a
+//! valid change is loaded as a whole, an invalid one changes nothing, and no request fails.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -98,7 +98,7 @@ async fn unusable_new_secret_does_not_replace_the_old_one() {
         );
         assert!(
             is_signed_with(&token(&process).await, CLIENT_SECRET),
-            "{case}: the old secret stays in force"
+            "{case}: the old secret stays in use"
         );
         // The reload is retried without another signal.
         process.line_with("config_reload_failed");
@@ -108,7 +108,7 @@ async fn unusable_new_secret_does_not_replace_the_old_one() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
 }
 
-/// A directory of secrets laid out as Kubernetes mounts it: the files are links through `..data`, which is swapped.
+/// A directory of secrets laid out as Kubernetes mounts it: the files are symlinks through `..data`, which is replaced.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -125,7 +125,7 @@ impl Mount {
         self.0.path().join(name)
     }
 
-    /// Replaces both files at the same moment.
+    /// Replaces both files atomically.
     fn swap(&self, version: &str, files: [(&str, &str); 2]) {
         fs::create_dir(self.path(version)).unwrap();
         for (name, content) in files {
@@ -166,7 +166,7 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, client_secret),
-                            "the session is of one version, the token of the other"
+                            "the session secret and the client secret are of different versions"
                         );
                         good += 1;
                     }
@@ -188,7 +188,7 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
     }
     stop.send_replace(true);
     for load in load {
-        let (good, refused) = load.await.expect("no request saw half of a change");
+        let (good, refused) = load.await.expect("the task that sends requests failed");
         assert!(good > 0 && refused > 0, "{good} and {refused}");
     }
 }
@@ -199,7 +199,7 @@ async fn reload_does_not_change_requests_in_flight() {
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
         let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
-        // The text is written to another file, which is then renamed, as editors and deployments do.
+        // The content is written to another file, which then replaces this one, as editors and deployments do.
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
@@ -222,7 +222,7 @@ async fn reload_does_not_change_requests_in_flight() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, secret),
-                            "the origin is of one version, the key of the other"
+                            "the allowed origin and the client secret are of different versions"
                         );
                     }
                     Err(refusal) => assert_eq!(refusal, (403, "origin_not_allowed".to_owned())),
@@ -241,7 +241,7 @@ async fn reload_does_not_change_requests_in_flight() {
     }
     stop.send_replace(true);
     for load in load {
-        load.await.expect("no request saw half of a change");
+        load.await.expect("the task that sends requests failed");
     }
 }
 
@@ -283,7 +283,7 @@ async fn reload_during_the_drain_applies_and_the_process_exits_with_0() {
     process.line_with("config_reloaded");
     assert!(
         is_signed_with(&token(&process).await, OTHER_SECRET),
-        "still accepting, and up to date"
+        "a request during the drain uses the new secret"
     );
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
@@ -412,7 +412,7 @@ impl Reloading {
     }
 }
 
-/// The clock is paused: a second takes no real time, and passes only while no file is being read.
+/// Tokio's clock is paused: a second takes no real time, and passes only while no file is being read.
 #[tokio::test(start_paused = true)]
 async fn half_written_secret_is_never_loaded() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
@@ -429,7 +429,7 @@ async fn half_written_secret_is_never_loaded() {
     }
     assert!(
         began.elapsed() >= Duration::from_secs(1),
-        "two reads a second apart agree"
+        "the new secret was loaded before two reads one second apart agreed"
     );
     assert_eq!((service.count("ok"), service.count("error")), (1, 0));
 }
@@ -487,7 +487,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
     }
 }
 
-/// An extractor that counts its starts. If its section says so, it never becomes ready.
+/// An extractor that counts its starts. With `waits = true` in its section, it never becomes ready.
 #[derive(Debug)]
 struct Counted {
     waits: bool,
@@ -569,7 +569,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_chan
     assert!(service.reload().await);
     assert!(
         is(&first, &service.extractor()),
-        "the change is not in its section"
+        "a change outside its section must not replace the extractor"
     );
 
     fs::write(&file, OTHER_SESSION_SECRET).unwrap();
@@ -593,7 +593,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_chan
         assert!(service.reload().await);
         assert!(
             !is(&third, &service.extractor()),
-            "{settings} is an input of the extractor"
+            "the extractor depends on {settings}"
         );
     }
 }
@@ -616,7 +616,10 @@ async fn new_client_secret_equal_to_a_session_secret_is_refused_at_reload() {
 async fn unready_section_is_refused_at_reload_unless_the_client_secret_changed() {
     let mut service = Reloading::start(Counted::registry(), COUNTED);
     service.write("rollout.toml", format!("{COUNTED}waits = true\n"));
-    assert!(!service.reload().await, "the current extractor is ready");
+    assert!(
+        !service.reload().await,
+        "an extractor that is not ready must not replace a ready one"
+    );
     service.write("secret", OTHER_SECRET);
     assert!(service.reload().await);
     assert_eq!(service.secret(), OTHER_SECRET.as_bytes());

@@ -1,9 +1,10 @@
-//! Tests of the secrets and the client: placeholders, damage in transit, and missing files.
+//! Tests of secrets and the client id: placeholders, values damaged in transit, and missing files.
 
 use crate::configuration::{load_variables, problems, section, warnings};
 use crate::helpers::CLIENT_SECRET;
 
-/// The values in our docs, configuration files and manifests of all keys whose names suggest a secret or the client.
+/// The example values in our docs, configuration files and manifests, for all keys whose names suggest a secret or the
+/// client id.
 fn example_values() -> Vec<String> {
     fn files(path: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         if path.is_dir() {
@@ -109,7 +110,8 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// The changes that `--env-file`, editors, Windows and pasting the whole line make to a value.
+/// The value as Docker's `--env-file`, editors, Windows or pasting the whole line may damage it, with the words that
+/// the report must contain.
 fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
     [
         (format!("\"{value}\""), "double quotes"),
@@ -138,7 +140,7 @@ fn damaged_client_id_or_secret_is_refused_with_the_cause_but_without_its_value()
             cases.push((damaged, key, want, report.expect_err(want)));
         }
     }
-    // The same in a file, where one line end is not damage and the text may be UTF-16.
+    // The same damage in a file, where one line end is allowed and the content may be UTF-16.
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let from_file = |content: &[u8]| {

@@ -205,7 +205,7 @@ async fn answer_with_set_cookie_lines_is_not_cached() {
     assert_eq!(
         other.visits(),
         1,
-        "cookies of other apps make no difference"
+        "a Set-Cookie line of another cookie does not prevent caching"
     );
 }
 
@@ -559,8 +559,8 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
     }
 }
 
-/// Strangers can register names that match a pattern. For such a page, the browser's cookie does not identify the user
-/// and is not renewed.
+/// Strangers can register host names that match a pattern, so the browser's cookies do not identify the user of such a
+/// page, and are not renewed for it.
 #[tokio::test]
 async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed() {
     let app = app_that_sets(&["sid=renewed; Path=/"], 200, ANN).await;
@@ -579,7 +579,7 @@ async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed(
         let answer = send(&service, &headers).await;
         (
             cookies_of(&answer),
-            app.seen().pop().expect("the app was asked"),
+            app.seen().pop().expect("the app was called"),
         )
     };
 

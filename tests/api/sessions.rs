@@ -117,7 +117,7 @@ async fn two_different_cookies_of_one_name_are_session_invalid() {
     );
 }
 
-/// The sealed session of an h3 user, from `tests/vectors/iron-raw.json`: in its header, or as a cookie.
+/// The sealed h3 session of a case in `tests/vectors/iron-raw.json`, which has it in a header or a cookie.
 fn h3_seal(case: &str) -> String {
     let text = include_str!("../vectors/iron-raw.json");
     let vectors: Value = serde_json::from_str(text).expect("JSON");

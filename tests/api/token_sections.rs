@@ -46,7 +46,7 @@ fn hs256(claims: &Value, secret: &[u8]) -> String {
     .expect("a token")
 }
 
-/// A project that migrates from its legacy secret to signing keys.
+/// The configuration for a Supabase project that migrates from its legacy JWT secret to signing keys.
 fn migrating(idp: &Idp) -> String {
     let section =
         |keys: &str| format!("kind = 'jwt'\npreset = 'supabase'\nissuers = ['{ISSUER}']\n{keys}\n");
@@ -108,7 +108,7 @@ async fn client_secret_as_a_session_secret_is_refused_even_if_base64_encoded_or_
             format!("secrets = ['{encoded}']\nsecret_encoding = 'base64'"),
             Some("secrets"),
         ),
-        // The app signs with the bytes of the encoded text, which is a different key.
+        // Here the app signs with the base64 text itself, which is a different key.
         (format!("secret = '{encoded}'"), None),
     ] {
         let toml =

@@ -1,5 +1,5 @@
-//! Tests of configuration by environment variables: a whole configuration as text, names in any case, lists and tables
-//! as text.
+//! Tests of configuration by environment variables: a whole configuration in one variable, names in any case, and
+//! values that are lists or tables.
 
 use rollout_token::settings::Settings;
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::configuration::load_variables;
 use crate::helpers::{client_variables, load_from};
 
-/// Loads the section `web` from these environment variables and those of the client, without a file.
+/// Loads a configuration from these environment variables and those of the client, without a file.
 fn load(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     environment.extend(
@@ -185,7 +185,7 @@ fn list_or_table_in_a_variable_is_parsed_if_the_key_accepts_one() {
             "{ present = true }",
             json!({"role": {"present": true}}),
         ),
-        // The text as a whole is not a list, so it is split at its commas.
+        // The value as a whole is not a list, so it is split at its commas.
         ("ROLE", "[a,b", json!({"role": ["[a", "b"]})),
         (
             "ROLE",
@@ -222,7 +222,7 @@ fn list_or_table_in_a_variable_is_parsed_if_the_key_accepts_one() {
             "{value}"
         );
     }
-    // A key that expects text keeps the text unchanged.
+    // A key that expects a string keeps the value unchanged.
     let variables = [
         ("ROLLOUT__EXTRACTORS__WEB__SUBJECT", "{sub}"),
         ("ROLLOUT__TOKEN__TTL", "[1]"),
@@ -273,7 +273,7 @@ fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
             "{report}"
         );
     }
-    // Docker keeps the quotes around the list; they do not belong to a secret.
+    // Docker's `--env-file` keeps the quotes around the list, so a warning advises to remove them.
     let settings = session("\"mX3v9QwL0aTz7RkB,nX3v9QwL0aTz7RkC\"").unwrap();
     assert!(
         settings

@@ -48,7 +48,11 @@ impl OnTerminal {
         let mut bytes = [0; 1024];
         while !self.shown.contains(text) {
             let count = self.terminal.read(&mut bytes).unwrap_or(0);
-            assert!(count > 0, "it ended without {text:?} after {}", self.shown);
+            assert!(
+                count > 0,
+                "the command ended without {text:?} after {}",
+                self.shown
+            );
             self.shown += &String::from_utf8_lossy(&bytes[..count]);
         }
     }

@@ -34,13 +34,13 @@ SUMMARY = ROOT / "docs/SUMMARY.md"
 WHOLE = {ROOT / "README.md"}
 FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
-# The markers after a language, as in ```sh,server, and why a block with that marker is not run like others.
+# The markers after a language, as in ```sh,server, and how a block with that marker is handled instead of being run.
 MARKERS = {
-    "server": "runs until it is stopped: it is started, and stays for the rest of its page",
-    "deploy": "needs a container engine, a cluster, root, or another program running: only its syntax is checked",
-    "online": "talks to Rollout or a package registry: only its syntax is checked",
-    "other": "another program's file, or a piece of one: only parsed",
-    "crate": "Cargo.toml, and then the src/main.rs, of a crate of the reader's: compiled together",
+    "server": "runs until it is stopped: it is started in the background and kept for the rest of the page",
+    "deploy": "needs a container engine, a cluster, root or another running program: only its syntax is checked",
+    "online": "calls Rollout or a package registry: only its syntax is checked",
+    "other": "a file of another program, or a part of such a file: it is only parsed",
+    "crate": "the Cargo.toml or the src/main.rs of an example crate: they are compiled together",
 }
 # The languages of blocks that are not code, such as the output of a program.
 PROSE = {"", "mermaid", "text"}
@@ -97,7 +97,7 @@ class Page:
         # `npx rollout-token …` and `uvx rollout-token …` run the built binary; `make release-test` tests the packages.
         for name in ("npx", "uvx"):
             self.shim(name, 'exec "$@"')
-        # The request that the reader has copied in the browser.
+        # `pbpaste` prints the request that the reader has copied in the browser.
         cookie = f"s%3A{'a' * 32}.{'b' * 43}"
         self.shim("pbpaste", f"""echo "curl 'http://localhost:3000/' -b 'connect.sid={cookie}'" """.strip())
         # The binary is already built, and a page must not run all tests, because checking the page is one of them.
@@ -118,7 +118,7 @@ class Page:
         path.chmod(0o755)
 
     def localized(self, text: str) -> str:
-        """The text with this sandbox's folders and ports, and with real values in place of the reader's."""
+        """Returns the text with the sandbox's folders and ports, and with real values in place of the placeholders."""
         for place in ("/run/secrets", "/etc"):
             text = re.sub(rf"(?<![\w.]){place}(?=/)", f"{self.folder}{place}", text)
         for name, value in CLIENT.items():
@@ -130,7 +130,7 @@ class Page:
         return text
 
     def provide(self, path: Path) -> None:
-        """Creates a file that a reader has: a secret of the kind that its name suggests."""
+        """Creates a secret file that the reader has in this place, with content of the kind that its name suggests."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,18 +149,18 @@ class Page:
         path.write_text(text + "\n")
 
     def check(self, block: Block) -> str:
-        """Describes the problem of the block; empty if there is none."""
+        """Returns a description of the block's problem, or an empty string."""
         if block.marker and block.marker not in MARKERS:
-            return f"no such marker: {block.marker}; there are {', '.join(MARKERS)}"
+            return f"unknown marker {block.marker}: it must be one of {', '.join(MARKERS)}"
         if block.language in PROSE:
             return ""
         try:
             checker = getattr(self, f"check_{block.language}")
         except AttributeError:
-            return f"nothing here checks a block of {block.language!r}"
+            return f"there is no check for blocks in the language {block.language!r}"
         try:
             return checker(block) or ""
-        except Exception as problem:  # whatever the error is, this block failed
+        except Exception as problem:  # Any exception means that the block failed.
             return f"{type(problem).__name__}: {problem}"
 
     def check_toml(self, block: Block) -> str:
@@ -176,7 +176,7 @@ class Page:
             return ""
         text = block.text
         if not self.whole and "extractors" not in parsed.get("session", {}):
-            # A section on its own is used under its name. Other settings are combined with a valid section.
+            # The extractor sections of the block are enabled. Without any, the block is combined with a valid section.
             names = list(parsed.get("extractors", {}))
             if not names:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
@@ -204,7 +204,7 @@ class Page:
         return self.run(text)
 
     def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
-        """Runs the text. What it exports is available to the next block, unless it has its own environment."""
+        """Runs the text in bash. The next block gets the variables that it exports, unless `environment` is given."""
         command = ["bash", options, "-uo", "pipefail", "-c", f"{text}\nenv -0 >exported\n"]
         options = {"cwd": self.folder, "env": environment or self.environment, "start_new_session": True}
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, **options)
@@ -212,7 +212,7 @@ class Page:
             self.output, _ = program.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(program.pid, signal.SIGKILL)
-            return f"did not end in {TIMEOUT} s; one that runs until it is stopped is marked `sh,server`"
+            return f"did not end within {TIMEOUT} s: mark a block that starts a server as `sh,server`"
         if program.returncode != 0:
             return f"exit code {program.returncode}\n{self.output}"
         exported = self.folder / "exported"
@@ -246,7 +246,7 @@ class Page:
             return ""
         # After a command that prints JSON, this block is the command's output, with the same members.
         self.output = ""
-        return "" if set(shown) == set(printed) else f"the command before it prints {sorted(printed)}"
+        return "" if set(shown) == set(printed) else f"the command before it prints other members: {sorted(printed)}"
 
     def check_js(self, block: Block) -> str:
         path = self.folder / "block.mjs"
@@ -271,7 +271,7 @@ class Page:
 
     def check_rust(self, block: Block) -> str:
         if block.marker != "crate":
-            return "mark it `rust,crate`, behind the Cargo.toml of a crate in `toml,crate`: it is compiled"
+            return "mark it `rust,crate`, and put the Cargo.toml of its crate in a `toml,crate` block before it"
         (self.folder / "crate/src/main.rs").write_text(block.text)
         manifest, target = self.folder / "crate/Cargo.toml", ROOT / "target"
         return self.run(f'"{CARGO}" check --quiet --offline --manifest-path "{manifest}" --target-dir "{target}"')
@@ -312,7 +312,7 @@ def answers(port: int) -> bool:
 
 
 def prose(text: str) -> str:
-    """The text without code blocks and inline code, which contain no links or headings."""
+    """Returns the text without fenced code blocks, which contain no links or headings."""
     kept, fence = [], None
     for line in text.splitlines():
         marks = FENCE.match(line)
@@ -336,7 +336,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(path: Path) -> list[str]:
-    """Describes the problems with the links of a page."""
+    """Returns the problems with the links of a page."""
     problems = []
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(path.read_text()))):
         if re.match(r"[a-z]+:", target):
@@ -346,18 +346,18 @@ def links(path: Path) -> list[str]:
         if not file.exists():
             problems.append(f"{target}: there is no such file")
         elif ROOT / "docs" in path.parents and ROOT / "docs" not in file.parents:
-            problems.append(f"{target}: leads out of docs/, where the site has nothing; name the file instead")
+            problems.append(f"{target}: is outside docs/, so the site does not contain it; write the name without a link")
         elif anchor and anchor not in anchors(file):
             problems.append(f"{target}: there is no such heading")
     return problems
 
 
 def summary() -> list[str]:
-    """Describes the problems with the site's table of contents."""
+    """Returns the problems with the site's table of contents."""
     listed = re.findall(r"\]\(([^)]+\.md)\)", SUMMARY.read_text())
     pages = {str(page.relative_to(SUMMARY.parent)) for page in SUMMARY.parent.rglob("*.md")} - {SUMMARY.name}
     problems = [f"{page} is not listed" for page in sorted(pages - set(listed))]
-    problems += [f"{page} is listed, but is not there" for page in sorted(set(listed) - pages)]
+    problems += [f"{page} is listed but does not exist" for page in sorted(set(listed) - pages)]
     return problems + [f"{page} is listed twice" for page in sorted({page for page in listed if listed.count(page) > 1})]
 
 

@@ -1,5 +1,5 @@
-// Java without a JWT library, because Debian has none. javax.crypto over the secret's bytes, which is what
-// `secret.getBytes(UTF_8)` gives; the sample of Rollout's page hands jjwt 0.9.1 a String, which that version base64-decodes.
+// Verifies with javax.crypto, because Debian has no JWT library for Java. The key is `secret.getBytes(UTF_8)`. The
+// sample on Rollout's page passes the secret as a String to jjwt 0.9.1, which base64-decodes it.
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
@@ -16,7 +16,7 @@ import javax.crypto.spec.SecretKeySpec;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 public class Verify {
-    // The JDK has no JSON parser. A quote inside a string is written \", so this finds a member's name and nothing else.
+    // The JDK has no JSON parser. A quote inside a string is written \", so this pattern matches only a member's name.
     static final Pattern EXP = Pattern.compile("(?<!\\\\)\"exp\":(\\d+)[,}]");
 
     static String verify(String token, String secret, String issuer) throws GeneralSecurityException {

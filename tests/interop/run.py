@@ -1,6 +1,6 @@
-"""Verifies our tokens with the JWT libraries of other languages, and the tokens of Rollout's own samples with our
-command. Every library gets the same list of tokens. Half of them must be refused, because a library that refuses
-nothing would prove nothing. The results are compared with what docs/interop.md states about each library.
+"""Verifies minted tokens with the JWT libraries of other languages, and the tokens of Rollout's sample programs with
+`rollout-token inspect`. Every library gets the same list of tokens. Half of them must be refused, because a library
+that refuses nothing would prove nothing. The results are compared with what docs/interop.md states about each library.
 
 For each language there is a file and a line in VERIFIERS. The program reads lines of `case, secret, issuer, token`,
 separated by tabs, and prints
@@ -47,7 +47,7 @@ SAMPLES = {
 }
 
 ISSUER = "client-1"
-# The first looks like base64 and the second like hexadecimal: a library that decodes them uses a different key.
+# The first secret looks like base64, the second like hexadecimal: a library that decodes them uses a different key.
 SECRETS = {
     "64 bytes": "dGhpcy1sb29rcy1saWtlLWJhc2U2NCwgYnV0LWl0LWlzLW5vdC1kZWNvZGVkLg==",
     "32 bytes": "00112233445566778899aabbccddeeff",
@@ -61,7 +61,7 @@ SUBJECTS = {
     "looks like a number": "00123",
 }
 
-# The environment of every program in this test, without our own variables, which could configure it by accident.
+# The environment of every program in this test. Other variables are left out, because they could change the result.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
     "LANG": "C.UTF-8",
     "LIBRARIES": str(LIBRARIES),
@@ -104,13 +104,13 @@ def part(token: str, index: int) -> dict:
 
 
 def sign(header: dict, claims: dict, key: bytes, digest: str = "sha512") -> str:
-    """Signs by hand, for tokens that the command does not mint."""
+    """Signs a token without a JWT library, because `mint` does not create tokens with such headers and claims."""
     body = ".".join(text(json.dumps(each, separators=(",", ":")).encode()) for each in (header, claims))
     return f"{body}.{text(hmac.digest(key, body.encode(), digest))}"
 
 
 def from_dev() -> tuple[str, str]:
-    """The token from the curl line that `rollout-token dev` prints, run unchanged, and the secret that it prints."""
+    """Runs the curl line that `rollout-token dev` prints. Returns its token, and the secret that `dev` prints."""
     with tempfile.TemporaryFile("w+") as log:
         ports = {f"ROLLOUT__SERVER__{name}": "127.0.0.1:0" for name in ("LISTEN", "ADMIN_LISTEN")}
         dev = subprocess.Popen([BINARY, "dev"], env=BASE | ports, stdout=log, stderr=log)
@@ -131,7 +131,7 @@ def from_dev() -> tuple[str, str]:
 
 class Case:
     def __init__(self, name: str, token: str, secret: str, accepted: bool | None, issuer: str = ISSUER):
-        # None: the libraries differ, as docs/interop.md lists.
+        # `accepted` is None if the libraries differ; docs/interop.md lists their results.
         self.name, self.token, self.secret, self.accepted, self.issuer = name, token, secret, accepted, issuer
 
 
@@ -160,8 +160,8 @@ def cases() -> list[Case]:
     admin = text(json.dumps(claims | {"sub": "admin"}, separators=(",", ":")).encode())
     none = text(b'{"typ":"JWT","alg":"none"}')
     refused = {
-        "another subject under the same signature": f"{head}.{admin}.{good.split('.')[2]}",
-        "one bit of the signature": f"{head}.{body}.{text(bytes([signature[0] ^ 1]) + signature[1:])}",
+        "another subject with the same signature": f"{head}.{admin}.{good.split('.')[2]}",
+        "one flipped bit in the signature": f"{head}.{body}.{text(bytes([signature[0] ^ 1]) + signature[1:])}",
         "half a signature": f"{head}.{body}.{text(signature[:32])}",
         "no signature": f"{head}.{body}.",
         "alg none": f"{none}.{body}.",
@@ -184,7 +184,7 @@ def cases() -> list[Case]:
 
 
 def judge(cases: list[Case], library: str, answers: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Checks every result. Returns the rules in which the library differs from others."""
+    """Checks every result. Returns the library's result for each rule on which the libraries differ."""
     for case in cases:
         outcome, said = answers.get(case.name, NONE)
         seen = f"{outcome}: {said}"
@@ -202,7 +202,7 @@ def judge(cases: list[Case], library: str, answers: dict[str, tuple[str, str]]) 
 
 
 def verifiers(cases: list[Case]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Runs all verifiers at the same time. Returns the version of each library and the rules in which it differs."""
+    """Runs all verifiers concurrently. Returns each library's version and its results for the rules that differ."""
     lines = "".join(f"{case.name}\t{case.secret}\t{case.issuer}\t{case.token}\n" for case in cases)
     running = {
         file: subprocess.Popen(
@@ -242,8 +242,8 @@ def compare_with_docs(seen: dict[str, tuple[str, dict[str, str]]]) -> None:
     check("docs/interop.md has a row for each library", sorted(docs) == sorted(seen), sorted(set(docs) ^ set(seen)))
     for library in docs.keys() & seen.keys():
         (said_version, said), (version, rules) = docs[library], seen[library]
-        check(f"docs/interop.md on {library}", said == rules, f"it says {said}, seen {rules}")
-        # The distribution determines the versions of its packages; package.json and requirements.txt fix the others.
+        check(f"docs/interop.md on {library}", said == rules, f"the page says {said}, but the result is {rules}")
+        # Debian determines the versions of its packages; package.json and requirements.txt pin all other versions.
         if "Debian" not in said_version:
             check(f"docs/interop.md on {library}'s version", said_version == version, version)
 
@@ -260,12 +260,12 @@ def samples() -> None:
             claims = part(token, 1)
             mine = part(ours("mint", "--", subject, secret=secret).stdout, 1)
             same = {name: type(value) for name, value in claims.items()} == {name: type(value) for name, value in mine.items()}
-            check(f"{file}: the claims are ours: {kind}", same and claims["sub"] == subject and claims["iss"] == ISSUER, claims)
-            check(f"{file}: the same life: {kind}", claims["exp"] - claims["iat"] == 900, claims)
+            check(f"{file}: the claims have the names and types of minted ones: {kind}", same and claims["sub"] == subject and claims["iss"] == ISSUER, claims)
+            check(f"{file}: the token is valid for 900 s: {kind}", claims["exp"] - claims["iat"] == 900, claims)
             good = ours("inspect", "--", token, secret=secret)
-            check(f"{file}: inspect takes it: {kind}", good.returncode == 0 and "signature is good" in good.stdout, good.stderr)
+            check(f"{file}: inspect accepts the token: {kind}", good.returncode == 0 and "signature is good" in good.stdout, good.stderr)
         refused = ours("inspect", "--", tokens[0], secret=secret + "x")
-        check(f"{file}: inspect refuses it under another secret", refused.returncode == 1, refused.stdout)
+        check(f"{file}: inspect refuses the token with another secret", refused.returncode == 1, refused.stdout)
 
 
 def inspect_refuses(cases: list[Case]) -> None:

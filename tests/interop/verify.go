@@ -1,4 +1,4 @@
-// Go: golang-jwt v4, the version that Debian has, called as its own documentation shows.
+// Verifies with Go's golang-jwt v4, the version that Debian packages, called as its own documentation shows.
 package main
 
 import (

@@ -1,5 +1,5 @@
 <?php
-// PHP without a library: firebase/php-jwt is not packaged for Debian, so the signature is checked with hash_hmac.
+// Verifies with PHP's hash_hmac, because firebase/php-jwt is not packaged for Debian.
 
 function verify(string $token, string $secret, string $issuer): string
 {

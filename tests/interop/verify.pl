@@ -1,4 +1,4 @@
-# Perl: Crypt::JWT, called as its own documentation shows.
+# Verifies with Perl's Crypt::JWT, called as its own documentation shows.
 use strict;
 use warnings;
 use Crypt::JWT qw(decode_jwt);

@@ -37,6 +37,6 @@ for line in sys.stdin:
             try:
                 claims = json.dumps(verify(token, secret, issuer))
                 answer = "accepted with a warning" if warned else "accepted", claims
-            except Exception as error:  # Any error is a refusal: a fault of this script would also refuse the tokens that must be accepted.
+            except Exception as error:  # Any error counts as a refusal. A bug in this script would be noticed, because valid tokens would be refused.
                 answer = "refused", repr(error)
         print(library, version(library), name, *answer, sep="\t")

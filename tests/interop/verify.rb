@@ -1,4 +1,4 @@
-# Ruby: the gem jwt, called as its own documentation shows.
+# Verifies with Ruby's gem jwt, called as its own documentation shows.
 require "json"
 require "jwt"
 

@@ -1,5 +1,5 @@
-//! The keys of a provider: at most one fetch is in flight, and every request that waits for it is notified when it
-//! ends.
+//! Models of a provider's key set: at most one fetch is in flight, and every request that waits for it is notified when
+//! it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn world(body: Option<&'static str>) -> World {
     }
 }
 
-/// Verifies a token with this `kid` in the same way as the extractor.
+/// Looks up the key for a token with this `kid` in the same way as the extractor.
 async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), ExtractError> {
     let keys = match keys.get(Some(kid))? {
         Found::Keys(keys) => keys,
@@ -90,7 +90,7 @@ async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), Extract
 }
 
 impl World {
-    /// [`REQUESTS`] concurrent requests, whose tokens use these `kid`s in turn.
+    /// Makes [`REQUESTS`] concurrent requests, whose tokens use these `kid`s in turn.
     fn requests(&self, kids: &[&'static str]) -> Vec<Result<(), ExtractError>> {
         let kids = kids.iter().cycle().take(REQUESTS);
         let tasks: Vec<_> = kids

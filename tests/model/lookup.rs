@@ -1,4 +1,5 @@
-//! Lookups at a backend: identical ones share a call, and every request that waits for it is notified when it ends.
+//! Models of backend lookups: identical lookups share a call, and every request that waits for it is notified when it
+//! ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn world() -> World {
 }
 
 impl World {
-    /// A request with the same credential as all others. The backend responds with this verdict.
+    /// Makes a request with the same credential as all other requests. The backend responds with this verdict.
     fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
         let (lookups, backend) = (self.lookups.clone(), self.backend.clone());
         async move {

@@ -12,7 +12,7 @@
 )]
 #![allow(
     unfulfilled_lint_expectations,
-    reason = "the lints apply to the real `sync`"
+    reason = "the expected lints occur only with the real `sync`"
 )]
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 pub use world::{config, session, settings};
 
-/// The number of schedules with which each model runs.
+/// The number of schedules that each scheduler runs for each model.
 const ORDERS: usize = 2_000;
 
 /// The name of a model, its function, and the schedulers that it can run with.
@@ -62,7 +62,7 @@ fn main() {
             continue;
         }
         let mut config = Config::new();
-        // Shuttle warns about relaxed atomics. The only one is a limit that need not be exact.
+        // Shuttle warns about relaxed atomics. The only relaxed atomic implements a limit that need not be exact.
         config.silence_warnings = true;
         let outcome = std::panic::catch_unwind(|| {
             Runner::new(RandomScheduler::new(ORDERS), config.clone()).run(model);

@@ -1,5 +1,5 @@
-//! Reload: no change is missed, with or without a signal, and no request combines one file from before a change with
-//! one from after it.
+//! Models of reloading: no change is missed, with or without a signal, and the two files in use always belong to the
+//! same change.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ fn world(time_passes: bool) -> World {
 }
 
 impl World {
-    /// Waits until these files are in use. Until then, the two files in use always belong to the same change.
+    /// Waits until files with the content `wanted` are in use. Until then, both files in use must have equal contents.
     async fn until(&self, wanted: u32) {
         loop {
             let [one, other] = self.app.settings().files;

@@ -111,7 +111,7 @@ pub mod config {
 
     use crate::sync::Mutex;
 
-    /// Two files that are always replaced together. The content 0 is a half-written file.
+    /// Two files that are always replaced together. The content 0 stands for a half-written file.
     #[derive(Clone, Debug, Default)]
     pub struct Sources(Arc<Mutex<[u32; 2]>>);
 

@@ -1,4 +1,5 @@
-//! Damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check failed.
+//! Tests of damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check
+//! failed.
 //! `main.rs` tests undamaged cookies.
 
 use std::sync::Arc;
@@ -87,7 +88,7 @@ fn good(family: &str) -> Vec<Good> {
         .collect()
 }
 
-/// A change to a text. Positions are taken modulo the text's length.
+/// A change to a cookie value. Positions are taken modulo the length of the value.
 #[derive(Clone, Debug)]
 enum Damage {
     Replace(usize, u8),
@@ -133,7 +134,7 @@ impl Damage {
 }
 
 /// Damages one cookie of a valid session. The service must refuse it, unless `same` reports that the format does not
-/// protect the damaged bytes. In that case the session must be unchanged.
+/// protect the damaged bytes. In that case the subject must be unchanged.
 fn damaged_is_refused(
     good: &Good,
     which: usize,
@@ -178,7 +179,7 @@ fn damaged_is_refused(
     Ok(())
 }
 
-/// A family, and a comparison that ignores what its format does not protect.
+/// A family, and a comparison of cookie values that ignores the differences that its format does not detect.
 type Row = (&'static str, fn(&[u8], &[u8]) -> bool);
 
 const FAMILIES: [Row; 11] = [
@@ -220,7 +221,7 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Laravel authenticates `iv`, `value` and `tag`, not the spelling of the JSON around them.
+/// Laravel authenticates the values of `iv` and `value` (by `mac` or `tag`), not the spelling of the JSON around them.
 fn same_envelope(one: &[u8], other: &[u8]) -> bool {
     use base64::Engine;
     let sealed = |text: &[u8]| {
@@ -256,7 +257,7 @@ fn damaged_cookie_is_refused() {
     }
 }
 
-/// Flips every byte, one at a time. The property test above covers only random samples.
+/// Replaces every byte, one at a time. The property test above covers only random samples.
 #[test]
 fn cookie_with_any_byte_replaced_is_refused_and_never_as_expired() {
     for (family, same) in FAMILIES {
@@ -357,6 +358,6 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
     }
     assert_eq!(
         seen, 20,
-        "two secrets of every family but starlette and better-auth"
+        "two secrets of nine families, and one each of starlette and better-auth"
     );
 }

@@ -1,5 +1,5 @@
 //! Tests every session in `tests/vectors/` that needs no other server. Here, SQLite replaces the session stores;
-//! `tests/stores/` has them in their own stores, and `damaged.rs` has damaged cookies.
+//! `tests/stores/` tests them in their own stores, and `damaged.rs` tests damaged cookies.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use vectors::{Case, Place, check_all, directory, load};
 
 /// One row per family, with the numbers of cases. Each pair is the total and how many of them are signed in: first the
 /// cases with the session in the request alone, then those in a store that SQLite can replace. The last number counts
-/// the cases that need something else.
+/// the cases that need another server or store.
 macro_rules! families {
     ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
         $(
@@ -116,7 +116,7 @@ async fn laravel_session_with_a_non_utf8_string_is_accepted() {
             let payload = STANDARD
                 .decode(row["payload"].as_str().unwrap_or_default())
                 .unwrap_or_default();
-            // The payload is PHP's `a:COUNT:{…}`; the other payloads are JSON, encrypted or broken.
+            // A serialized PHP array begins with `a:COUNT:{`; all other payloads are JSON, encrypted or broken.
             let Some(begin) = payload.iter().position(|&byte| byte == b'{') else {
                 continue;
             };

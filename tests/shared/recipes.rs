@@ -72,7 +72,7 @@ fn variable(line: &str) -> (String, String) {
     assert_eq!(
         unquoted.is_some(),
         needs_quotes,
-        "quotes only where a shell needs them: {line}"
+        "a value must be quoted only if a shell needs the quotes: {line}"
     );
     (name.to_owned(), unquoted.unwrap_or(value).to_owned())
 }
@@ -159,7 +159,7 @@ fn check_page(page: &Path) -> usize {
         count += 1;
         let place = format!("{}, variables {count}", page.display());
         let Some(Form::File(first)) = index.checked_sub(1).map(|index| &forms[index]) else {
-            panic!("{place}: the same configuration as a file must be before the variables");
+            panic!("{place}: the same configuration as a file must precede the variables");
         };
         assert!(
             !form.names_files() && !forms[index - 1].names_files(),
@@ -194,7 +194,7 @@ fn file_variables_and_secret_files_on_a_page_are_equivalent_configurations() {
         let forms = whole_configurations(&fs::read_to_string(&page).expect("text"));
         assert!(
             matches!(&forms[..2], [Form::File(_), Form::Variables(_)]),
-            "{}: the page begins with a file that holds the values, and the same as variables",
+            "{}: the page must begin with a file that contains the values, and the same configuration as variables",
             page.display()
         );
     }

@@ -15,7 +15,7 @@ use rollout_token::telemetry::metrics::Metrics;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// A page in `docs/` with its generated parts.
+/// A page in `docs/`: the text found in the file, and the text with newly generated parts.
 pub struct Page {
     pub path: PathBuf,
     pub found: String,
@@ -205,7 +205,7 @@ fn kinds() -> String {
         if !lines.contains("\nsubject = ") {
             writeln!(
                 text,
-                "`subject` is `\"{}\"` unless the section or its preset says otherwise.\n",
+                "The default of `subject` is `\"{}\"`, unless a preset sets another one.\n",
                 entry.subject
             )
             .unwrap();
@@ -227,7 +227,7 @@ fn presets(presets: &[(&str, &str)]) -> String {
         "queries",
         "path",
     ];
-    let mut table = "| preset | fills in |\n| --- | --- |\n".to_owned();
+    let mut table = "| preset | sets |\n| --- | --- |\n".to_owned();
     for (name, keys) in presets {
         let keys: toml::Table = toml::from_str(keys).unwrap();
         let shown = keys
@@ -238,7 +238,7 @@ fn presets(presets: &[(&str, &str)]) -> String {
             .collect();
         for (key, says) in [
             ("provider_keys", "keys from"),
-            ("path", "asks"),
+            ("path", "calls"),
             ("recommend", "warns without"),
         ] {
             if let Some(value) = keys.get(key) {

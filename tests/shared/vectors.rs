@@ -66,7 +66,7 @@ enum Outcome {
     NotApplicable,
 }
 
-/// The number of cases that were run, that were signed in, and that belong to another place.
+/// The numbers of cases that were run, that were signed in, and that belong to another place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,
@@ -89,7 +89,7 @@ pub fn load(family: &str) -> Vec<Case> {
 /// Runs a family of vectors: `place` fills the store with a case's content and returns its location.
 ///
 /// # Panics
-/// A case has an unexpected outcome.
+/// If a case has an unexpected outcome.
 pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place) -> Count {
     let files = tempfile::tempdir().expect("a directory");
     // Cases with the same configuration share a service, and with it the connections to the store.
@@ -284,7 +284,7 @@ impl Case {
         self.store["rows"].as_array().into_iter().flatten()
     }
 
-    /// The rows of one of the store's tables.
+    /// The rows of this table in the store.
     pub fn rows_of(&self, table: &str) -> impl Iterator<Item = &Value> {
         self.rows().filter(move |row| row["table"] == table)
     }
@@ -635,7 +635,7 @@ fn location(place: &str) -> &str {
 /// The number of requests in which no extractor found a credential.
 async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
-    // A refusal for an oversized header is also counted with no extractor, and the lines have no fixed order.
+    // A refusal for an oversized header is also counted under `extractor="none"`, and the lines have no fixed order.
     let line = "rollout_token_requests_total{extractor=\"none\",outcome=\"no_session\"} ";
     metrics
         .lines()

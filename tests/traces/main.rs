@@ -1,4 +1,4 @@
-//! Tests of exported traces: the binary with the feature `otel`, and an OTLP collector over HTTP. `make traces`.
+//! Tests of exported traces: the binary with the feature `otel`, and an OTLP collector over HTTP. Run: `make traces`.
 
 #![allow(
     clippy::too_many_lines,
@@ -48,7 +48,7 @@ fn traceparent(flags: &str) -> String {
     format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-{flags}")
 }
 
-/// `serve` with a configuration that exports its traces to `endpoint`.
+/// A command that runs `serve` with this configuration and exports its traces to `endpoint`.
 fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("written");
@@ -65,7 +65,7 @@ fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     (command, file)
 }
 
-/// Sends one request and stops the process, which flushes all spans. Returns the response and the log.
+/// Starts the service, sends one request and stops it, which flushes all spans. Returns the response and the log.
 async fn one_request(
     endpoint: &str,
     toml: &str,
@@ -199,7 +199,7 @@ async fn request_yields_a_span_tree_below_the_callers_span_without_secrets() {
     assert_eq!(
         ids(&asked.headers),
         (CALLERS_TRACE.to_owned(), call.id),
-        "the span of the backend is a child of the call"
+        "the backend gets the trace id and the span id of the call"
     );
     assert_eq!(
         (asked.header("tracestate"), asked.header("baggage")),
@@ -215,7 +215,7 @@ async fn request_yields_a_span_tree_below_the_callers_span_without_secrets() {
         assert_eq!(
             request.header("traceparent"),
             None,
-            "sending traces is not traced"
+            "the export itself is not traced"
         );
         let sent = String::from_utf8_lossy(&request.body).into_owned();
         for secret in [
@@ -357,7 +357,7 @@ async fn key_fetches_and_store_queries_are_client_spans() {
     }
 }
 
-/// Keys by `kid` are fetched in a separate task, for the request that needs them.
+/// A key with its own URL (`{kid}`) is fetched in a separate task on behalf of the request that needs it.
 #[tokio::test]
 async fn key_fetch_in_a_spawned_task_has_the_trace_and_request_id_of_its_request() {
     let receiver = Receiver::start().await;

@@ -96,7 +96,7 @@ fn read(span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
     let status = span.status.as_ref();
     assert!(
         status.is_none_or(|status| status.message.is_empty()),
-        "an unexpected status text: {status:?}"
+        "an unexpected status message: {status:?}"
     );
     Span {
         trace: hex(&span.trace_id),
@@ -119,7 +119,7 @@ fn text(value: Option<&AnyValue>) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
-        other => panic!("neither text nor a number: {other:?}"),
+        other => panic!("neither a string nor an integer: {other:?}"),
     }
 }
 

@@ -1,4 +1,4 @@
-// The JavaScript sample of Rollout's page "Getting your API Key": prints a token for each argument.
+// The JavaScript sample from Rollout's page "Getting your API Key": prints a token for each argument.
 const jwt = require("jsonwebtoken");
 
 function generateToken(userId) {

@@ -1,4 +1,5 @@
-// The Go sample of Rollout's page "Getting your API Key", with the v4 that Debian has: prints a token for each argument.
+// The Go sample from Rollout's page "Getting your API Key", with golang-jwt v4 as Debian packages it: prints a token
+// for each argument.
 package main
 
 import (
