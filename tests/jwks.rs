@@ -1,5 +1,5 @@
 //! Tests of key sets from a real HTTP server that counts its requests and sends the responses that the test chooses.
-//! The test sets the clock, so no test waits for time to pass.
+//! Each test sets the clock itself, so no test waits for time to pass.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -41,7 +41,7 @@ const FLOORS: [(&str, [u64; 3], &str); 5] = [
     (
         "time",
         [0, 3, 47],
-        "RUSTSEC-2026-0009: a nested date exhausts the stack",
+        "RUSTSEC-2026-0009: parsing a date exhausts the stack",
     ),
 ];
 
@@ -267,7 +267,7 @@ fn choosing_md_links_every_recipe_kind_and_preset() {
 
 /// `detect` and other commands print the docs page to read next.
 #[test]
-fn every_page_that_the_sources_name_exists() {
+fn every_docs_page_named_in_the_sources_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut named = BTreeSet::new();
     pages_in(&root.join("src"), &mut named);

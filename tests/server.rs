@@ -598,7 +598,7 @@ async fn silent_connection_is_closed_before_an_idle_one_when_all_connections_are
 }
 
 #[tokio::test]
-async fn connection_of_a_request_in_a_handler_stays_open_when_all_connections_are_taken() {
+async fn request_in_a_handler_is_not_aborted_when_all_connections_are_taken() {
     let service = start(restarted(|keys| keys.max_connections = 2));
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").as_bytes())

@@ -1040,7 +1040,7 @@ async fn get_and_introspection_are_retried_once_if_a_keep_alive_connection_was_c
 }
 
 #[tokio::test]
-async fn closed_new_connection_is_503_without_a_retry() {
+async fn new_connection_closed_without_an_answer_is_503_without_a_retry() {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();
     let app = raw_requests(move |_, _| {
@@ -1054,7 +1054,7 @@ async fn closed_new_connection_is_503_without_a_retry() {
 }
 
 #[tokio::test]
-async fn three_hundred_requests_succeed_if_the_backend_closes_after_each_answer() {
+async fn requests_succeed_if_the_backend_closes_the_connection_after_each_answer() {
     const ANSWER: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
                             {\"sub\":\"ann\"}";

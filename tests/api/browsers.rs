@@ -525,7 +525,7 @@ async fn get_with_docs_alias_is_403_without_an_allowed_origin_or_a_bearer_creden
             ),
             ("curl with a cookie only", &[("cookie", "a=b")], 403),
             (
-                "typed into the address bar",
+                "a URL typed into the address bar",
                 &[("sec-fetch-site", "none")],
                 403,
             ),

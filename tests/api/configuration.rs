@@ -537,7 +537,7 @@ fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
 }
 
 #[test]
-fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
+fn reload_ignores_changed_start_only_keys_and_names_them() {
     let changed = format!(
         r#"
         [server]
@@ -599,7 +599,7 @@ fn malformed_toml_file_is_refused_with_the_line_number_but_without_its_content()
 }
 
 #[test]
-fn client_is_read_from_the_variables_of_rollouts_docs() {
+fn client_id_and_secret_are_read_from_the_variables_in_rollouts_docs() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
     let path = file.path().to_str().unwrap();

@@ -210,7 +210,7 @@ async fn identity_in_a_header_is_never_replaced_by_another_credential() {
 }
 
 #[tokio::test]
-async fn foreign_header_is_forwarded_to_the_endpoint_without_cookies_and_other_headers() {
+async fn foreign_credential_in_a_header_is_forwarded_without_cookies_and_other_credentials() {
     let app = Backend::start(|seen| async move {
         let user = if seen.header("authorization").is_some() {
             "bob"
@@ -678,7 +678,7 @@ async fn fragment_in_the_target_is_400() {
 }
 
 #[tokio::test]
-async fn chunked_body_within_the_limit_is_accepted_and_every_other_encoding_is_400() {
+async fn chunked_body_within_the_limit_is_accepted_and_other_transfer_encodings_are_400() {
     let service = Service::start(format!("[session]\nextractors = [\"proxy\"]\n{PROXY}"));
     let many = format!("1001\r\n{}\r\n0\r\n\r\n", "x".repeat(0x1001));
     for (headers, body, want) in [

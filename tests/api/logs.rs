@@ -100,7 +100,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
     let missed = lost(process.admin);
     assert!(missed > 0);
 
-    // The test reads the log again: first come the queued lines, then, within a second, the number of lost ones.
+    // The test reads the log again: first come the queued lines, then, within a second, the number of lost lines.
     let mut lines = stdout.lines().map(|line| line.expect("text"));
     let told = |line: &String| line.contains("log lines were lost");
     let kept = lines

@@ -1,5 +1,5 @@
-//! Compares `docs/` with the code: the generated parts are up to date with `make generate`, and the other parts mention
-//! everything that exists in the code.
+//! Compares `docs/` with the code: the generated parts are up to date, and the other parts cover every error code, path
+//! and member of the token response.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

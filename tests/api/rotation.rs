@@ -1,4 +1,4 @@
-//! Tests of secrets and configurations that change while the service runs. A polled file or SIGHUP starts the reload: a
+//! Tests of secrets and configurations that change while the service runs. A changed file or SIGHUP starts a reload: a
 //! valid change is loaded as a whole, an invalid one changes nothing, and no request fails.
 
 use std::fs;

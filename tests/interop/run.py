@@ -104,7 +104,7 @@ def part(token: str, index: int) -> dict:
 
 
 def sign(header: dict, claims: dict, key: bytes, digest: str = "sha512") -> str:
-    """Signs a token without a JWT library, because `mint` does not create tokens with such headers and claims."""
+    """Signs a token without a JWT library, for headers and claims that `mint` does not create."""
     body = ".".join(text(json.dumps(each, separators=(",", ":")).encode()) for each in (header, claims))
     return f"{body}.{text(hmac.digest(key, body.encode(), digest))}"
 
@@ -202,7 +202,7 @@ def judge(cases: list[Case], library: str, answers: dict[str, tuple[str, str]]) 
 
 
 def verifiers(cases: list[Case]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Runs all verifiers concurrently. Returns each library's version and its results for the rules that differ."""
+    """Runs all verifiers concurrently. Returns the version of each library, and what `judge` returns for it."""
     lines = "".join(f"{case.name}\t{case.secret}\t{case.issuer}\t{case.token}\n" for case in cases)
     running = {
         file: subprocess.Popen(

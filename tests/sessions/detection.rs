@@ -74,7 +74,7 @@ fn genuine() -> Vec<(String, Case, Option<Detected>)> {
 }
 
 #[test]
-fn detect_is_right_for_97_percent_and_wrong_but_certain_for_at_most_0_3_percent() {
+fn detect_is_right_for_97_percent_and_certain_but_wrong_for_at_most_0_3_percent() {
     let files = tempfile::tempdir().expect("a directory");
     let all = genuine();
     let (mut right, mut wrong_and_certain) = (0, 0);

@@ -1,4 +1,4 @@
-//! `make generate`: writes the generated parts of `docs/`.
+//! The program behind `make generate`: it writes the generated parts of `docs/`.
 
 #![expect(
     clippy::unwrap_used,

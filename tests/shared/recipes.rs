@@ -1,4 +1,4 @@
-//! The configurations in `docs/recipes` and `docs/providers`. A page shows one configuration in up to three forms,
+//! Tests the configurations in `docs/recipes` and `docs/providers`. A page shows a configuration in up to three forms,
 //! which must all load and be equivalent: with the values in the file, as environment variables only, and with the
 //! secrets in files. The rules are in CONTRIBUTING.md, "How to write docs".
 
@@ -184,7 +184,7 @@ fn check_page(page: &Path) -> usize {
 }
 
 #[test]
-fn file_variables_and_secret_files_on_a_page_are_equivalent_configurations() {
+fn all_forms_of_the_configuration_on_a_page_are_equivalent() {
     for page in pages("docs/recipes") {
         assert!(
             check_page(&page) > 0,

@@ -169,7 +169,11 @@ fn settings() -> String {
                 .collect::<Vec<_>>()
                 .join(" ");
             let example = lines.trim_start_matches("# ").trim();
-            writeln!(text, "{about} None by default; for example `{example}`.\n").unwrap();
+            writeln!(
+                text,
+                "{about} There are none by default. Example: `{example}`.\n"
+            )
+            .unwrap();
         } else {
             writeln!(text, "{}", Key::table(lines)).unwrap();
         }
@@ -205,7 +209,7 @@ fn kinds() -> String {
         if !lines.contains("\nsubject = ") {
             writeln!(
                 text,
-                "The default of `subject` is `\"{}\"`, unless a preset sets another one.\n",
+                "`subject` defaults to `\"{}\"`. A preset can change this default.\n",
                 entry.subject
             )
             .unwrap();

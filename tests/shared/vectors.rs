@@ -1,6 +1,6 @@
-//! Sessions that real frameworks, libraries and providers created (`tests/vectors/`). Each is sent over a socket to a
-//! service with an operator's configuration, with the clock set to the case's own time. The test decides into which
-//! store a case is loaded, and how.
+//! Runs sessions that real frameworks, libraries and providers created (`tests/vectors/`). Each session is sent over a
+//! socket to a service with an operator's configuration, with the clock set to the case's own time. The test that
+//! calls [`check_all`] decides into which store a case is loaded, and how.
 
 use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
@@ -235,7 +235,7 @@ impl Case {
         session.pointer(self.text("subject_path")).cloned()
     }
 
-    /// Only an unparsed `Cookie` header can contain the same name twice.
+    /// Only a case with a whole `Cookie` header can contain the same name twice.
     fn names_its_cookie_twice(&self) -> bool {
         let (Some(name), Some(header)) = (
             self.config["cookie_name"].as_str(),
@@ -565,7 +565,7 @@ impl Case {
     }
 }
 
-/// Whether the value contains all expected members. The vectors contain large numbers as text.
+/// Whether the value contains all expected members. The vectors contain large numbers as strings.
 fn holds(actual: &Value, expected: &Value) -> bool {
     match (actual, expected) {
         (Value::Object(actual), Value::Object(expected)) => {
