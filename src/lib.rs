@@ -4,28 +4,28 @@
 //! # One request, step by step
 //!
 //! 1. `http/server/mod.rs` accepts the connection, and `http/server/connection.rs` serves it with hyper. They apply the
-//!    connection limit and the timeouts of slow and idle clients.
-//! 2. `http/app.rs` has the router with every route. Its middleware sets the request id, opens the request's span, builds
-//!    the answer of every error, and writes the log line of a refused request.
+//!    connection limit and the timeouts for slow and idle clients.
+//! 2. `http/app.rs` contains the router with every route. Its middleware sets the request id, opens the request's span,
+//!    builds the response to every error, and writes the log line of a refused request.
 //! 3. `http/request_checks.rs` refuses requests that are malformed, ambiguous or too large, and discards the body.
-//! 4. `http/routes/token.rs` handles `POST /rollout/token`. It asks `http/origin.rs` whether pages of that origin may
-//!    request tokens.
-//! 5. `session/chain.rs` asks the extractors in the order of `session.extractors`. The first that finds a credential of
-//!    its kind decides.
+//! 4. `http/routes/token.rs` handles `POST /rollout/token`. `http/origin.rs` decides whether pages of the request's
+//!    origin may request tokens.
+//! 5. `session/chain.rs` tries the extractors in the order of `session.extractors`. The first extractor that finds a
+//!    credential of its kind decides.
 //! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it
 //!    through `session/backends/`.
-//! 7. `session/subject.rs` makes the subject from the attributes of the session.
-//! 8. `http/rate_limit.rs` limits the tokens of one credential and of one subject.
+//! 7. `session/subject.rs` builds the subject from the attributes of the session.
+//! 8. `http/rate_limit.rs` limits the tokens per minute for each credential and for each subject.
 //! 9. `token/mod.rs` mints the token.
-//! 10. `http/error.rs` maps every error on the way to status, code and text.
+//! 10. `http/error.rs` maps an error in any of these steps to a status, a code and a message.
 //! 11. `telemetry/` writes the log line, metrics and traces.
 //!
-//! The settings that all steps read are in `settings/`; a reload replaces them as a whole. `docs/architecture.md` has the
-//! layers.
+//! The settings that all steps read are in `settings/`; a reload replaces them as a whole. `docs/architecture.md`
+//! describes the layers.
 //!
-//! # A session extractor of your own
+//! # Write a session extractor
 //!
-//! Implement [`SessionExtractor`], and run the command line with a registry that has its [`Kind`]:
+//! Implement [`SessionExtractor`], and run the command line with a registry that contains its [`Kind`]:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -82,7 +82,7 @@
 //! }
 //! ```
 //!
-//! `examples/custom_extractor.rs` is a complete one with a secret, and with tests.
+//! `examples/custom_extractor.rs` is a complete extractor with a secret and with tests.
 
 // The public API: what an extractor outside this crate needs.
 pub use cli::Cli;
@@ -102,7 +102,8 @@ pub use session::{
 };
 pub use telemetry::metrics::Metrics;
 
-// Public only for this crate's own binary, tests, benchmarks and fuzz targets, which are other crates. No part of the API.
+// These modules are public only for this project's binary, tests, benchmarks and fuzz targets, which are other crates.
+// They are not part of the API.
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]

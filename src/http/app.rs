@@ -1,5 +1,5 @@
-//! The application: its state, the router with every route, and the middleware in order.
-//! Connections are in `server`; statuses and codes are in `error.rs`.
+//! The application: its state, the router with every route, and the middleware in its order.
+//! `server` handles connections, and `error.rs` defines the statuses and codes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,7 +237,7 @@ pub fn admin(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-/// The endings of the service's public paths below `/rollout`, under any base path.
+/// The service's public paths that begin with `/rollout`, without the base path.
 const BELOW_ROLLOUT: [&str; 3] = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
 
 async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
@@ -267,7 +267,8 @@ pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }
 
-/// Adds the middleware of all routes. A request passes the layers from top to bottom, its response from bottom to top.
+/// Adds the middleware of all routes. A request passes through the layers from top to bottom, and its response from
+/// bottom to top.
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes.with_state(app.clone()).layer(
         ServiceBuilder::new()
@@ -301,7 +302,7 @@ async fn finish(
             .is_some_and(|route| app.is_route(route.as_str(), path))
     });
     let span = Arc::new(request_span(&request, id, token_route));
-    // Under `dev`, every loopback origin may call these routes, but only the dev page may call its own routes.
+    // Under `dev`, pages of every loopback origin may call these routes, but not the routes of the dev page.
     let is_for_apps =
         token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
@@ -394,7 +395,7 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
-    /// Logs that the browser will not send the request that a preflight from a listed origin's page announced.
+    /// Logs a preflight from a listed origin whose announced request the browser will not send.
     pub fn refused_preflight(&self, in_force: &InForce, reason: Reason, asked: &HeaderValue) {
         self.log
             .refused_preflight(&in_force.span, reason.as_str(), asked);
@@ -431,7 +432,7 @@ impl App {
         self.log.answered(span, &outcome, subjects);
     }
 
-    /// Lists a token request on the page of `dev`.
+    /// Lists a token request on the dev page.
     fn show(&self, outcome: &Outcome<'_>) {
         if self.dev {
             self.recent.record(self.clock.now(), outcome);

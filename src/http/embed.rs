@@ -1,4 +1,4 @@
-//! The service's routes as a part of another axum app.
+//! The service's routes, for embedding in another axum app.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::telemetry::metrics::Metrics;
 /// Returns a router with `POST /rollout/token` and its related paths (`/rollout-token`, `/rollout/client.js`,
 /// `/openapi.json`), to be merged into an axum app.
 ///
-/// The configuration is that of the service, from `sources`. The app remains responsible for the whole process: it
-/// listens, it installs the `tracing` subscriber that receives the log lines, and it exposes `metrics` (for example by
+/// The configuration comes from `sources` and has the same keys as the service's. The app remains responsible for the
+/// whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and it exposes `metrics` (for example with
 /// [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no effect, and a changed file
 /// or SIGHUP does not reload the configuration.
 ///

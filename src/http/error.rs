@@ -30,7 +30,7 @@ pub enum Error {
     NotFound,
     /// The path is a variant of one of the service's paths, or is not served under this configuration.
     WrongPath(Reason),
-    /// The method is not allowed; the text is the value of `Allow`.
+    /// The method is not allowed; the string is the value of `Allow`.
     MethodNotAllowed(&'static str),
     /// The body did not arrive within `server.body_timeout`.
     RequestTimeout,
@@ -171,7 +171,7 @@ impl Error {
             .unwrap_or(SOON)
     }
 
-    /// The extractor that decided, if any.
+    /// The extractor that decided the result, if there is one.
     pub fn extractor(&self) -> Option<&Arc<str>> {
         match self {
             Self::Denied(denied) => denied.extractor.as_ref(),
@@ -221,18 +221,18 @@ impl Error {
         };
         match reason {
             Reason::OriginNotListed => {
-                Some("to let pages of this origin ask, add it to origins.allowed")
+                Some("to let pages of this origin request tokens, add the origin to origins.allowed")
             }
             Reason::OriginIsNotHost => Some(
                 "if this is the service's own origin, the proxy in front must pass on Host with its port \
-                 (nginx: proxy_set_header Host $http_host); if not, add it to origins.allowed",
+                 (nginx: proxy_set_header Host $http_host); if not, add the origin to origins.allowed",
             ),
             Reason::GetWithoutOrigin => Some(
-                "call POST /rollout/token: over plain http a browser's GET has no Origin, and a program's GET needs a bearer token",
+                "call POST /rollout/token: a browser's GET over plain HTTP has no Origin, and a GET from a program needs a bearer token",
             ),
             Reason::DocsAliasOff => Some("set server.docs_alias = true"),
             Reason::OtherListener => Some(
-                "call the other port: server.admin_listen has /metrics, server.listen the paths for apps",
+                "call the other port: server.admin_listen serves /metrics, and server.listen serves the paths for apps",
             ),
             Reason::TrailingSlash => Some("call the path without the slash at its end"),
             Reason::PathPrefix => Some(
@@ -265,9 +265,9 @@ impl Error {
             Self::Denied(Denied { denial: Denial::Rejected(rejection), .. }) if rejection.reason.is_expired() => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session expired", "The session has expired; sign in again."),
             Self::Denied(Denied { denial: Denial::NotMine(..) | Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
-                "Session not accepted", "The request carries a session that is not acceptable."),
+                "Session not accepted", "The session in the request was not accepted."),
             Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
-                "Origin not allowed", "Pages of this origin may not ask for tokens; the operator lists origins in origins.allowed."),
+                "Origin not allowed", "Pages of this origin may not request tokens; the operator lists allowed origins in origins.allowed."),
             Self::NotAFetch(_) => (StatusCode::FORBIDDEN, "not_a_fetch", None,
                 "Not a fetch", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
@@ -285,11 +285,11 @@ impl Error {
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
                 "Headers too large", "The browser may hold too many cookies for this host."),
             Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(wait_header(retry_after.saturating_add(Duration::from_secs(1)))),
-                "Too many requests", "This user asked for too many tokens; try again later."),
+                "Too many requests", "This user requested too many tokens; try again later."),
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
             Self::Unready(report) if report.state == "clock_not_set" => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
-                "Internal error", "The machine's clock is before 2020: set it, by NTP for example."),
+                "Internal error", "The machine's clock is set to a time before 2020: set it, for example with NTP."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),
@@ -297,7 +297,7 @@ impl Error {
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(wait_header(SOON)),
                 "Overloaded", "The service has too many requests in flight; try again."),
             Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
-                "Shutting down", "This instance is shutting down; another will take over."),
+                "Shutting down", "This instance is shutting down; send the request to another instance."),
             Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),
                 "Not ready", "An extractor is not ready to check sessions yet."),
         };
@@ -375,7 +375,7 @@ impl Error {
         response
     }
 
-    /// The mapping's detail, preceded by the sentence with the limit and the number found, if there is one.
+    /// The detail, preceded by the sentence of `HeadersTooLarge`, which contains the limit and the number found.
     fn measured(&self, detail: &'static str) -> Cow<'static, str> {
         match self {
             Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),

@@ -1,6 +1,6 @@
-//! What happens to a request before an extractor is tried, for `explain`: a raw request passes through a connection,
-//! the request checks, the router and the origin check, as in the running service. `session::explain` explains the
-//! extractors.
+//! Shows, for `explain`, what happens to a request before an extractor is tried: a raw request passes through a
+//! connection, the request checks, the router and the origin check, as in the running service. `session::explain`
+//! explains the extractors.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +24,8 @@ pub enum Beginning {
     /// The request reaches the extractors.
     Reached(Parts, Caller),
     Refused(Error),
-    /// The request is answered without a session: a preflight, another route, or a head that cannot be parsed. The text
-    /// contains the status of the response and, for an error, its code.
+    /// The request is answered without a session: a preflight, another route, or a head that cannot be parsed. The
+    /// string contains the status of the response and, for an error, its code.
     Answered(String),
     /// The status of the response to a preflight whose request the browser will not send, and the reason.
     RefusedPreflight(StatusCode, Reason),
@@ -81,7 +81,7 @@ fn outcome(answer: &[u8]) -> String {
     }
 }
 
-/// The result for a request to the token route, of which only the headers are known.
+/// The result for a request to the token route if only its headers are known.
 pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     let caller = origin::check_fetch(&head.headers)
         .map_err(Error::NotAFetch)
@@ -94,8 +94,8 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     }
 }
 
-/// The request as it would arrive. Operators paste HTTP/2 and HTTP/3 heads, which a proxy would forward as HTTP/1.1,
-/// headers without a request line, and heads whose body was not copied.
+/// The pasted request in the form in which it would arrive. Operators also paste HTTP/2 and HTTP/3 heads, which a proxy
+/// would forward as HTTP/1.1, headers without a request line, and heads without their body.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
     let end = start
@@ -134,7 +134,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     request
 }
 
-/// Adds a request line to the headers. Browsers show the request line of HTTP/2 as pseudo-headers.
+/// Adds a request line to the headers. In HTTP/2, browsers show pseudo-headers instead of a request line.
 fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
     let (_, lines) = pasted::head_lines(headers);
     let value = |name: &str| {
@@ -185,7 +185,7 @@ mod tests {
     use super::completed;
 
     #[test]
-    fn pasted_head_is_completed_to_a_request_of_http_1() {
+    fn pasted_head_is_completed_to_an_http_1_request() {
         for (pasted, want) in [
             (
                 "POST /a HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -1,4 +1,4 @@
-//! The HTTP side of the service, from the socket to the response: connections, request checks, routes, errors.
+//! The HTTP part of the service, from the socket to the response: connections, request checks, routes and errors.
 
 pub mod app;
 pub mod embed;

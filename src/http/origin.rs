@@ -24,7 +24,7 @@ pub enum Caller {
     ListedByPattern,
 }
 
-/// How `origins` lists an origin.
+/// Why an origin is allowed by `[origins]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     Exact,
@@ -34,10 +34,10 @@ pub enum Listing {
 }
 
 /// Accepts only browser requests made by `fetch` or `XMLHttpRequest`, so that a token does not end up in a document, a
-/// file or a history entry. Requests that have neither header are accepted.
+/// file or a history entry. Requests with neither `Sec-Fetch-Mode` nor `Sec-Fetch-Dest` are accepted.
 ///
 /// # Errors
-/// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
+/// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is not `empty`.
 pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
     let any = |name, is_bad: fn(&HeaderValue) -> bool| headers.get_all(name).iter().any(is_bad);
     if any(SEC_FETCH_MODE, |mode| mode == "navigate") {
@@ -52,7 +52,7 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
 /// Checks the origin of the request by `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden
 /// request headers (Fetch, section 2.2.2).
 ///
-/// A page under `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
+/// A page with `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
 ///
 /// # Errors
 /// If the page's origin is neither listed nor the service's own, or the headers are repeated or contradictory.
@@ -84,12 +84,12 @@ pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
 /// Like [`check`], but ignores `origins`, for routes that serve only the service's own pages and programs.
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`].
 pub fn check_own(headers: &HeaderMap) -> Result<Caller, Reason> {
     check(&Origins::none(), headers)
 }
 
-/// How the origin is listed; `None` if it is not.
+/// How the origin is listed; `None` if it is not listed.
 fn listing(origins: &Origins, origin: &HeaderValue) -> Option<Listing> {
     if origins.allowed.iter().any(|one| one == origin) {
         Some(Listing::Exact)
@@ -141,7 +141,8 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: List
     );
 }
 
-/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches it for at most two hours.
+/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches such a response for at most two
+/// hours.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(
@@ -154,7 +155,8 @@ pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &
     );
 }
 
-/// Why the browser will not send the request that this preflight announces, and the method or headers that it requests.
+/// The reason why the browser will not send the request that this preflight announces, and the announced method or
+/// headers; `None` if the browser will send it.
 pub fn refused_preflight<'a>(
     headers: &'a HeaderMap,
     methods: &str,
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn navigations_and_embedded_documents_are_not_a_fetch() {
+    fn navigation_or_embedded_document_is_not_a_fetch() {
         for (mode, destination, is_fetch) in [
             ("cors", "empty", true),
             ("same-origin", "empty", true),
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn preflight_for_another_method_or_header_is_refused() {
+    fn preflight_for_a_method_or_header_that_is_not_allowed_is_refused() {
         for (method, asked, want) in [
             ("POST", "", None),
             ("POST", "authorization,x-token", None),

@@ -1,4 +1,4 @@
-//! Parses a request that an operator pastes: copied "as cURL" from a browser, the raw text of an HTTP request, or only
+//! Parses a request that an operator pastes: a request that a browser copied "as cURL", a raw HTTP request, or only
 //! header lines. Only the headers are read.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,17 +10,17 @@ use url::Url;
 /// The maximum length of a pasted request, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// The common flags of curl. Those that do not affect who is signed in are accepted and ignored.
+/// The common flags of curl. Flags that do not affect who is signed in are accepted and ignored.
 #[derive(Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
 pub struct CurlArgs {
-    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser. Only the host of the URL is used.
+    /// The word `curl` and the URL of a request copied "as cURL" in a browser. Only the host of the URL is used.
     #[arg(value_name = "URL", num_args = 0..)]
     pub words: Vec<String>,
-    /// A header, as for curl: -H 'Authorization: Bearer …'.
+    /// A header of the request, as in curl: -H 'Authorization: Bearer …'.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub headers: Vec<String>,
-    /// Cookies, as for curl: -b 'session=…'.
+    /// Cookies of the request, as in curl: -b 'session=…'.
     #[arg(short = 'b', long = "cookie", value_name = "NAME=VALUE")]
     pub cookies: Vec<String>,
     #[arg(short = 'u', long = "user", hide = true)]
@@ -73,7 +73,7 @@ impl CurlArgs {
     /// The headers that curl would send.
     ///
     /// # Errors
-    /// Names the malformed header, but never contains its value.
+    /// If a header is malformed. The message names the header, but never contains its value.
     pub fn headers(&self) -> Result<HeaderMap, String> {
         let cookies = self
             .cookies
@@ -96,7 +96,7 @@ impl CurlArgs {
     /// Like [`Self::headers`], with the `Host` that curl derives from the URL.
     ///
     /// # Errors
-    /// As [`Self::headers`].
+    /// Those of [`Self::headers`].
     pub fn headers_with_host(&self) -> Result<HeaderMap, String> {
         let mut headers = self.headers()?;
         let urls = self.words.iter().filter(|word| *word != "curl");
@@ -122,10 +122,10 @@ fn host_of(url: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(host).ok()
 }
 
-/// The headers of a request that was pasted in any of the three forms.
+/// The headers of a pasted request in any of the three forms.
 ///
 /// # Errors
-/// Describes the malformed part, but never contains a value.
+/// If the request is malformed. The message describes the malformed part, but never contains a value.
 pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     if text.len() > MAX_BYTES {
         return Err(format!(
@@ -147,8 +147,8 @@ pub fn is_curl(text: &[u8]) -> bool {
     text.starts_with(b"curl ") || text.starts_with(b"curl.exe ")
 }
 
-/// The request line, if there is one, and the headers, each as one line. Without a request line, the headers have the
-/// form in which browsers display them: with HTTP/2 pseudo-headers, and with names and values on separate lines.
+/// The request line, if there is one, and one line for each header. Headers without a request line may have the form in
+/// which browsers display them: with HTTP/2 pseudo-headers, and with names and values on separate lines.
 pub fn head_lines(text: &[u8]) -> (Option<&[u8]>, Vec<Vec<u8>>) {
     let mut lines = text
         .trim_ascii_start()
@@ -176,7 +176,7 @@ pub fn head_lines(text: &[u8]) -> (Option<&[u8]>, Vec<Vec<u8>>) {
     (None, headers)
 }
 
-/// Whether this is a line such as `:authority: app.example` (RFC 9113, section 8.3.1).
+/// Whether the line is a pseudo-header, such as `:authority: app.example` (RFC 9113, section 8.3.1).
 fn is_pseudo_header(line: &[u8]) -> bool {
     line.starts_with(b":")
 }
@@ -185,7 +185,7 @@ fn is_pseudo_header(line: &[u8]) -> bool {
 pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
     if headers.is_empty() {
         return Err(
-            "there is no header: give a request as cURL, or its Cookie or Authorization line"
+            "the request has no header: paste it as cURL, or paste its Cookie or Authorization line"
                 .to_owned(),
         );
     }
@@ -195,10 +195,10 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
 /// Parses a curl command line.
 ///
 /// # Errors
-/// Describes the malformed part, but never contains a value.
+/// If the request is malformed. The message describes the malformed part, but never contains a value.
 pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
-    let words = words(text).ok_or("the command ends inside quotes: copy all of it")?;
+    let words = words(text).ok_or("the command ends inside quotes: copy the whole command")?;
     let command = CurlArgs::augment_args(clap::Command::new("curl").no_binary_name(false))
         .disable_help_flag(true)
         .ignore_errors(true);
@@ -206,10 +206,10 @@ pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
         .try_get_matches_from(words)
         .map_err(|_| "the command has an unknown flag".to_owned())?;
     CurlArgs::from_arg_matches(&matches)
-        .map_err(|_| "the command has no value for a flag".to_owned())
+        .map_err(|_| "the command has a flag without its value".to_owned())
 }
 
-/// `GET /path HTTP/1.1`
+/// Whether the line has the form `GET /path HTTP/1.1`.
 fn is_request_line(line: &[u8]) -> bool {
     let mut parts = line.split(|&byte| byte == b' ');
     let method = parts.next().unwrap_or_default();
@@ -240,17 +240,17 @@ fn named(line: &[u8]) -> Vec<u8> {
     [prefix, line].concat()
 }
 
-/// The headers of these lines.
+/// Parses header lines.
 ///
 /// # Errors
-/// Names the malformed header, but never contains its value.
+/// If a header is malformed. The message names the header, but never contains its value.
 pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
         let colon = line
             .iter()
             .position(|&byte| byte == b':')
-            .ok_or("a line is not a header: NAME: VALUE is expected")?;
+            .ok_or("a line is not a header: write it as NAME: VALUE")?;
         let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
         let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "is not a header name"))?;
         let value = HeaderValue::from_bytes(value)
@@ -269,8 +269,8 @@ fn wrong(line: &[u8], what: &str) -> String {
     format!("the header {name:?} {what}")
 }
 
-/// Splits a command into words as a POSIX shell does, including `$'…'`, which Chrome writes; `None` if a quote is not
-/// closed.
+/// Splits a command into words as a POSIX shell does, and decodes `$'…'`, which Chrome writes. Returns `None` if a quote
+/// is not closed.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_of_every_form_of_a_pasted_request_are_read() {
+    fn cookies_are_read_from_every_form_of_a_pasted_request() {
         for text in [
             "curl 'https://a.example/' -H 'cookie: sid=a%3A1; b=2' -H 'accept: */*' --compressed",
             "curl --location -s 'https://a.example/' \\\n  -b 'sid=a%3A1; b=2' \\\n  --data-raw '{\"x\":1}'",
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn token_alone_is_a_bearer_token() {
+    fn pasted_token_without_a_header_name_is_read_as_a_bearer_token() {
         for text in ["Bearer a.b.c", "a.b.c", "Authorization: Bearer a.b.c"] {
             let headers = headers(text.as_bytes()).expect("headers");
             assert_eq!(headers[header::AUTHORIZATION], "Bearer a.b.c", "{text}");
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn host_of_a_curl_command_is_that_of_its_url_unless_it_is_given() {
+    fn host_of_a_curl_command_comes_from_its_url_unless_a_host_header_is_given() {
         for (text, want) in [
             (
                 "curl 'http://app.internal:8080/x' -X POST",
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_request_is_refused_without_its_value() {
+    fn error_for_a_malformed_request_does_not_contain_its_value() {
         for text in [
             "",
             "curl 'https://a",

@@ -20,15 +20,15 @@ use crate::settings::RateLimitConfig;
 /// an organisation. The subject's limit stops a loop that uses a different credential for each request.
 const CREDENTIALS_PER_SUBJECT: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 /// If there are more keys than this, the keys whose full burst is available again are removed, which does not change
-/// their limit. A request keeps its key until one token is refilled, so a limiter holds at most this number of keys
-/// plus the keys of the requests made within that time.
+/// their limit. A key is kept for at least the time in which one token is refilled, so a limiter holds at most this
+/// number of keys plus the keys of the requests made within that time.
 const KEYS_KEPT: usize = 10_000;
 /// The number of requests between two checks of the number of keys.
 const SWEEP_EVERY: u32 = 1024;
 
 type Keyed = RateLimiter<u64, DashMapStateStore<u64>, LimiterClock, NoOpMiddleware<Nanos>>;
 
-/// One limit for each credential of a subject, and one for the subject as a whole. The keys of both limits are 64-bit
+/// One limit for each credential of a subject, and one for all credentials of the subject together. The keys of both limits are 64-bit
 /// keyed hashes with a random key.
 pub struct TokenLimiter {
     credentials: Keyed,
@@ -61,7 +61,7 @@ impl TokenLimiter {
 
     /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's
     /// limit. A request over the credential's limit does not count against the subject. Without a credential, the
-    /// subject is also subject to the limit of one credential.
+    /// limit of one credential also applies to the subject.
     ///
     /// # Errors
     /// If one of the limits is reached, with the time until the next token.
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn credential_over_its_burst_gets_one_token_a_second_and_others_are_served() {
+    fn credential_over_its_burst_gets_one_token_per_second_and_other_credentials_are_served() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_credential_does_not_count_against_its_subject() {
+    fn refused_requests_of_a_credential_do_not_count_against_its_subject() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         let looping = (0..10_000)
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn subject_with_changing_credentials_gets_twenty_times_the_limit_of_one() {
+    fn subject_with_changing_credentials_gets_twenty_times_the_limit_of_one_credential() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         let given = |from: u32| {

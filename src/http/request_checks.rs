@@ -19,8 +19,8 @@ use crate::settings::ServerConfig;
 const HEADER_OVERHEAD: usize = 4;
 const MAX_HOST_BYTES: usize = 255;
 
-/// A request extension that marks a head which two parsers could interpret differently, although the parsed head does
-/// not show it.
+/// A request extension that marks an ambiguous head: two parsers could interpret it differently, but the parsed head no
+/// longer shows this.
 #[derive(Clone, Copy, Debug)]
 pub struct AmbiguousHead(pub Reason);
 
@@ -150,8 +150,8 @@ fn measure(headers: &HeaderMap) -> HeaderSize {
     }
 }
 
-/// Prevents request smuggling, which exploits that the proxy in front finds the end of the body at another place.
-/// `chunked` must occur once, alone, and in the form that all parsers understand. `TE` must not contain `chunked` (RFC
+/// Prevents request smuggling, in which the proxy in front and the service disagree about where the body ends.
+/// `Transfer-Encoding` must be absent or exactly `chunked`, the form that all parsers understand. `TE` must not contain `chunked` (RFC
 /// 9110, section 10.1.4), because a parser could confuse the two headers.
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let is_plain = single(headers, &header::TRANSFER_ENCODING)
@@ -180,8 +180,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
-/// Whether this is a host name or an IP address, with an optional port. Refuses the rest of RFC 3986's grammar (user
-/// info, percent-encoding, sub-delimiters), because clients do not send it in `Host`.
+/// Whether this is a host name or an IP address, with an optional port. User info, percent-encoding and
+/// sub-delimiters, which RFC 3986 allows, are refused, because clients do not send them in `Host`.
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;

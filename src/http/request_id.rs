@@ -1,5 +1,5 @@
-//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new id. tower-http's layers set it
-//! on the request and on the response.
+//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new id. tower-http's layers set the
+//! header on the request and on the response.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn well_formed_id_of_the_caller_is_kept() {
+    fn well_formed_request_id_of_the_caller_is_kept() {
         for id in [
             "a",
             "0af7651916cd43dd8448eb211c80319c",
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_or_repeated_id_of_the_caller_is_replaced() {
+    fn malformed_or_repeated_request_id_of_the_caller_is_replaced() {
         let long = "x".repeat(65);
         let cases: [(&str, &[&[u8]]); 7] = [
             ("none", &[]),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_differ_within_and_between_processes() {
+    fn generated_request_ids_differ_within_and_between_processes() {
         let (one, other) = (RequestIds::new(), RequestIds::new());
         assert_ne!(one.next(), one.next());
         assert_ne!(one.next(), other.next());

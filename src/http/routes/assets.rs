@@ -44,8 +44,8 @@ impl Asset {
             .into_response()
     }
 
-    /// Whether `If-None-Match` contains this file's tag. The comparison is weak, because proxies that compress
-    /// responses turn the tag into a weak one.
+    /// Whether `If-None-Match` contains this file's entity tag. The comparison is weak, because proxies that compress
+    /// responses turn the tag into a weak tag.
     fn is_current(&self, request: &HeaderMap) -> bool {
         request
             .get_all(header::IF_NONE_MATCH)

@@ -1,5 +1,5 @@
-//! The routes that only `rollout-token dev` serves: the page at `/` with its files, and the check of `Host`. The page
-//! itself is in `web/`.
+//! The routes that only `rollout-token dev` serves: the dev page at `/` and the routes that it calls. Also contains the
+//! `Host` check of dev mode. The page itself is in `web/`.
 
 pub mod session;
 
@@ -71,7 +71,7 @@ async fn icon(headers: HeaderMap) -> Response {
     ICON.answer(&headers)
 }
 
-/// An example response.
+/// An example of an error response, for the dev page.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     code: &'static str,
@@ -81,7 +81,7 @@ pub struct Sample {
     body: String,
 }
 
-/// The routes of the page. Pages of other origins may not fetch them, even if they may request tokens.
+/// The routes of the dev page. Pages of other origins may not fetch its data, even if they may request tokens.
 pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 8] {
     let own = |route: MethodRouter<Arc<App>>| route.route_layer(from_fn(own_page_only));
     [
@@ -104,7 +104,8 @@ async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> 
     Ok(next.run(request).await)
 }
 
-/// One response for each code. The page shows those that it cannot cause itself, such as a refused origin.
+/// One example response for each code. The dev page shows the responses that it cannot cause itself, such as that to a
+/// refused origin.
 async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {

@@ -31,7 +31,7 @@ pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// A fingerprint that is equal on instances with the same client secret. It is exposed only on the admin listener,
+    /// A fingerprint of the client secret, which is equal on instances with the same secret. It is exposed only on the admin listener,
     /// because it can be used to check guesses of a weak secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_fingerprint: Option<String>,

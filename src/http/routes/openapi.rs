@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the API description (`OpenAPI` 3.1). The document is checked in; the tests below compare it
-//! with the types and errors in the code.
+//! `GET /openapi.json`: the API description (`OpenAPI` 3.1). The document is a file in the repository; the tests below
+//! compare it with the types and errors in the code.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn document_has_the_version_of_the_package() {
+    fn document_version_is_the_package_version() {
         assert_eq!(document()["info"]["version"], env!("CARGO_PKG_VERSION"));
     }
 

@@ -20,7 +20,7 @@ use crate::session::reason::Reason;
 use crate::session::types::Rejection;
 use crate::token::MintError;
 
-/// The path of the API.
+/// The path of the token route.
 pub const PATH: &str = "/rollout/token";
 const METHODS: &str = "POST, OPTIONS";
 const METHODS_WITH_GET: &str = "GET, POST, OPTIONS";
@@ -153,7 +153,10 @@ fn docs_methods(live: &Live) -> Result<&'static str, Error> {
     }
 }
 
-/// The caller, if pages of its origin may receive a token.
+/// Returns the caller.
+///
+/// # Errors
+/// If the request is not a fetch, or pages of its origin may not request tokens.
 fn check_caller(in_force: &InForce, head: &Parts) -> Result<Caller, Error> {
     origin::check_fetch(&head.headers).map_err(Error::NotAFetch)?;
     origin::check(&in_force.live.settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
@@ -174,7 +177,7 @@ async fn token_for(
     }
     if let Some(explaining) = head.extensions.get::<Explaining>() {
         explaining.record(Beginning::Reached(head.clone(), caller));
-        return Err(Error::Internal); // not looked at
+        return Err(Error::Internal); // ignored, because the result is recorded
     }
     let _permit = live.admit()?;
     let chain = &live.settings.chain;
@@ -212,8 +215,8 @@ async fn token_for(
     }))
 }
 
-/// The time for the next fetch: one minute before the token expires, or 5 % of its lifetime if that is longer, but at
-/// least 0.
+/// The seconds from now until the next token should be fetched: until 60 s before expiry, or until 5 % of the lifetime
+/// before expiry if 5 % is longer than 60 s, but never negative.
 fn refresh_in(expires_in: i64) -> i64 {
     (expires_in - (expires_in / 20).max(60)).max(0)
 }
@@ -282,7 +285,7 @@ mod tests {
     use super::refresh_in;
 
     #[test]
-    fn refresh_in_is_60_seconds_or_5_percent_before_the_end_and_at_least_0() {
+    fn refresh_in_is_60_seconds_or_5_percent_before_expiry_and_at_least_0() {
         for (lifetime, want) in [(900, 840), (3600, 3420), (61, 1), (60, 0), (30, 0)] {
             assert_eq!(refresh_in(lifetime), want, "{lifetime}");
         }

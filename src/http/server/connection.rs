@@ -36,11 +36,11 @@ use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::RequestLog;
 
-/// The maximum bytes of the request line in addition to the target: the method, two spaces and the version.
+/// The maximum number of bytes of a request line without its target: the method, two spaces and the version.
 const REQUEST_LINE_BYTES: usize = 1024;
 /// The smallest buffer size that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// The limits on reading after the last response.
+/// The limits on reading from a connection after its last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
@@ -48,7 +48,7 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub(super) struct Shared {
     router: Router,
     pub(super) settings: LiveSettings,
-    /// Cancelled when each connection must end after its request in flight.
+    /// Cancelled at shutdown, when each connection must end after its request in flight.
     pub(super) shutdown: CancellationToken,
     ids: RequestIds,
     clock: Clock,
@@ -146,7 +146,7 @@ pub(super) async fn serve(
                         linger(stream).await;
                     }
                 }
-                Err(error) => error!(%error, "cannot build an answer"),
+                Err(error) => error!(%error, "cannot build the response"),
             }
         }
         Err(error) => debug!(%peer, ?error, "connection broke"),

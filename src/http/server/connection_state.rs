@@ -90,8 +90,8 @@ impl ConnectionState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection has had a response, and the time since which it has waited for its peer. Connections are
-    /// closed in the order of this pair. `None` while the application handles a request.
+    /// Whether the connection has had a response, and when it began to wait for its peer. At the connection limit,
+    /// connections are closed in the order of this pair. `None` while the application handles a request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
         let current = self.current();
         (current.phase != Phase::Handler).then_some((current.answered, current.since))

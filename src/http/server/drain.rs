@@ -1,4 +1,4 @@
-//! The process's signals, and the flag that a drain has begun. `server::run` performs the drain.
+//! Handles the process's signals, and keeps the flag that a drain has begun. `server::run` performs the drain.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A handle that begins a drain, checks whether it has begun, or waits for that.
+/// A handle that begins a drain, checks whether it has begun, or waits until it has begun.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(CancellationToken);
 
@@ -36,7 +36,7 @@ impl Drain {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `Ctrl-\` in a terminal. Stops the process like the other two signals, without a core dump.
+    /// SIGQUIT, which `Ctrl-\` in a terminal sends. Stops the process like SIGTERM and SIGINT, without a core dump.
     quit: Signal,
     hangup: Signal,
 }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_limited_by_the_open_files_with_a_warning() {
+    fn connections_over_the_open_file_limit_are_capped_with_a_warning() {
         for (wanted, allowed, connections) in [
             (8192, 65_536, 8192),
             (8192, 8448, 8192),

@@ -15,8 +15,8 @@ const VERSION: &[u8] = b" HTTP/1.";
 /// One byte longer than the longest relevant name, so that a longer name is not mistaken for it.
 const NAME_BYTES: usize = "transfer-encoding".len() + 1;
 
-/// Scans the bytes of a connection from the start of a head. It does not track where a body begins, so it also detects
-/// such bytes in a body; clients do not send them there.
+/// Scans the bytes of a connection from the start of a head. It does not track where a body begins, so it scans bodies
+/// too; clients do not send the detected byte sequences in a body.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
     target: Target,
@@ -34,7 +34,7 @@ enum Target {
     Outside,
     /// A `#` was found.
     Fragment,
-    /// A `#` was found, and then this many bytes of the version.
+    /// A `#` was found, followed by this many bytes of [`VERSION`].
     Version(usize),
 }
 
@@ -106,7 +106,7 @@ impl HeadScan {
 }
 
 impl Target {
-    /// Returns true if the version followed a fragment.
+    /// Returns whether the HTTP version follows a fragment in these bytes.
     fn finds_fragment(&mut self, bytes: &[u8]) -> bool {
         if matches!(self, Self::Outside) && !bytes.contains(&b'#') {
             return false;
@@ -151,7 +151,7 @@ impl Name {
 mod tests {
     use super::*;
 
-    /// The result of scanning the bytes, both in one piece and byte by byte.
+    /// Scans the bytes in one piece and byte by byte, and checks that both results are equal.
     fn found(bytes: &str) -> Option<Reason> {
         let mut scan = HeadScan::default();
         let in_pieces = bytes
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn length_together_with_an_encoding_and_a_tab_before_the_encoding_are_found() {
+    fn content_length_with_transfer_encoding_or_a_tab_before_the_encoding_is_found() {
         for (headers, is_found) in [
             ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", true),
             (
@@ -236,7 +236,7 @@ mod tests {
                 "{head:?}"
             );
         }
-        // One request with a `Content-Length`, and one with a `Transfer-Encoding`.
+        // Two pipelined requests, one with `Content-Length` and one with `Transfer-Encoding`, are not ambiguous.
         let two = "POST /a HTTP/1.1\r\nContent-Length: 0\r\n\r\nPOST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(found(two), None);
     }

@@ -44,8 +44,9 @@ const ADMIN_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may wait for its peer when the connection limit is reached.
 const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
-/// How often the acceptor looks for such a connection, and how often it logs that the limit is reached.
+/// How often the acceptor looks for a connection to close when the connection limit is reached.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the acceptor logs that the connection limit is reached.
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Returns the settings in force, which a reload replaces. A connection keeps the settings that were in force when it
@@ -98,7 +99,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Whether the error means that the kernel has no IPv6, or no IPv6 address.
+/// Whether the error means that the kernel has no IPv6 support or no IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
@@ -138,7 +139,7 @@ pub async fn answer_once(
 /// 1. For `server.drain_delay`, requests are still served, but `/readyz` returns 503, so that load balancers send no
 ///    more.
 /// 2. The public listener is closed and idle connections end. Requests in flight have `server.drain_timeout` to finish.
-/// 3. Connections that are open after that time, or after `server.hard_stop`, are cut off.
+/// 3. Connections that are still open after that time, or `server.hard_stop` after the drain began, are cut off.
 ///
 /// The admin listener is served until the end.
 pub async fn run(

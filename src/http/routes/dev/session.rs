@@ -1,5 +1,5 @@
-//! The sessions on the page of `dev`: detects and explains a pasted request, and lists the latest requests to the
-//! service itself. No part of a pasted request is logged or stored.
+//! The data of the dev page about sessions: detects and explains the session in a pasted request, and lists the latest
+//! requests to the service. No part of a pasted request is logged or stored.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +28,7 @@ const RECENT: usize = 50;
 #[derive(Debug, Serialize)]
 pub struct Extractors {
     extractors: Vec<Extractor>,
-    /// Whether every caller is signed in, because `static_user` is the only extractor.
+    /// Whether `static_user` is the only kind of extractor, so that every caller is signed in.
     everybody: bool,
 }
 
@@ -42,7 +42,7 @@ struct Extractor {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Explained {
-    /// The text is not a request.
+    /// The pasted text is not a request; the string says why.
     Problem(String),
     Request {
         credentials: Vec<Credential>,
@@ -61,12 +61,12 @@ pub struct Credential {
     detected: Detected,
     product: String,
     subjects: Vec<String>,
-    /// The suggested section in the form of a configuration file.
+    /// The suggested extractor section, as TOML for a configuration file.
     section: String,
     needs_in_words: Vec<String>,
 }
 
-/// How one extractor answered the request.
+/// The result of one extractor for the pasted request.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     name: Arc<str>,
@@ -105,7 +105,7 @@ pub async fn extractors(Extension(InForce { live, .. }): Extension<InForce>) -> 
     })
 }
 
-/// `POST /dev/explain`, with a request as it was pasted.
+/// `POST /dev/explain`, whose body is the pasted request.
 pub async fn explain(
     Extension(InForce { live, .. }): Extension<InForce>,
     pasted: Bytes,
@@ -179,7 +179,7 @@ fn step(step: Step) -> Explanation {
     }
 }
 
-/// The latest token requests, for the page of `dev`.
+/// The latest token requests, for the dev page.
 #[derive(Debug, Default)]
 pub struct RecentRequests(Mutex<VecDeque<RecentRequest>>);
 

@@ -1,5 +1,5 @@
-//! Tests one connection over an in-memory socket, with paused time: its timeouts, its end, and unparsable heads. Tests
-//! with real sockets, eviction and the drain are in `tests/server.rs`.
+//! Tests one connection over an in-memory socket, with paused time: its timeouts, how it ends, and heads that cannot be
+//! parsed. The tests of real sockets, of eviction and of the drain are in `tests/server.rs`.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -46,7 +46,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Connects through a socket with a buffer of this size.
+    /// Connects through an in-memory socket with a buffer of `socket_bytes`.
     fn connect(socket_bytes: usize) -> Self {
         Self::connect_to(shared(), socket_bytes)
     }
@@ -125,7 +125,7 @@ async fn silent_connection_is_closed_after_header_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dribbled_head_is_closed_after_header_timeout() {
+async fn connection_with_a_dribbled_head_is_closed_after_header_timeout() {
     let mut peer = Peer::connect(64);
     let start = Instant::now();
     while peer.stream.write_all(b"a").await.is_ok() {
@@ -146,7 +146,7 @@ async fn idle_connection_is_closed_after_idle_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn head_after_idle_time_has_its_own_header_timeout() {
+async fn head_after_an_idle_period_has_the_full_header_timeout() {
     let mut peer = Peer::connect(4096);
     peer.send(REQUEST).await;
     pass(33_000).await;
@@ -208,7 +208,7 @@ async fn endless_empty_lines_end_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_waits_for_its_peer_except_inside_a_handler() {
+async fn connection_counts_as_waiting_for_its_peer_except_during_a_handler() {
     let owed = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
     for (case, before, sent, expected) in [
         ("silent", &b""[..], &b""[..], Some(false)),
@@ -249,7 +249,7 @@ async fn connection_waits_for_its_peer_except_inside_a_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dribbled_head_or_body_does_not_restart_the_wait() {
+async fn dribbled_head_or_body_does_not_reset_the_waiting_time() {
     for (case, sent) in [
         ("a head", &b"POST /body HTTP/1.1\r\nHost: a\r\nX: "[..]),
         (
@@ -330,7 +330,7 @@ async fn request_in_progress_is_answered_during_shutdown_with_connection_close()
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_does_not_receive_its_answer_is_closed() {
+async fn connection_is_closed_if_the_peer_does_not_read_the_response() {
     let mut peer = Peer::connect(64);
     let start = Instant::now();
     // The service does not read the following requests, so the write fails when the connection ends.
@@ -351,7 +351,7 @@ async fn unread_body_is_not_parsed_as_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unparsed_head_is_refused_as_json_with_date_and_close() {
+async fn unparsable_head_is_refused_with_a_json_body_a_date_and_connection_close() {
     for (sent, status) in [
         (b"\x16\x03\x01\x02\x00\x01".to_vec(), "HTTP/1.1 400"),
         (
@@ -426,7 +426,7 @@ fn lines(log: &str, part: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
+async fn flood_of_unparsable_heads_is_logged_within_the_budget_of_its_reason() {
     let log = log_of(&[&b"\x01\x02\r\n\r\n"[..]; 300]).await;
     assert_eq!(lines(&log, "request.refused"), 100, "{log}");
     assert_eq!(
@@ -437,7 +437,7 @@ async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_protocols_are_each_logged_in_one_line() {
+async fn connections_of_another_protocol_are_logged_once_per_protocol() {
     let heads: [&[u8]; 5] = [
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
