@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
     ];
     let missing = || missing.iter().filter(|(_, is_missing, _)| *is_missing);
     for (key, _, variable) in missing() {
-        let text = format!("is not set, which `serve` refuses: set {variable}");
+        let text = format!("is not set, and `serve` does not start without it: set {variable}");
         settings.warnings.add(*key, text);
     }
     if args.print {
@@ -53,13 +53,13 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
     }
     let mut err = io::stderr().lock();
     for warning in settings.warnings.lines() {
-        // Not `eprintln!`, which panics when standard error is closed.
+        // `eprintln!` would panic if standard error is closed.
         let _ = writeln!(err, "{warning}");
     }
     Ok(())
 }
 
-/// TOML has no null: keys without a value are left out.
+/// Removes the keys without a value, because TOML has no null.
 fn drop_nulls(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {

@@ -9,11 +9,11 @@ use crate::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The user, as in the subject of your tokens.
+    /// The user's subject, as in your tokens.
     subject: String,
     #[command(flatten)]
     api: ApiArgs,
-    /// Prints Rollout's unchanged answer.
+    /// Prints Rollout's answer unchanged, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_control_characters_escaped() {
+    fn columns_are_aligned_and_control_characters_are_escaped() {
         let items = [
             json!({"id": "cred_1", "appKey": "follow-up-boss", "createdAt": "2026-01-02T03:04:05Z", "label": "Ann\u{1b}[31m"}),
             json!({"id": 7, "appKey": "x"}),

@@ -1,5 +1,5 @@
 //! `detect`: identifies the credentials in a pasted request, and prints the section that reads them. If the operator
-//! also gives the secret or the store, it opens the session with the extractor itself. The rules are in
+//! also passes the secret or the store, the command opens the session with the extractor itself. The rules are in
 //! `session/detect/`.
 
 use std::fs::File;
@@ -27,11 +27,11 @@ pub struct Args {
     #[command(flatten)]
     pub(super) request: CurlArgs,
     /// A file with the request (as cURL, as raw text, or its Cookie or Authorization line), or - for standard input.
-    /// Other users of the machine cannot see it, unlike flags.
+    /// Unlike flags, it is not visible to other users of the machine.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// A key of the section that opens the session, such as keys=… or url=…, or with _file the name of a file. Without
-    /// a value, the command asks for it and does not show it.
+    /// A key of the section, such as keys=… or url=…, to open the session with. If the key ends in _file, the value is a
+    /// file name. Without a value, the command prompts for it and does not echo it.
     #[arg(long, value_name = "KEY[=VALUE]")]
     set: Vec<String>,
     /// Prints the result as JSON.
@@ -60,7 +60,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     if found.is_empty() {
         return say(
             "No known credential found. Sign in to the app, and copy a request that the app's own page sends.\n\
-             If the app has a URL that says who is signed in, see docs/providers/ask-my-app.md.",
+             If the app has an endpoint that returns the signed-in user, see docs/providers/ask-my-app.md.",
         );
     }
     if args.set.is_empty() {
@@ -71,8 +71,8 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
             print(detected)?;
         }
         return say(
-            "\nNothing was sent anywhere. To open the session and see its content, give its secret or store:\n  \
-             --set KEY=VALUE, --set KEY_file=PATH, or --set KEY, which asks for it.",
+            "\nNothing was sent over the network. To open the session and see its content, pass its secret or store:\n  \
+             --set KEY=VALUE, --set KEY_file=PATH, or --set KEY, which prompts for the value.",
         );
     }
     let keys = keys(&args.set)?;
@@ -123,7 +123,7 @@ pub(super) fn way(draft: &Draft) -> String {
     )
 }
 
-/// Quotes a text so that it is valid both in a shell and in a file of environment variables.
+/// Quotes a string so that it is valid both in a shell and in a file of environment variables.
 pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = text
         .bytes()
@@ -135,7 +135,7 @@ pub(super) fn shell_quoted(text: &str) -> String {
     }
 }
 
-/// The keys that the operator gives with `--set`. The command prompts for the value of a key that has none.
+/// The keys and values of `--set`. The command prompts for the value of a key that has none.
 pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     set.iter()
         .map(|pair| {
@@ -143,7 +143,7 @@ pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
                 return Ok((key.trim().to_owned(), value.to_owned()));
             }
             let value = ask(pair.trim())
-                .map_err(|error| Failure::Runtime(format!("cannot ask for {pair}: {error}")))?;
+                .map_err(|error| Failure::Runtime(format!("cannot prompt for {pair}: {error}")))?;
             Ok((pair.trim().to_owned(), value))
         })
         .collect()
@@ -165,8 +165,8 @@ fn ask(key: &str) -> io::Result<String> {
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The credential that these keys are for, and its draft. `kind` decides, or else the scheme of `url`, or else the
-/// first draft that has one of the keys.
+/// Chooses the credential to open, and its draft. The drafts are limited to the kind that `kind` names or, without it,
+/// the scheme of `url` implies. Among these, the first draft that has one of the keys is chosen, or else the first.
 fn chosen<'a>(
     found: &'a [Detected],
     keys: &[(String, String)],
@@ -203,7 +203,7 @@ fn chosen<'a>(
         .or_else(|| all().next())
         .ok_or_else(|| {
             Failure::Usage(format!(
-                "nothing in this request looks like kind {:?}",
+                "no credential in this request looks like a credential of kind {:?}",
                 kind.unwrap_or_default()
             ))
         })
@@ -218,7 +218,7 @@ fn open(
     headers: HeaderMap,
     registry: &Registry,
 ) -> Result<(), Failure> {
-    // Call only what the operator names, not an example's address or the URL of the provider's keys.
+    // Only URLs that the operator names may be called, so the URLs of examples and of the provider's keys are removed.
     let is_given = |name: &str| {
         keys.iter()
             .any(|(key, _)| key.strip_suffix("_file").unwrap_or(key) == name)
@@ -228,7 +228,7 @@ fn open(
         .any(|name| is_given(name));
     if draft.kind == "jwt" && !has_key_source {
         return Err(Failure::Usage(
-            "to verify a JWT, give its keys: --set jwks_file=PATH, public_key_file=PATH or secret=…; or --set jwks_url=… \
+            "to verify a JWT, pass its keys: --set jwks_file=PATH, public_key_file=PATH or secret=…; or --set jwks_url=… \
              to fetch them"
                 .to_owned(),
         ));

@@ -11,7 +11,7 @@ use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
-/// The environment variables in which deployments name their stage, such as production.
+/// The environment variables in which deployments name their environment, such as `production`.
 const STAGE_VARIABLES: [&str; 5] = [
     "ENV",
     "APP_ENV",
@@ -83,7 +83,7 @@ fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>)
         None => "every caller is signed in".to_owned(),
         Some(extractors) => format!("sessions are read by {extractors}"),
     };
-    // With the operator's own extractors, only a request that carries the app's session gets a token.
+    // With the operator's own extractors, only a request with a session of the app gets a token.
     let request = if extractors.is_none() {
         format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token")
     } else {

@@ -1,4 +1,4 @@
-//! `doctor`: checks that Rollout accepts our tokens, and that every configured backend answers. The calls to Rollout
+//! `doctor`: checks that Rollout accepts the client's tokens, and that every configured backend answers. The calls to Rollout
 //! are in `rollout.rs`; each extractor checks its own backends.
 
 use serde_json::json;
@@ -20,12 +20,12 @@ const SUBJECT: &str = "rollout-token-doctor";
 pub struct Args {
     #[command(flatten)]
     api: ApiArgs,
-    /// Prints one JSON document.
+    /// Prints the results as one JSON document.
     #[arg(long)]
     json: bool,
 }
 
-/// The results so far. Successful checks go to standard output, failed ones to standard error.
+/// The results so far. Successful checks are printed to standard output, failed checks to standard error.
 struct Findings {
     json: bool,
     checks: Vec<serde_json::Value>,
@@ -69,8 +69,8 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
     let (client, http) = settings::load_client_and_http(sources)?;
     let settings = load(sources, registry)?;
     let url = args.api.credentials()?;
-    let subject =
-        Subject::new(SUBJECT).map_err(|_| Failure::Runtime("cannot name a subject".to_owned()))?;
+    let subject = Subject::new(SUBJECT)
+        .map_err(|_| Failure::Runtime("cannot create the subject of the token".to_owned()))?;
     let mut findings = Findings {
         json: args.json,
         checks: Vec::new(),
@@ -115,7 +115,7 @@ fn load(sources: &Sources, registry: &Registry) -> Result<Option<Settings>, Fail
 fn accepted(client: &RolloutClient, clock: ClockDifference) -> String {
     let accepts = format!("accepts the client id {:?} and its secret", client.id);
     match clock.describe() {
-        Some(text) => format!("{accepts}, but {text}: others may refuse the tokens"),
+        Some(text) => format!("{accepts}, but {text}: other verifiers may refuse the tokens"),
         None => accepts,
     }
 }

@@ -32,13 +32,14 @@ use crate::settings;
 pub struct Args {
     #[command(flatten)]
     request: CurlArgs,
-    /// A file with a raw HTTP request, or - for standard input. Other users of the machine cannot see it, unlike flags.
+    /// A file with a raw HTTP request, or - for standard input. Unlike flags, it is not visible to other users of the
+    /// machine.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// The address that the request comes from.
+    /// The IP address from which the request comes.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
-    /// Explains as `dev` would serve: the kind `static_user` is allowed.
+    /// Explains the request as `dev` would handle it: the kind `static_user` is allowed.
     #[arg(long)]
     dev: bool,
 }
@@ -78,11 +79,11 @@ async fn explain(
     let (head, caller, before) = match beginning {
         Beginning::Reached(head, caller) => {
             let who = match caller {
-                Caller::NoBrowser => "no browser asks",
-                Caller::SameOrigin => "asked by a page of this service's own origin",
-                Caller::Listed => "asked by a page whose origin is in origins.allowed",
+                Caller::NoBrowser => "the client is not a browser",
+                Caller::SameOrigin => "the page has the service's own origin",
+                Caller::Listed => "the page's origin is in origins.allowed",
                 Caller::ListedByPattern => {
-                    "asked by a page whose origin matches a pattern, so only a bearer token counts"
+                    "the page's origin matches a pattern, so only a bearer token identifies the user"
                 }
             };
             say(format_args!("origin: allowed, {who}"))?;
@@ -94,7 +95,7 @@ async fn explain(
         }
         Beginning::RefusedPreflight(status, reason) => {
             say(format_args!(
-                "request: a preflight, after which the browser does not send its request because {reason} ({}: {}, {}: {})",
+                "request: a preflight, after which the browser does not send the request, with reason {reason} ({}: {}, {}: {})",
                 header::ACCESS_CONTROL_REQUEST_METHOD,
                 shown(pasted, &header::ACCESS_CONTROL_REQUEST_METHOD),
                 header::ACCESS_CONTROL_REQUEST_HEADERS,
@@ -108,7 +109,7 @@ async fn explain(
         }
         Beginning::Answered(outcome) => {
             say(format_args!(
-                "request: answered with {outcome} before any extractor is asked"
+                "request: answered with {outcome} before any extractor is tried"
             ))?;
             (Cow::Borrowed(pasted), None, Some(outcome))
         }
@@ -158,12 +159,12 @@ async fn explain(
 /// Prints why the service would refuse the request before it tries an extractor, with the values that it compared.
 fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     let what = match error {
-        Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: not allowed",
-        Error::NotAFetch(_) => "origin: not a fetch by a script",
+        Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: refused",
+        Error::NotAFetch(_) => "request: refused (not a fetch by a script)",
         _ => "request: refused",
     };
     say(format_args!(
-        "{what} because {}, so no extractor would be asked (Origin: {}, Host: {})",
+        "{what} with reason {}, so no extractor would run (Origin: {}, Host: {})",
         error.reason(),
         shown(pasted, &header::ORIGIN),
         shown(pasted, &header::HOST)
@@ -194,11 +195,11 @@ fn describe_answer(error: &Error) -> String {
 
 /// A request as the operator pasted it.
 struct Pasted {
-    /// The headers, and the path if the text contains one.
+    /// The headers, and the path if the pasted text contains a request line.
     head: Parts,
-    /// The whole text, if it is a raw HTTP request.
+    /// The whole pasted text, if it is a raw HTTP request.
     raw: Option<Vec<u8>>,
-    /// Why its headers cannot be parsed.
+    /// Why the headers cannot be parsed, if they cannot.
     problem: Option<String>,
 }
 

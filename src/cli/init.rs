@@ -1,5 +1,5 @@
-//! `init`: writes a configuration for the app from a pasted request or from flags, and prints the proxy lines with
-//! which the app's page reaches the service. `session/detect/` drafts the section.
+//! `init`: writes a configuration for the app from a pasted request or from flags, and prints the lines of the
+//! proxy's configuration that forward requests to the service. `session/detect/` drafts the section.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::settings;
 
 const CONFIG: &str = "rollout-token.toml";
 const EXAMPLE: &str = ".env.example";
-/// The documentation page with the proxy lines for each server.
+/// The documentation page with the proxy configuration for each server.
 const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
@@ -25,16 +25,17 @@ pub struct Args {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// The kind of session: instead of a request, or to choose among the sessions in the request.
+    /// The kind of the extractor, instead of a request or to choose among the credentials in the request.
     #[arg(long)]
     kind: Option<String>,
-    /// The product that the preset is for, such as connect-redis or clerk.
+    /// The preset for a product, such as connect-redis or clerk.
     #[arg(long)]
     preset: Option<String>,
-    /// The server that your page comes from: prints its lines for the path /rollout/.
+    /// The server of your app's pages. Prints the lines with which it forwards /rollout/ to the service.
     #[arg(long)]
     app: Option<App>,
-    /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: they go into variables.
+    /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: set them
+    /// in environment variables.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Replaces existing files.
@@ -65,7 +66,7 @@ impl App {
         }
     }
 
-    /// The usual kind and preset of such an app, used if there is no request.
+    /// The usual kind and preset of an app with this server, which are used if there is no request.
     fn usual(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Express => ("redis_session", Some("connect-redis")),
@@ -90,7 +91,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
         print_proxy_lines(app)?;
     } else {
         say(
-            "\nForward /rollout/ from your app to the service: --app prints the lines, and docs/connect.md has more.",
+            "\nForward /rollout/ from your app to the service: --app prints the lines for a server, and docs/connect.md lists more servers.",
         )?;
     }
     check(&draft, registry)
@@ -107,7 +108,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
             }
             (None, None, None) => {
                 return Err(Failure::Usage(
-                    "give a request of a signed-in user, --from FILE, or name the session: --kind, --preset or --app"
+                    "pass a request of a signed-in user with --from FILE, or name the kind of session with --kind, --preset or --app"
                         .to_owned(),
                 ));
             }
@@ -128,7 +129,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
     let Some((detected, draft)) = fitting else {
         return Err(Failure::Usage(
             "nothing in this request looks like a known session: sign in, and copy a request that the app's \
-             own page sends; or name the kind without a request, with --kind or --preset (docs/choosing.md)"
+             own page sends; or leave out the request and name the kind with --kind or --preset (docs/choosing.md)"
                 .to_owned(),
         ));
     };
@@ -150,7 +151,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
 fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(Failure::Usage(format!(
-            "--set {pair}: KEY=VALUE is expected"
+            "--set {pair}: must have the form KEY=VALUE"
         )));
     };
     let is_secret = draft.secrets().iter().any(|secret| secret == key)
@@ -158,7 +159,7 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
         || key.contains("password");
     if is_secret && !key.ends_with("_file") {
         return Err(Failure::Usage(format!(
-            "--set {key}: a secret must not be in the file; set it in the variable {}",
+            "--set {key}: a secret is not written to the file; set it in the environment variable {}",
             variable(key)
         )));
     }
@@ -181,7 +182,7 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
         .secret_keys()
         .map(|key| {
             format!(
-                "# {}, {}, is in the variable {}.\n",
+                "# {} ({}) is set by the environment variable {}.\n",
                 key.name,
                 key.comment,
                 variable(&key.name)
@@ -189,12 +190,12 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
         })
         .collect();
     let config = format!(
-        "#:schema ./rollout-token.schema.json\n# For editors: rollout-token config-schema > rollout-token.schema.json\n\n\
-         # How rollout-token recognises your users. For all keys see docs/configuration.md\n\n{}{secrets}",
+        "#:schema ./rollout-token.schema.json\n# To create the schema for editors: rollout-token config-schema > rollout-token.schema.json\n\n\
+         # This file configures how rollout-token recognises your users. docs/configuration.md lists all keys.\n\n{}{secrets}",
         draft.to_toml(|_| None)
     );
-    let mut example = "# Copy to .env, fill in, and keep it out of version control.\n\n# From your Rollout dashboard. \
-         `rollout-token dev` works without them.\n# ROLLOUT_CLIENT_ID=\n# ROLLOUT_CLIENT_SECRET=\n"
+    let mut example = "# Copy this file to .env, fill in the values, and keep .env out of version control.\n\n# The client id and secret \
+         are in your Rollout dashboard. `rollout-token dev` works without them.\n# ROLLOUT_CLIENT_ID=\n# ROLLOUT_CLIENT_SECRET=\n"
         .to_owned();
     example.extend(
         draft
@@ -269,7 +270,7 @@ fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
         say("\ncheck-config: the configuration is good.")?;
     } else {
         say(
-            "\ncheck-config: the configuration is good once these have a value, in .env for example:",
+            "\ncheck-config: the configuration is good once these variables have a value, for example in .env:",
         )?;
         for (name, comment) in &missing {
             say(format_args!("  {name}  {comment}"))?;

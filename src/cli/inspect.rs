@@ -38,13 +38,15 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     say(format_args!("claims  {:#}", decoded.claims))?;
     say("signature is good")?;
     if decoded.claims["iss"] != client.id.as_str() {
-        return Err(Failure::Runtime("iss is not this client id".to_owned()));
+        return Err(Failure::Runtime(
+            "the token's iss is not this client id".to_owned(),
+        ));
     }
     let now = Clock::system().now();
     match decoded.claims["exp"].as_i64() {
         Some(exp) if exp > now => say(format_args!("expires in {} s", exp - now)),
         Some(exp) => Err(Failure::Runtime(format!("expired {} s ago", now - exp))),
-        None => Err(Failure::Runtime("it has no exp".to_owned())),
+        None => Err(Failure::Runtime("the token has no exp".to_owned())),
     }
 }
 
@@ -60,7 +62,7 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
 }
 
-/// Explains why the token cannot be verified: its form is wrong, or it was signed with a misreading of the secret.
+/// Explains why the token cannot be verified: it is malformed, or it was signed with a misreading of the secret.
 fn why_not(token: &str, secret: &[u8]) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
@@ -116,7 +118,7 @@ fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
         (Some(as_jjwt(unquoted)), BASE64),
         (
             hex::decode(&unquoted.to_ascii_lowercase()),
-            "with the secret decoded from hexadecimal: Rollout uses the undecoded bytes, so do not decode it",
+            "with the secret decoded from hexadecimal: Rollout uses the undecoded bytes, so do not decode the secret",
         ),
     ];
     let secret = secret.to_vec();
@@ -148,7 +150,7 @@ mod tests {
 
     /// The expected lengths are those that jjwt 0.9.1 returns.
     #[test]
-    fn jjwt_decodes_whole_groups_and_skips_other_characters() {
+    fn jjwt_base64_decodes_whole_groups_and_skips_other_characters() {
         assert_eq!(as_jjwt("abcdefghijklmnopqrstuvwxyz0").len(), 18);
         assert_eq!(as_jjwt("not base64 !!").len(), 6);
         assert_eq!(as_jjwt("YWI="), b"ab");

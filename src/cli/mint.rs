@@ -12,7 +12,7 @@ use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The user, as in the subject of your sessions: up to 256 bytes.
+    /// The subject of the token: your id of the user, up to 256 bytes.
     subject: String,
 }
 
@@ -22,10 +22,10 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     say(mint_for(&client, &subject, &Clock::system())?)
 }
 
-/// The lifetime of the commands' tokens, in seconds.
+/// The lifetime of the tokens that commands mint, in seconds.
 pub(super) const TOKEN_LIFE: UnixSeconds = 900;
 
-/// Mints a token with the four standard claims. The commands ignore `[token]`.
+/// Mints a token with only the four standard claims, because the commands ignore `[token]`.
 pub(super) fn mint_for(
     client: &RolloutClient,
     subject: &Subject,
@@ -43,9 +43,12 @@ pub(super) fn mint_for(
         .map_err(|error| {
             Failure::Runtime(match error {
                 MintError::ClockNotSet => {
-                    "cannot mint: the machine's clock is before 2020: set it".to_owned()
+                    "cannot mint a token: the machine's clock is set to a time before 2020: set it"
+                        .to_owned()
                 }
-                MintError::SessionOver | MintError::Claim(_) => format!("cannot mint: {error:?}"),
+                MintError::SessionOver | MintError::Claim(_) => {
+                    format!("cannot mint a token: {error:?}")
+                }
             })
         })
 }

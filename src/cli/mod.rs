@@ -43,11 +43,11 @@ use crate::token::RolloutClient;
 /// Configuration: files, and environment variables ROLLOUT__SECTION__KEY; the client id and secret
 /// come from ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE.
 ///
-/// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
+/// Exit codes: 0 success, 1 failure at run time, 2 invalid configuration or usage.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "To see it work, without any configuration: rollout-token dev"
+    after_help = "To try it without any configuration: rollout-token dev"
 )]
 #[expect(
     clippy::doc_markdown,
@@ -69,29 +69,30 @@ enum Command {
     Serve,
     /// For development: serves on loopback with a throwaway client, and signs every caller in.
     ///
-    /// The user is dev-user, or the one in the header X-Dev-User. A page at / shows what the service does. Your own
-    /// settings and client are used if they are set. Addresses that other machines can reach are refused.
+    /// The user is dev-user, or the user named in the header X-Dev-User. A page at / shows what the service does. Your
+    /// own settings and client are used if they are set. Listening addresses other than loopback are refused.
     Dev,
     /// Checks the configuration without using the network; exit code 2 if it has a problem.
     ///
-    /// Warnings go to standard error, one per line, and do not change the exit code. No client id and secret are
-    /// needed.
+    /// Warnings go to standard error, one per line, and do not change the exit code. The client id and
+    /// secret are not needed.
     CheckConfig(check_config::Args),
-    /// Asks the running service on this machine whether it is alive (for HEALTHCHECK).
+    /// Checks that the service on this machine is alive (for Docker's HEALTHCHECK).
     Health,
     /// Prints a token for SUBJECT.
     Mint(mint::Args),
-    /// Checks a token with the client secret and prints its content.
+    /// Verifies a token with the client secret and prints its content.
     Inspect(inspect::Args),
-    /// Asks Rollout's API whether it accepts the client id and secret, and every backend whether it answers.
+    /// Checks that Rollout's API accepts the client id and secret, and that every backend answers.
     ///
-    /// Calls GET /credentials with a fresh token, which changes nothing at Rollout, and compares the clocks. Then asks
-    /// the identity providers, the app, and the session stores with the configured query, without a user's credential.
+    /// Calls GET /credentials with a new token, which changes nothing at Rollout, and compares the clocks. Then calls
+    /// the identity providers and the app, and sends the configured query to the session stores, without a user's
+    /// credential.
     Doctor(doctor::Args),
-    /// Recognises the kind of session in a request, and prints the section that reads it.
+    /// Recognises the kind of session in a request, and prints the configuration section for it.
     ///
-    /// Needs no configuration and sends nothing anywhere. With --set it opens the session with the given secret or
-    /// store, and prints the subject of a token.
+    /// Needs no configuration and no network. With --set, it opens the session with the given secret or store, and
+    /// prints the subject that a token would have.
     Detect(detect::Args),
     /// Writes rollout-token.toml and .env.example, from a pasted request or from flags.
     ///
@@ -107,10 +108,10 @@ enum Command {
     /// ~/.config/fish/completions/rollout-token.fish for fish, or as _rollout-token in a folder of $fpath for zsh. The
     /// Debian package installs all three.
     Completions(completions::Args),
-    /// Shows the answer of each extractor to a request.
+    /// Shows the result of each extractor for a request.
     ///
-    /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are called as
-    /// for a token request.
+    /// No token is minted, and the client id and secret are not needed. Apps, identity providers and stores are called
+    /// as they are for a token request.
     Explain(explain::Args),
 }
 
@@ -179,11 +180,11 @@ impl Cli {
 
     /// Runs the command with the extractor kinds of `registry`.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
-        // Do this before any secret is in memory.
+        // This must happen before any secret is in memory.
         if let Err(error) = hardening::keep_memory_private() {
             let _ = writeln!(
                 io::stderr(),
-                "note: a core dump of this process may be possible: {error}"
+                "note: core dumps of this process cannot be disabled: {error}"
             );
         }
         let sources = Sources::from_process(self.config);
@@ -214,7 +215,7 @@ fn context() -> Context {
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)
-        .map_err(|_| Failure::Runtime("the system has no random numbers".to_owned()))?;
+        .map_err(|_| Failure::Runtime("the system cannot generate random numbers".to_owned()))?;
     let (id, secret) = ("dev-client", URL_SAFE_NO_PAD.encode(bytes));
     let base = Some(format!(
         "client_id = \"{id}\"\nclient_secret = \"{secret}\"\n"
@@ -247,12 +248,12 @@ fn subject_of(text: &str) -> Result<Subject, Failure> {
     })
 }
 
-/// Writes a line to standard error. Not `eprintln!`, which panics when standard error is closed.
+/// Writes a line to standard error. `eprintln!` would panic if standard error is closed.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Writes a line to standard output. Not `println!`, which panics when standard output is closed.
+/// Writes a line to standard output. `println!` would panic if standard output is closed.
 fn say(line: impl fmt::Display) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}")
         .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))

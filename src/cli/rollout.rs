@@ -17,10 +17,10 @@ use crate::session::subject::Subject;
 use crate::session::types::BackendCall;
 use crate::token::RolloutClient;
 
-/// Some verifiers refuse tokens if the clocks differ by more than this, in seconds.
+/// The difference of the clocks, in seconds, above which some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 
-/// Longer than the service's own timeouts: a person is waiting for the result, and the name server may be slow.
+/// These timeouts are longer than the service's own, because a person waits for the result, and DNS may be slow.
 const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(5),
     total: Duration::from_secs(10),
@@ -30,7 +30,7 @@ const LIMITS: CallLimits = CallLimits {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ApiArgs {
-    /// Rollout's API.
+    /// The base URL of Rollout's API.
     #[arg(
         long,
         value_name = "URL",
@@ -65,7 +65,7 @@ pub(super) async fn get_credentials(
     let token = mint_for(client, subject, &clock)?;
     let mut request = Request::new(Method::GET, url.clone());
     let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| Failure::Runtime("cannot write a header".to_owned()))?;
+        .map_err(|_| Failure::Runtime("cannot build the Authorization header".to_owned()))?;
     bearer.set_sensitive(true);
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
     let host = url.host_str().unwrap_or_default();
@@ -91,7 +91,7 @@ pub(super) async fn get_credentials(
     let credentials = match answer.status {
         // The body is not JSON if, for example, a web page is at this URL.
         StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|_| {
-            format!("{host} answered with something that is not JSON: is --base-url the address of Rollout's API?")
+            format!("{host} answered with a body that is not JSON: is --base-url the address of Rollout's API?")
         }),
         StatusCode::UNAUTHORIZED if clock.invalidates_tokens() => Err(format!(
             "{host} refuses the token, and {}: set the clock (NTP) and try again",
@@ -102,7 +102,7 @@ pub(super) async fn get_credentials(
             client.id
         )),
         status => Err(format!(
-            "{host} answered {}, which says nothing about client id and secret{aside}",
+            "{host} answered {}, so it is unknown whether it accepts the client id and secret{aside}",
             status.as_u16()
         )),
     };
@@ -136,7 +136,7 @@ impl ClockDifference {
         (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
     }
 
-    /// Whether the difference makes a valid token appear to be issued in the future, or to be expired.
+    /// Whether the difference makes a valid token appear to be issued in the future or expired.
     fn invalidates_tokens(self) -> bool {
         self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
     }

@@ -1,5 +1,5 @@
-//! `serve`: starts the service from a configuration, and runs it until it ends.
-//! Accepting connections and draining are in `http/server`.
+//! `serve`: starts the service from a configuration, and runs it until a signal stops it. `http/server` accepts
+//! connections and performs the drain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const TRACES: CallLimits = CallLimits {
     retry_closed: false,
 };
 
-/// Sends traces with the HTTP client of all outgoing calls.
+/// Sends traces with the HTTP client that all outgoing calls share.
 fn send_traces(http: HttpClient) -> SendTraces {
     SendTraces(Arc::new(move |request| {
         let http = http.clone();
@@ -93,7 +93,7 @@ pub(super) async fn serve(
     let (traces, log) = telemetry::start(log, writer, receiver, send, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals = Signals::install()
-        .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
+        .map_err(|error| Failure::Runtime(format!("cannot install signal handlers: {error}")))?;
     let public = bind("server.listen", settings.server.restart.listen)?;
     let admin = bind("server.admin_listen", settings.server.restart.admin_listen)?;
     settings.log_notes();
@@ -174,7 +174,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
 fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
     server::bind(address).map_err(|error| {
         Failure::Runtime(format!(
-            "{key}: cannot listen on {address}: {error}; free it or choose another"
+            "{key}: cannot listen on {address}: {error}; free the port or choose another"
         ))
     })
 }

@@ -12,33 +12,33 @@ use crate::http::pasted;
 use crate::session::chain::ConfiguredExtractor;
 use crate::session::types::BackendCall;
 
-/// Waits longer than this are announced.
+/// The command prints a line for each wait that is longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A wait. If it is long and standard error is a terminal, one line announces it. The wait ends when this value is
-/// dropped.
+/// A wait. If it is longer than [`PATIENCE`] and standard error is a terminal, the command prints one line about it. The
+/// wait ends when this value is dropped.
 pub(super) struct Waiting {
     _until: Option<Sender<()>>,
 }
 
 impl Waiting {
-    /// Waits for a backend's response.
+    /// Starts the wait for a backend's response.
     pub(super) fn for_backend(call: &BackendCall) -> Self {
         Self::announced_by(format!(
-            "asking {} ({} s of at most {} s)",
+            "waiting for {} ({} s of at most {} s)",
             call.backend,
             PATIENCE.as_secs(),
             call.at_most.as_secs_f64()
         ))
     }
 
-    /// Waits for an extractor, if that extractor calls a backend.
+    /// Starts the wait for an extractor. Returns `None` if the extractor calls no backend.
     pub(super) fn for_extractor(configured: &ConfiguredExtractor) -> Option<Self> {
         let call = configured.extractor.backend()?;
         Some(Self::for_backend(&call))
     }
 
-    /// A thread writes the line, because commands also block on standard input.
+    /// A separate thread prints the line, because the command may be blocked on standard input.
     fn announced_by(line: String) -> Self {
         if !io::stderr().is_terminal() {
             return Self { _until: None };
@@ -55,7 +55,7 @@ impl Waiting {
     }
 }
 
-/// Reads a pasted request from the file, or from standard input if the path is `-`. Reads one byte more than the
+/// Reads a pasted request from the file, or from standard input if the path is `-`. Reads up to one byte more than the
 /// maximum, so that a longer request is detected.
 pub(super) fn request(path: &Path) -> Result<Vec<u8>, Failure> {
     let limit = pasted::MAX_BYTES as u64 + 1;
@@ -82,7 +82,7 @@ fn standard_input(what: &str, limit: u64) -> Result<Vec<u8>, Failure> {
             "reading {what}: paste it here, then press Enter and Ctrl-D (a terminal cuts lines at 4095 characters)"
         )
     } else {
-        format!("reading {what} from standard input, which has not ended")
+        format!("waiting for the end of {what} on standard input")
     });
     input
         .take(limit)

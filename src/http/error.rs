@@ -220,9 +220,9 @@ impl Error {
             _ => return None,
         };
         match reason {
-            Reason::OriginNotListed => {
-                Some("to let pages of this origin request tokens, add the origin to origins.allowed")
-            }
+            Reason::OriginNotListed => Some(
+                "to let pages of this origin request tokens, add the origin to origins.allowed",
+            ),
             Reason::OriginIsNotHost => Some(
                 "if this is the service's own origin, the proxy in front must pass on Host with its port \
                  (nginx: proxy_set_header Host $http_host); if not, add the origin to origins.allowed",

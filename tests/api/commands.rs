@@ -354,7 +354,7 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     assert!(out.ends_with("answer: 200, a token\n"), "{out}");
     let (_, out, _) = run(&mut binary(&["explain"]));
     assert!(
-        out.starts_with("origin: allowed, no browser asks\n"),
+        out.starts_with("origin: allowed, the client is not a browser\n"),
         "{out}"
     );
     assert!(out.ends_with("answer: 401 no_session\n"), "{out}");

@@ -157,29 +157,29 @@ fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
     for (headers, want) in [
         (
             "Host: app.internal\r\nOrigin: http://app.internal:8080\r\n",
-            "origin: not allowed because origin_is_not_host, so no extractor would be asked (Origin: \
+            "origin: refused with reason origin_is_not_host, so no extractor would run (Origin: \
              http://app.internal:8080, Host: app.internal)\n    if this is the service's own origin",
         ),
         (
             "Host: a\r\nOrigin: null\r\n",
-            "origin: not allowed because null_origin, so no extractor would be asked (Origin: null, Host: a)",
+            "origin: refused with reason null_origin, so no extractor would run (Origin: null, Host: a)",
         ),
         (
             "Host: a\r\nSec-Fetch-Site: cross-site\r\n",
-            "origin: not allowed because cross_site, so no extractor would be asked (Origin: none, Host: a)",
+            "origin: refused with reason cross_site, so no extractor would run (Origin: none, Host: a)",
         ),
         (
             "Host: a\r\nSec-Fetch-Dest: image\r\n",
-            "origin: not a fetch by a script because embedded",
+            "request: refused (not a fetch by a script) with reason embedded",
         ),
-        ("Cookie: a=b\r\n", "request: refused because no_host"),
+        ("Cookie: a=b\r\n", "request: refused with reason no_host"),
     ] {
         let said = refused(headers);
         assert!(said.starts_with(want), "{said}");
     }
     let said = explain("POST /api/rollout/token/ HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(
-        said.starts_with("request: refused because trailing_slash"),
+        said.starts_with("request: refused with reason trailing_slash"),
         "{said}"
     );
     let said = explain(
@@ -187,14 +187,14 @@ fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
          Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n\r\n",
     );
     assert!(
-        said.starts_with("request: a preflight, after which the browser does not send its request because preflight_header")
+        said.starts_with("request: a preflight, after which the browser does not send the request, with reason preflight_header")
             && said.contains("access-control-request-headers: x-tenant")
             && said.ends_with("answer: 204\n"),
         "{said}"
     );
     let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(
-        said.starts_with("request: refused because path_prefix")
+        said.starts_with("request: refused with reason path_prefix")
             && said.contains("server.base_path"),
         "{said}"
     );
@@ -273,7 +273,7 @@ fn explain_lists_the_places_searched_and_the_cookies_and_headers_of_the_request(
     ];
     let (_, said, _) = run(&mut binary(&own));
     assert!(
-        said.starts_with("origin: allowed, asked by a page of this service's own origin"),
+        said.starts_with("origin: allowed, the page has the service's own origin"),
         "{said}"
     );
     let basic = ["explain", "curl", "-u", "ann:s3cr3t", "https://a.example"];

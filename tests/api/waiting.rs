@@ -131,23 +131,23 @@ async fn slow_backend_is_named_on_a_terminal_after_a_second() {
         let (arguments, line) = match case {
             "doctor" => (
                 vec!["doctor", "--base-url", &url],
-                format!("asking Rollout at {url}/credentials (1 s of at most 10 s)"),
+                format!("waiting for Rollout at {url}/credentials (1 s of at most 10 s)"),
             ),
             "doctor of a backend" => (
                 vec!["doctor", "--base-url", &api, "--config", config],
                 format!(
-                    "asking endpoint {} (1 s of at most 9 s)",
+                    "waiting for endpoint {} (1 s of at most 9 s)",
                     backend.url("/me")
                 ),
             ),
             "credentials" => (
                 vec!["credentials", "ann", "--base-url", &url],
-                format!("asking Rollout at {url}/credentials (1 s of at most 10 s)"),
+                format!("waiting for Rollout at {url}/credentials (1 s of at most 10 s)"),
             ),
             "explain" => (
                 vec!["explain", "--config", config, "-b", "sid=x"],
                 format!(
-                    "asking endpoint {} (1 s of at most 9 s)",
+                    "waiting for endpoint {} (1 s of at most 9 s)",
                     backend.url("/me")
                 ),
             ),
@@ -162,7 +162,7 @@ async fn slow_backend_is_named_on_a_terminal_after_a_second() {
                     &header,
                 ],
                 format!(
-                    "asking key set {} (1 s of at most 3 s)",
+                    "waiting for key set {} (1 s of at most 3 s)",
                     backend.url("/jwks")
                 ),
             ),
