@@ -30,8 +30,8 @@ pub struct Args {
     /// Unlike flags, it is not visible to other users of the machine.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// A key of the section, such as keys=… or url=…, to open the session with. If the key ends in _file, the value is a
-    /// file name. Without a value, the command prompts for it and does not echo it.
+    /// A key of the section, such as keys=… or url=…, to open the session with. If the key ends in _file, the value is
+    /// a file name. Without a value, the command prompts for it and does not echo it.
     #[arg(long, value_name = "KEY[=VALUE]")]
     set: Vec<String>,
     /// Prints the result as JSON.

@@ -1,5 +1,5 @@
-//! `doctor`: checks that Rollout accepts the client's tokens, and that every configured backend answers. The calls to Rollout
-//! are in `rollout.rs`; each extractor checks its own backends.
+//! `doctor`: checks that Rollout accepts the client's tokens, and that every configured backend answers. The calls to
+//! Rollout are in `rollout.rs`; each extractor checks its own backends.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! `init`: writes a configuration for the app from a pasted request or from flags, and prints the lines of the
-//! proxy's configuration that forward requests to the service. `session/detect/` drafts the section.
+//! `init`: writes a configuration for the app from a pasted request or from flags, and prints the lines of the proxy's
+//! configuration that forward requests to the service. `session/detect/` drafts the section.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -34,8 +34,8 @@ pub struct Args {
     /// The server of your app's pages. Prints the lines with which it forwards /rollout/ to the service.
     #[arg(long)]
     app: Option<App>,
-    /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: set them
-    /// in environment variables.
+    /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: set them in environment
+    /// variables.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Replaces existing files.

@@ -74,8 +74,8 @@ enum Command {
     Dev,
     /// Checks the configuration without using the network; exit code 2 if it has a problem.
     ///
-    /// Warnings go to standard error, one per line, and do not change the exit code. The client id and
-    /// secret are not needed.
+    /// Warnings go to standard error, one per line, and do not change the exit code. The client id and secret are not
+    /// needed.
     CheckConfig(check_config::Args),
     /// Checks that the service on this machine is alive (for Docker's HEALTHCHECK).
     Health,

@@ -1,7 +1,7 @@
-//! Deserializes the values that the `config` crate collected. Text is accepted for numbers and booleans, because an
-//! environment variable holds only text. Every other value must have the type that the key expects.
+//! Deserializes the values that the `config` crate collected. A string is accepted for a number or a boolean, because
+//! environment variables are strings. Every other value must have the type that the key expects.
 //!
-//! The crate's own deserializer converts more: `true` to a number, 1.5 to an integer, and both to text.
+//! The crate's own deserializer converts more: `true` to a number, 1.5 to an integer, and both to strings.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,7 +18,7 @@ use crate::secret::Secret;
 /// Why a value does not fit its key. The error never contains the value, which may be a secret under the wrong key.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The value does not have the type `expected`. `is_container` says whether it is a list or a table.
+    /// The value does not have the type `expected`. `is_container` is true if the value is a list or a table.
     Type {
         expected: String,
         is_container: bool,
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     OutOfRange,
     /// The key's type cannot be read from a file.
     NotFromFile,
-    /// A table has an unknown key. The text describes it.
+    /// A table has an unknown key. The string describes the problem.
     UnknownKey(String),
     /// The message from the type that was being read.
     Invalid(String),
@@ -52,7 +52,7 @@ impl fmt::Display for Error {
         match self {
             Self::Type { expected, .. } => write!(f, "must be {expected}"),
             Self::OutOfRange => f.write_str("is out of range"),
-            Self::NotFromFile => f.write_str("cannot be given by a file"),
+            Self::NotFromFile => f.write_str("cannot be set by a file"),
             Self::UnknownKey(text) | Self::Invalid(text) => f.write_str(text),
         }
     }
@@ -67,7 +67,7 @@ impl de::Error for Error {
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match found {
-            // Only the content of a file has the type bytes.
+            // Only the content of a file is deserialized as bytes.
             Unexpected::Bytes(_) => Self::NotFromFile,
             _ => Self::Type {
                 expected: expected.to_string(),
@@ -76,7 +76,7 @@ impl de::Error for Error {
         }
     }
 
-    /// Replaces serde's own text, which repeats the value.
+    /// Replaces serde's own message, which repeats the value.
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match found {
             Unexpected::Signed(_) | Unexpected::Unsigned(_) => Self::OutOfRange,
@@ -84,7 +84,7 @@ impl de::Error for Error {
         }
     }
 
-    /// Replaces serde's own text, which repeats the value.
+    /// Replaces serde's own message, which repeats the value.
     fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
         let known: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
         Self::Invalid(format!("must be {}", known.join(" or ")))
@@ -102,7 +102,7 @@ impl de::Error for Error {
 #[derive(Clone)]
 pub(crate) enum StrictValue {
     Given(Value),
-    /// Bytes. Only types that can be stored in a separate file accept them, such as [`Secret`] and lists of secrets.
+    /// The content of a file, as bytes. Only some types accept it, such as [`Secret`] and lists of secrets.
     FileContent(Secret),
     /// A table, some members of which are stored in files.
     Members(Vec<(String, StrictValue)>),
@@ -119,7 +119,7 @@ impl StrictValue {
         }
     }
 
-    /// Whether the value is the text of an environment variable, which can express a list only with commas.
+    /// Whether the value comes from an environment variable, in which commas separate the items of a list.
     fn is_variable(&self) -> bool {
         match self {
             Self::Given(value) => value
@@ -229,7 +229,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    /// The text of an environment variable is a comma-separated list. A string in TOML is a single item.
+    /// Splits the value of an environment variable at its commas. A string in TOML is a single item.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().filter(|_| self.is_variable()) {
             Some(text) => {
@@ -306,7 +306,7 @@ impl IntoDeserializer<'_, Error> for StrictValue {
     }
 }
 
-/// One line of a file that contains a list. Like the content of a whole file, it is bytes.
+/// One line of a file that contains a list. It is deserialized as bytes, like the content of a whole file.
 pub(super) struct FileLine<'a, E>(&'a [u8], PhantomData<E>);
 
 impl<'a, E> FileLine<'a, E> {
@@ -322,7 +322,7 @@ impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
         visitor.visit_bytes(self.0)
     }
 
-    /// Refuses the line, because a visitor of text would accept bytes.
+    /// Refuses the line, because a visitor of strings would accept bytes.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
     }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_accepted_for_numbers_and_flags_and_no_other_type_is_converted() {
+    fn strings_are_converted_to_numbers_and_booleans_and_no_other_type_is_converted() {
         assert_eq!(
             ["12", "-3", "on", "1.5", ""].map(read::<i64>),
             [Some(12), Some(-3), None, None, None]

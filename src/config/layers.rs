@@ -20,14 +20,14 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
     ("ROLLOUT_CLIENT_SECRET_FILE", "client_secret_file"),
 ];
 
-/// The environment variable with a whole configuration as text, for platforms that support variables but no files.
+/// The environment variable that contains a whole configuration, for platforms that support variables but no files.
 const WHOLE: &str = "ROLLOUT_CONFIG";
 
 /// The environment variable in which many platforms pass the port to listen on.
 pub(crate) const PORT: &str = "PORT";
 
-/// The prefix of all other environment variables. The second `_` keeps them apart from the variables that Kubernetes
-/// sets for a service called `rollout`, which have only one.
+/// The prefix of all other environment variables. The double `_` distinguishes them from the variables that Kubernetes
+/// sets for a service called `rollout`, which have a single `_`.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
 
 /// Whether this is one of the shared environment variables that the service reads: those for OpenTelemetry, for
@@ -41,14 +41,14 @@ fn is_common(name: &str) -> bool {
 /// The sources of the configuration. The environment is a field, so that tests need no separate process.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The lowest layer, as TOML: the defaults that `dev` overrides.
+    /// The lowest layer, as TOML: the defaults of `dev`, and the throwaway client of a command.
     pub base: Option<String>,
-    /// TOML files; a later one takes precedence.
+    /// TOML files; a later file takes precedence.
     pub files: Vec<PathBuf>,
     /// Environment variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names from Rollout's docs, `PORT`,
     /// and those that other programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
-    /// The service's own environment variables that are not valid UTF-8, which is an error.
+    /// The names of the service's own environment variables whose values are not valid UTF-8, which is an error.
     pub not_text: Vec<String>,
     /// The names of other environment variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
     pub foreign: Vec<String>,
@@ -73,7 +73,7 @@ impl Sources {
     /// The sources: these files, and the environment of this process.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that reads the environment"
+        reason = "the only place that reads the environment"
     )]
     pub fn from_process(files: Vec<PathBuf>) -> Self {
         let mut sources = Self {
@@ -81,7 +81,7 @@ impl Sources {
             ..Self::default()
         };
         for (name, value) in std::env::vars_os() {
-            // A name that is not valid UTF-8 is not one of the service's own.
+            // A variable whose name is not valid UTF-8 does not belong to the service.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -112,7 +112,7 @@ impl Sources {
         for name in &self.not_text {
             problems.add(
                 name,
-                "is not UTF-8: put such a secret into a file, and name the file with _FILE",
+                "is not UTF-8: put such a secret into a file, and set the variable with the suffix _FILE to the file name",
             );
         }
         let base = parse(self.base.as_deref().unwrap_or_default(), None);
@@ -128,7 +128,8 @@ impl Sources {
         for layer in layers.into_iter().chain(variables) {
             lay(layer, &mut above, "", problems);
         }
-        // In the base layer, `client_secret` is the throwaway secret of `dev`. The operator's secret replaces it.
+        // In the base layer, `client_secret` is a throwaway secret. It is removed if the operator names a secret file,
+        // because a secret that is set by value and by file is refused.
         if above.contains_key("client_secret_file") {
             tree.remove("client_secret");
         }
@@ -148,7 +149,7 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// One layer for each environment variable. Rollout's own names come last.
+    /// One layer for each environment variable. The variables of Rollout's docs come last.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();
@@ -161,7 +162,7 @@ impl Sources {
             if let Some(other) = names.insert(path, name) {
                 problems.add(
                     name,
-                    format!("is the same key as {other}: keep one of the two"),
+                    format!("sets the same key as {other}: keep one of the two"),
                 );
             }
         }
@@ -175,12 +176,12 @@ impl Sources {
 }
 
 /// Splits the name of an environment variable into its path: `ROLLOUT__SERVER__LISTEN` becomes `server`, `listen`.
-/// Sections and keys are matched in any case. A name below a key, such as a claim or a header, is the operator's own.
-/// Many platforms convert variable names to upper case, so such a name keeps its case only if it contains a lower-case
+/// Sections and keys are case-insensitive. A name below a key, such as a claim or a header, is the operator's own. Many
+/// platforms convert variable names to upper case, so such a name keeps its case only if it contains a lower-case
 /// letter.
 fn fold(path: &str) -> Vec<String> {
     let parts: Vec<&str> = path.split("__").collect();
-    // A section in `[extractors]` has its own name before its keys.
+    // In `[extractors]`, the name of the section precedes the key.
     let keys = if parts[0].eq_ignore_ascii_case("extractors") {
         3
     } else {

@@ -1,5 +1,5 @@
-//! The configuration mechanism: layers of text, the reader of one section, and the report of all problems. No
-//! particular key is defined here: `settings` and the extractor kinds define the keys.
+//! The configuration mechanism: the layers, the reader of a section, and the report of all problems. `settings` and the
+//! extractor kinds define the keys.
 
 mod deserializer;
 mod fingerprint;

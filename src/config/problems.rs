@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Problems, by the key that they concern. If there are none, the configuration is valid.
 ///
-/// The texts name keys and say how to fix them. They never contain a secret's value.
+/// The messages name keys and say how to fix the problems. They never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<(String, String)>,
@@ -56,7 +56,7 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a problem with this key. Its value is then missing even though the operator set it.
+    /// Whether there is a problem with this key. If so, its value is missing although the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| other == key)
     }
@@ -90,10 +90,10 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Warnings, by the key that they concern: the configuration is accepted, but the operator should be aware of them.
+/// Warnings, by the key that they concern: the configuration is accepted, but the operator should know about them.
 ///
-/// `check-config` prints them, and the service logs them at start and after a reload. Like the texts of [`Problems`],
-/// they never contain a secret's value.
+/// `check-config` prints them, and the service logs them at start and after a reload. Like the messages of
+/// [`Problems`], they never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Warnings {
     list: Vec<(String, String)>,
@@ -124,7 +124,8 @@ impl Warnings {
     }
 }
 
-/// A key and its text, with control characters escaped: keys are free text and may contain terminal escape sequences.
+/// A key and its message, with control characters escaped: a key is an arbitrary string and may contain terminal escape
+/// sequences.
 fn line(key: &str, text: &str) -> String {
     let mut line = String::new();
     for c in [key, ": ", text].into_iter().flat_map(str::chars) {
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped() {
+    fn control_characters_in_keys_and_messages_are_escaped() {
         let problems = Problems::of("extractors.\u{1b}[31m", "must be\u{9b}31m text");
         assert_eq!(
             problems.to_string(),

@@ -56,7 +56,7 @@ where
             && !known.contains(&named_by)
             && accepts_file::<T>(key, file)
         {
-            // The members in the table are read together with those in files.
+            // The members in this table are read together with those in the `_file` table.
             continue;
         }
         let of_file = key
@@ -128,7 +128,8 @@ pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> boo
         || is_table && accepts(StrictValue::Members(vec![("name".to_owned(), content)]))
 }
 
-/// Reads the key at `path` from the file in `names`, or from one file per member. `given` is the value set directly.
+/// Reads the key at `path` from the file that `names` contains, or from one file per member. `given` is the value that
+/// is set without a file.
 fn read_named_files(
     path: &str,
     names: &Value,
@@ -197,7 +198,7 @@ fn describe(error: &Error, value: &Value) -> String {
             expected,
             is_container: false,
         } if is_container(value) => {
-            format!("is {} that must hold {expected}", type_name(value))
+            format!("is {} that must contain {expected}", type_name(value))
         }
         Error::Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
         error => error.to_string(),

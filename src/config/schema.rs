@@ -1,5 +1,5 @@
-//! The JSON Schema of a section, built from the struct that reads it. The reader is tried with a value of each type, so
-//! the schema always matches it.
+//! The JSON Schema of a section, built from the section's struct. The struct is tried with a value of each type, so the
+//! schema always matches the struct.
 
 use config::{Value, ValueKind};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::deserializer::{Error, StrictValue};
 use super::reader::{Table, accepts_file, keys_of, read_key};
 
-/// The properties of the section that `T` reads: each key, and its `_file` twin if it has one.
+/// The properties of the section that `T` reads: each key, and its variant with `_file` if there is one.
 pub(crate) fn properties<T>() -> Map<String, serde_json::Value>
 where
     T: DeserializeOwned + Default + Serialize,
@@ -47,7 +47,7 @@ fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
     let accepts = |name, sample: Value| match read_key::<T>(key, StrictValue::Given(sample)) {
         Ok(()) => true,
         Err(Error::OutOfRange) => name == "integer",
-        // The type is accepted, although this text is not.
+        // The type is accepted, although this value is not.
         Err(Error::Invalid(_)) => name == "string" || name == "array",
         // If only the item's type is wrong, a list is accepted.
         Err(Error::Type { is_container, .. }) => name == "array" && !is_container,

@@ -16,7 +16,7 @@ use super::schema::properties;
 use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
-/// What building the extractor found out about its section, in addition to the problems.
+/// The information that was collected about a section while its extractor was built, in addition to the problems.
 pub(crate) struct Findings {
     /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,
@@ -34,7 +34,7 @@ type Properties = fn() -> serde_json::Map<String, serde_json::Value>;
 /// Values from outside the section that its checks need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elsewhere<'a> {
-    /// The secret that signs our tokens. No section may use it.
+    /// The secret that signs the service's tokens. No section may use it.
     pub(crate) client_secret: Option<&'a Secret>,
     /// `server.request_timeout`, the upper bound for every timeout of a section.
     pub(crate) request_timeout: Duration,
@@ -58,7 +58,7 @@ pub struct Section<'a> {
     /// Keys that were already removed from the table. They are candidates when a key is misspelled.
     common_keys: &'static [&'static str],
     elsewhere: Elsewhere<'a>,
-    /// The section itself sets `subject`; the value does not come from its preset or kind.
+    /// Whether the section itself sets `subject`, so that its value does not come from the preset or the kind.
     pub(crate) names_subject: bool,
     /// The subject template of the section, or of its preset or kind if the section sets none.
     pub(crate) subject: String,
@@ -96,7 +96,7 @@ impl<'a> Section<'a> {
         self.path.rsplit('.').next().unwrap_or_default()
     }
 
-    /// The full name of `key` in this section. A problem begins with it.
+    /// The full name of `key` in this section, under which problems are reported.
     pub fn key(&self, key: &str) -> String {
         join(&self.path, key)
     }
@@ -112,13 +112,13 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses a section that does not set `subject`. Kinds use this if no attribute identifies users in every app.
-    /// `text` says what to write.
+    /// `text` is the message, which says what to write.
     pub fn require_subject(&self, text: &str, problems: &mut Problems) {
         problems.require(self.names_subject, self.key("subject"), text);
     }
 
     /// Reads the section as `T`, a struct whose fields all have defaults and which denies unknown fields. An invalid
-    /// key is reported and takes its default, so that later checks still run.
+    /// key is reported and has its default value, so that later checks still run.
     pub fn read<T>(&self, problems: &mut Problems) -> T
     where
         T: DeserializeOwned + Default + Serialize,
@@ -139,8 +139,8 @@ impl<'a> Section<'a> {
 
     /// Validates the secret under `key`, if it is set. An empty secret is a problem.
     ///
-    /// A secret that verifies sessions must not be the one that signs our tokens, because such a token would then be
-    /// accepted as a session.
+    /// A secret that verifies sessions must differ from the client secret, because the service's own tokens would
+    /// otherwise be accepted as sessions.
     pub fn secret(
         &self,
         key: &str,
@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
                 .all(|secret| self.damage_of(key, secret).is_none())
             && let Some(damage) = damage(&[first.expose(), last.expose()].concat(), &[])
         {
-            self.warn(key, format!("the whole value {damage}: remove that"));
+            self.warn(key, format!("the whole value {damage}: set only the list"));
         }
         self.count_secrets(key, values.len());
         values.0
@@ -180,18 +180,17 @@ impl<'a> Section<'a> {
 
     fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {
         if secret.expose().is_empty() {
-            problems.add(
-                self.key(key),
-                "is empty: give it a value or leave the key out",
-            );
+            problems.add(self.key(key), "is empty: set a value or leave the key out");
             return;
         }
         self.refuse_client_secret(key, secret.expose(), problems);
-        // Only a warning, because the app may read the same damaged value.
+        // This is only a warning, because the app may read the same damaged value.
         if let Some(damage) = self.damage_of(key, secret) {
             self.warn(
                 key,
-                format!("{damage}: sessions verify only if the app has exactly the same bytes"),
+                format!(
+                    "{damage}: sessions are accepted only if the app uses exactly the same bytes"
+                ),
             );
         }
     }
@@ -214,7 +213,7 @@ impl<'a> Section<'a> {
         {
             problems.add(
                 self.key(key),
-                "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
+                "is the same secret as client_secret, so the service's own tokens would be accepted as sessions: use another secret",
             );
         }
     }
@@ -247,12 +246,12 @@ impl<'a> Section<'a> {
         Ok(bytes)
     }
 
-    /// Adds a warning about `key`: the value is accepted, but the operator should be aware of its effect.
+    /// Adds a warning about `key`: the value is accepted, but the operator should know its effect.
     pub fn warn(&self, key: &str, text: impl Into<String>) {
         self.warnings.borrow_mut().add(self.key(key), text);
     }
 
-    /// The findings about the section from building its extractor.
+    /// Returns the findings that were collected while the extractor was built.
     pub(crate) fn into_findings(self) -> Findings {
         Findings {
             effective: self.effective.into_inner(),
@@ -264,7 +263,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty text if there is none.
+/// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty string if there is none.
 fn name_in_front(value: &[u8]) -> &str {
     let value = value.strip_prefix(b"export ").unwrap_or(value);
     let name = value.split(|&byte| byte == b'=').next().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Lists and tables in the text of an environment variable, written as JSON or TOML.
+//! Parses lists and tables that are written as JSON or TOML in an environment variable.
 //!
-//! This module does not depend on the keys that accept a list or table: the caller tries a key's type with an empty one
-//! instead of the text.
+//! This module does not depend on the keys that accept a list or table: the caller tries whether the key's type accepts
+//! an empty list or table.
 
 use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;
@@ -10,10 +10,10 @@ use toml::de::ValueDeserializer;
 use super::layers::PREFIX;
 use crate::json;
 
-/// Replaces the text of an environment variable by the list or table that it contains.
+/// Replaces the string of an environment variable with the list or table that it contains.
 ///
-/// `takes` tells whether the key accepts a value. `is_secret` tells whether the key accepts secrets. For those, a text
-/// that begins like a list or table but cannot be parsed is an error, because it would otherwise be split at its
+/// `takes` returns whether the key accepts a value. `is_secret` is true if the key accepts secrets. In this case, a
+/// string that begins like a list or table but cannot be parsed is an error, because it would otherwise be split at its
 /// commas.
 pub(super) fn expand(
     value: &Value,
@@ -43,7 +43,7 @@ pub(super) fn expand(
     Ok(Value::new(value.origin().map(str::to_owned).as_ref(), kind))
 }
 
-/// The form that the beginning of a text suggests.
+/// The form that the first character of a string suggests.
 #[derive(Clone, Copy)]
 enum Form {
     List,
@@ -72,11 +72,11 @@ impl Form {
     fn unreadable(self) -> String {
         match self {
             Self::List => {
-                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file and name it with _FILE"
+                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file and set the variable with the suffix _FILE to its name"
             }
             Self::Table => {
                 "begins with `{` but is not a table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
-                 and name them with _FILE"
+                 and name them in variables with the suffix _FILE"
             }
         }
         .to_owned()
@@ -88,8 +88,8 @@ fn table(name: &str, member: Value) -> Value {
     Value::new(None, ValueKind::Table(members))
 }
 
-/// Parses the whole text as JSON, or else as TOML. Text inside it must not be split at commas, so its origin differs
-/// from the variable's.
+/// Parses the whole string as JSON, or else as TOML. The strings inside it must not be split at commas, so their origin
+/// differs from that of a variable.
 fn read(text: &str, variable: &str) -> Option<Value> {
     if let Ok(value) = json::Value::parse(text.as_bytes()) {
         let origin = format!("JSON in {variable}");

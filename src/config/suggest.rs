@@ -1,9 +1,9 @@
 //! The message for an unknown name, with a suggestion ("did you mean"). The caller passes the known names.
 
-/// From this similarity (Jaro-Winkler) on, a name is treated as a misspelling of the other.
+/// The Jaro-Winkler similarity from which a name is treated as a misspelling of another.
 const ALIKE: f64 = 0.85;
 
-/// Says that `name` is unknown, and suggests the closest name, or lists all names.
+/// The message that `name` is unknown. It suggests the closest known name, or lists all known names.
 pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let alike = |candidate: &str| strsim::jaro_winkler(name, candidate);
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelled_name_gets_the_closest_name_and_any_other_all_names() {
+    fn message_suggests_the_closest_name_for_a_misspelling_and_otherwise_lists_all_names() {
         let said = |name| unknown("key", name, ["issuers", "claims", "from"].into_iter());
         assert_eq!(said("issuer"), "is not a key: did you mean issuers?");
         assert_eq!(said("clams"), "is not a key: did you mean claims?");

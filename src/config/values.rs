@@ -1,5 +1,5 @@
-//! The notations of values: durations with a unit, and lists from a file or an environment variable. `settings` and the
-//! extractor kinds choose the notation of each key.
+//! The types of values that have their own notation: durations with a unit, public keys and certificates, and lists.
+//! `settings` and the extractor kinds choose the type of each key.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use crate::secret::refuse;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
-/// No timeout or lifetime of this service is longer, so a longer duration must be a typing error.
+/// The maximum duration. No timeout or lifetime of this service is longer, so a longer duration must be a typing error.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 impl HumanDuration {
@@ -85,7 +85,7 @@ impl Visitor<'_> for HumanDurationVisitor {
     refuse!(Self::HELP; visit_i64: i64, visit_u64: u64, visit_f64: f64);
 }
 
-/// Text that is not secret but is usually stored in its own file: certificates, public keys, a key set.
+/// A value that is not secret but is usually stored in its own file: certificates, public keys or a key set.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicText(Vec<u8>);
 
@@ -110,7 +110,7 @@ impl PublicText {
     }
 }
 
-// Shows only the size, because a key set may contain private keys by mistake.
+// Only the size is shown, because a key set may contain private keys by mistake.
 impl fmt::Debug for PublicText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} bytes]", self.0.len())
@@ -148,12 +148,12 @@ impl Visitor<'_> for PublicTextVisitor {
     }
 }
 
-/// A list. The text of an environment variable is comma-separated; any other text is a single item.
+/// A list. The value of an environment variable is split at its commas; any other string is a single item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct List<T>(pub Vec<T>);
 
-// Not derived, because the derived impl would require `T: Default`, which an empty list does not need.
+// `Default` is not derived, because the derived impl would require `T: Default`, which an empty list does not need.
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(Vec::new())

@@ -1,5 +1,5 @@
-//! The application: its state, the router with every route, and the middleware in its order.
-//! `server` handles connections, and `error.rs` defines the statuses and codes.
+//! The application: its state, the router with every route, and the middleware in its order. `server` handles
+//! connections, and `error.rs` defines the statuses and codes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,9 +17,9 @@ use crate::telemetry::metrics::Metrics;
 /// `/openapi.json`), to be merged into an axum app.
 ///
 /// The configuration comes from `sources` and has the same keys as the service's. The app remains responsible for the
-/// whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and it exposes `metrics` (for example with
-/// [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no effect, and a changed file
-/// or SIGHUP does not reload the configuration.
+/// whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and it exposes
+/// `metrics` (for example with [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no
+/// effect, and a changed file or SIGHUP does not reload the configuration.
 ///
 /// `trusted_proxies` of a `trusted_header` section needs the peer's address: serve the app with
 /// `into_make_service_with_connect_info::<SocketAddr>()`.

@@ -141,8 +141,8 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: List
     );
 }
 
-/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches such a response for at most two
-/// hours.
+/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches such a response for at most
+/// two hours.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(

@@ -269,8 +269,8 @@ fn wrong(line: &[u8], what: &str) -> String {
     format!("the header {name:?} {what}")
 }
 
-/// Splits a command into words as a POSIX shell does, and decodes `$'…'`, which Chrome writes. Returns `None` if a quote
-/// is not closed.
+/// Splits a command into words as a POSIX shell does, and decodes `$'…'`, which Chrome writes. Returns `None` if a
+/// quote is not closed.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

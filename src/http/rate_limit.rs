@@ -28,8 +28,8 @@ const SWEEP_EVERY: u32 = 1024;
 
 type Keyed = RateLimiter<u64, DashMapStateStore<u64>, LimiterClock, NoOpMiddleware<Nanos>>;
 
-/// One limit for each credential of a subject, and one for all credentials of the subject together. The keys of both limits are 64-bit
-/// keyed hashes with a random key.
+/// One limit for each credential of a subject, and one for all credentials of the subject together. The keys of both
+/// limits are 64-bit keyed hashes with a random key.
 pub struct TokenLimiter {
     credentials: Keyed,
     subjects: Keyed,
@@ -60,8 +60,8 @@ impl TokenLimiter {
     }
 
     /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's
-    /// limit. A request over the credential's limit does not count against the subject. Without a credential, the
-    /// limit of one credential also applies to the subject.
+    /// limit. A request over the credential's limit does not count against the subject. Without a credential, the limit
+    /// of one credential also applies to the subject.
     ///
     /// # Errors
     /// If one of the limits is reached, with the time until the next token.

@@ -151,8 +151,8 @@ fn measure(headers: &HeaderMap) -> HeaderSize {
 }
 
 /// Prevents request smuggling, in which the proxy in front and the service disagree about where the body ends.
-/// `Transfer-Encoding` must be absent or exactly `chunked`, the form that all parsers understand. `TE` must not contain `chunked` (RFC
-/// 9110, section 10.1.4), because a parser could confuse the two headers.
+/// `Transfer-Encoding` must be absent or exactly `chunked`, the form that all parsers understand. `TE` must not contain
+/// `chunked` (RFC 9110, section 10.1.4), because a parser could confuse the two headers.
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let is_plain = single(headers, &header::TRANSFER_ENCODING)
         .is_ok_and(|value| value.is_none_or(|value| value == "chunked"));
@@ -180,8 +180,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
-/// Whether this is a host name or an IP address, with an optional port. User info, percent-encoding and
-/// sub-delimiters, which RFC 3986 allows, are refused, because clients do not send them in `Host`.
+/// Whether this is a host name or an IP address, with an optional port. User info, percent-encoding and sub-delimiters,
+/// which RFC 3986 allows, are refused, because clients do not send them in `Host`.
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;

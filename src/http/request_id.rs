@@ -1,5 +1,5 @@
-//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new id. tower-http's layers set the
-//! header on the request and on the response.
+//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new id. tower-http's layers set
+//! the header on the request and on the response.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;

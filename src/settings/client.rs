@@ -6,7 +6,7 @@ use crate::config::{Problems, Warnings};
 use crate::secret::{Secret, damage};
 use crate::token::RolloutClient;
 
-/// RFC 7518, section 3.2: a key for HS512 is at least as long as the hash.
+/// The minimum length of a key for HS512, which is the length of the hash (RFC 7518, section 3.2).
 const RECOMMENDED_SECRET_BYTES: usize = 64;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ impl ClientConfig {
             problems.require(
                 problems.are_about("client_secret"),
                 "client_secret",
-                "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file that holds it",
+                "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file with the secret",
             );
             return None;
         };
@@ -50,15 +50,15 @@ impl ClientConfig {
             problems.add(
                 "client_secret",
                 format!(
-                    "{damage}: give the client secret alone, exactly as in your Rollout dashboard"
+                    "{damage}: set only the client secret, exactly as in your Rollout dashboard"
                 ),
             );
         }
         if secret.expose().len() < RECOMMENDED_SECRET_BYTES {
             warnings.add(
                 "client_secret",
-                "is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; Rollout chooses it, \
-                 so this is only for your information",
+                "is shorter than the 64 bytes that RFC 7518, section 3.2 requires for HS512; Rollout chooses the secret, \
+                 so you need not change it",
             );
         }
         Some(RolloutClient { id, secret })
@@ -75,7 +75,7 @@ fn check_id(id: &str, problems: &mut Problems) {
     } else if let Some(damage) = damage(id.as_bytes(), &names) {
         problems.add(
             "client_id",
-            format!("{damage}: give the client id alone, exactly as in your Rollout dashboard"),
+            format!("{damage}: set only the client id, exactly as in your Rollout dashboard"),
         );
     } else if let Some(unfilled) = Secret::new(id).unfilled() {
         problems.add(

@@ -1,5 +1,5 @@
-//! Warns of environment variables that begin with `ROLLOUT_` and are probably misspelled keys. An app that uses Rollout
-//! may define other such variables, so only names that resemble a key are reported.
+//! Warns about environment variables that begin with `ROLLOUT_` and are probably misspelled keys. An app that uses
+//! Rollout may define other such variables, so only names that resemble a key are reported.
 
 use strsim::osa_distance;
 
@@ -38,7 +38,7 @@ fn known_variables(sections: &serde_json::Map<String, serde_json::Value>) -> Vec
     known
 }
 
-/// The known variable of which `name` may be a misspelling.
+/// The known variable that `name` probably misspells.
 fn resembling(name: &str, known: &[String]) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let letters = |name: &str| {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelled_variables_resemble_ours_and_those_of_apps_and_kubernetes_do_not() {
+    fn misspelled_variables_are_detected_and_variables_of_apps_and_kubernetes_are_not() {
         let sections = serde_json::json!({
             "server": {"listen": "", "admin_listen": ""},
             "session": {"extractors": []},

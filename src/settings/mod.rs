@@ -1,5 +1,5 @@
 //! Converts the layers (defaults, files, environment variables) to typed settings, and reports all problems at once.
-//! `config/default.toml` documents the keys, and `extractors` contains the extractor kinds.
+//! `config/default.toml` documents the keys, and `session/extractors` contains the extractor kinds.
 
 mod client;
 pub mod log;
@@ -126,8 +126,8 @@ pub fn load(
     context: &Context,
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
-    // If a layer cannot be read, that layer may contain a key that is missing here, so no further problems are
-    // reported.
+    // If a layer cannot be read, no further problems are reported, because a key that is missing here may be in that
+    // layer.
     let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
@@ -288,7 +288,8 @@ impl Settings {
         Chain::new(new)
     }
 
-    /// Keeps the current values of all keys that are read at start only. Returns the names of those that have changed.
+    /// Keeps the current values of all keys that are read at start only. Returns the names of the keys that have
+    /// changed.
     pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
         let changed = current.restart_keys().changed(&self.restart_keys());
         Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
@@ -304,7 +305,7 @@ impl Settings {
     /// Logs each warning, and how many secrets each list contains, at start and after a reload.
     pub fn log_notes(&self) {
         for (key, count) in &self.secret_counts {
-            tracing::info!(key, count, "secrets taken");
+            tracing::info!(key, count, "secrets loaded");
         }
         for warning in self.warnings.lines() {
             tracing::warn!("{warning}");
@@ -336,7 +337,7 @@ fn unknown_at_top(key: &str) -> String {
     }
 }
 
-/// The sections of a configuration. Each one is removed when it is read.
+/// The sections of a configuration. Each section is removed from the tree when it is read.
 struct Sections {
     tree: Table,
     /// The effective sections, for `check-config --print`.
@@ -463,7 +464,7 @@ impl Sections {
         }
     }
 
-    /// Reports sections that were not read. Returns the effective sections, and the files that were read.
+    /// Reports unknown sections, which were not read. Returns the effective sections, and the files that were read.
     fn finish(
         self,
         problems: &mut Problems,

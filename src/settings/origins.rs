@@ -22,7 +22,7 @@ pub struct Origins {
     pub patterns: Vec<OriginPattern>,
     /// Whether every loopback origin may request tokens as well. Set under `dev`.
     pub loopback: bool,
-    /// The value of `Access-Control-Allow-Headers`: the request headers that such a page may send.
+    /// The value of `Access-Control-Allow-Headers`: the request headers that pages of other origins may send.
     pub request_headers: HeaderValue,
 }
 
@@ -83,8 +83,8 @@ impl OriginsConfig {
                 warnings.add(
                     "origins.allowed",
                     format!(
-                        "entry {number}: {} is the origin of every program that serves pages on a user's machine: list it \
-                         for development, or for an app whose web view has this origin, only",
+                        "entry {number}: {} is the origin of any program that serves pages on the user's machine: list it \
+                         only for development, or for an app whose web view has this origin",
                         origin.as_str()
                     ),
                 );
@@ -94,8 +94,8 @@ impl OriginsConfig {
         origins
     }
 
-    /// The fixed names, those in `allowed_headers`, and the headers from which the configured extractors read a
-    /// session.
+    /// The request headers that pages of other origins may send: the fixed names, those in `allowed_headers`, and the
+    /// headers from which the configured extractors read a session.
     fn request_headers(&self, chain: &Chain, dev: bool, problems: &mut Problems) -> HeaderValue {
         let mut names: Vec<String> = REQUEST_HEADERS.map(str::to_owned).into();
         let mut add = |name: String| {
@@ -106,14 +106,14 @@ impl OriginsConfig {
         for (name, number) in self.allowed_headers.iter().zip(1..) {
             let parsed = HeaderName::try_from(name).map_err(|_| {
                 format!(
-                    "entry {number} is not the name of a header, such as X-Tenant: list each name, since browsers do not \
-                     combine `*` with credentials"
+                    "entry {number} is not the name of a header, such as X-Tenant: list each name, because browsers do \
+                     not accept `*` with credentials"
                 )
             });
             // The parser accepts `*` as a header name.
             let parsed = parsed.and_then(|name| match name.as_str() {
                 "*" => Err(format!(
-                    "entry {number}: browsers do not combine `*` with credentials: list each name"
+                    "entry {number}: browsers do not accept `*` with credentials: list each name"
                 )),
                 _ => Ok(()),
             });
@@ -151,7 +151,7 @@ impl Origin {
     /// Parses an origin from the configuration, and normalizes it to the form that clients send.
     ///
     /// # Errors
-    /// The text is not exactly one origin with a host.
+    /// If the text is not exactly one origin with a host.
     pub fn parse(text: &str) -> Result<Self, String> {
         const WILDCARD: &str = "`*` cannot be used with credentials: list every origin";
         if text.contains('*') {
@@ -162,13 +162,13 @@ impl Origin {
         }
         // The message leaves out the text, which may contain a user name and a password.
         let wrong = || {
-            "is not an origin such as https://app.example.com or capacitor://localhost: scheme, host and port alone"
+            "is not an origin such as https://app.example.com or capacitor://localhost: write only the scheme, host and port"
                 .to_owned()
         };
         let url = Url::parse(text).map_err(|_| wrong())?;
         if url.scheme() == "file" {
             return Err(
-                "browsers send `null` for files, as for every sandboxed page: serve the page over http"
+                "browsers send the origin `null` for files, as for every sandboxed page: serve the page over HTTP"
                     .to_owned(),
             );
         }
@@ -235,15 +235,15 @@ pub fn is_loopback(origin: &str) -> bool {
         && url.origin().ascii_serialization() == origin
 }
 
-/// The characters that a host may contain unescaped. Electron apps may use the hosts `.` and `-`.
+/// Whether all characters may occur unescaped in a host. Electron apps may use the hosts `.` and `-`.
 fn is_plain(host: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     !host.is_empty() && host.bytes().all(is_plain)
 }
 
 /// A pattern for preview deployments, such as `https://*-team.vercel.app`: the text before and after the `*`, which
-/// matches part of one label. Strangers can register matching names, so such a page is trusted less than an exact
-/// origin.
+/// matches part of one label. Strangers can register matching names, so a page whose origin matches is trusted less
+/// than a page of an exact origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern {
     before: String,
@@ -252,11 +252,11 @@ pub struct OriginPattern {
 
 impl OriginPattern {
     /// # Errors
-    /// The text has any other form.
+    /// If the text has another form.
     fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "`*` cannot be used with credentials. The one pattern form is \
-            https://*-team.vercel.app: https, one `*` within a label, with other text in that label, and two whole labels \
-            after it";
+        const FORM: &str = "`*` cannot be used with credentials. The only supported pattern form is \
+            https://*-team.vercel.app: https, one `*` in a label that has other text, and at least two whole labels after \
+            it";
         let wrong = || FORM.to_owned();
         let text = text.to_ascii_lowercase();
         let text = text.strip_suffix('/').unwrap_or(&text);
@@ -269,7 +269,7 @@ impl OriginPattern {
         let label_end = labels.next().unwrap_or_default();
         let has_text = !(label_start.is_empty() && label_end.is_empty());
         let whole_labels = labels.filter(|label| !label.is_empty()).count();
-        // With a letter in place of the `*`, the text must be an origin in the form that browsers send.
+        // With a letter instead of the `*`, the text must be an origin in the form that browsers send.
         let example = format!("{before}a{after}");
         let is_origin = Origin::parse(&example).is_ok_and(|origin| origin.as_str() == example);
         if after.contains('*') || !has_text || whole_labels < 2 || !is_origin {
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configured_origins_are_normalized_to_the_clients_form() {
+    fn configured_origins_are_normalized_to_the_form_that_clients_send() {
         for (text, want) in [
             ("https://app.example", "https://app.example"),
             ("HTTPS://App.Example:443/", "https://app.example"),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_has_one_star_with_text_in_a_label_before_two_labels() {
+    fn pattern_needs_one_star_in_a_label_with_text_before_two_whole_labels() {
         for text in [
             "https://*-team.vercel.app",
             "https://app-git-*-team.vercel.app",
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_matches_a_part_of_one_label() {
+    fn pattern_matches_only_a_part_of_one_label() {
         let pattern = OriginPattern::parse("https://*-team.vercel.app").unwrap();
         for (origin, want) in [
             ("https://app-git-x-team.vercel.app", true),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_origins_are_localhost_names_below_it_and_loopback_addresses() {
+    fn loopback_origins_are_localhost_its_subdomains_and_loopback_addresses() {
         for (origin, want) in [
             ("http://localhost", true),
             ("http://localhost:5173", true),

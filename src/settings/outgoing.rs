@@ -1,5 +1,5 @@
-//! `[outgoing]`, and the standard environment variables for proxies and certificates: the ones that are used, and the
-//! ones that cause a warning.
+//! `[outgoing]`, and the standard environment variables for proxies and certificates. The variable for certificates is
+//! used; the variables for proxies only cause a warning.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 /// The environment variable for the file of the system's certificates, which OpenSSL and our libraries read.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// Both spellings are listed, because programs use upper and lower case.
+/// The standard variables for proxies. Both spellings are listed, because programs use upper and lower case.
 const PROXY_VARIABLES: [&str; 6] = [
     "HTTPS_PROXY",
     "https_proxy",
@@ -46,7 +46,7 @@ pub(super) fn check(
         warnings.add(
             *name,
             "is set but not used: calls are made directly. Set outgoing.proxy (ROLLOUT__OUTGOING__PROXY) to use the proxy, \
-             or set it to \"\" to say that there is none",
+             or set it to \"\" if calls need no proxy",
         );
     }
     outgoing

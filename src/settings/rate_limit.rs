@@ -1,4 +1,4 @@
-//! `[rate_limit]`: how many tokens one credential and one subject may get. `http::rate_limit` enforces the limit.
+//! `[rate_limit]`: the limit on the tokens for one credential and for one subject, which `http::rate_limit` enforces.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ impl RateLimitConfig {
         problems.require(
             self.per_minute == 0 || self.burst > 0,
             "rate_limit.burst",
-            "must be at least 1; to switch the limit off set rate_limit.per_minute = 0",
+            "must be at least 1; to disable the limit, set rate_limit.per_minute = 0",
         );
     }
 }

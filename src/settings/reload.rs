@@ -21,7 +21,7 @@ const WARM_UP_STEP: Duration = Duration::from_millis(50);
 /// How long files must stay unchanged before they are used, because a write may be in progress.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How many times files that keep changing during a reload are read.
+/// How many times the files are read at most if they keep changing during a reload.
 const MAX_READS: usize = 10;
 
 /// How long reading the files may take. A network file system may hang forever.
@@ -100,7 +100,8 @@ impl Reloader {
         ask
     }
 
-    /// After a failed reload, the files still differ from the current ones, so the reload is tried again.
+    /// Reloads if a file has changed. After a failed reload, the files still differ from those in use, so the reload is
+    /// tried again.
     async fn reload_if_outdated(self: Arc<Self>) {
         match self
             .blocking(|this| this.app.settings().are_outdated())
@@ -147,8 +148,7 @@ impl Reloader {
         let in_time = timeout(WARM_UP, until_ready(&new)).await;
         let same_client = current.client == settings.client;
         if in_time.is_err() && same_client && current.chain.is_ready() {
-            let text =
-                "an extractor could not fetch what it needs in 5s, but the current ones are ready";
+            let text = "a new extractor could not fetch the data that it needs within 5s, but the current extractors are ready";
             return Err(Problems::of("session.extractors", text));
         }
         Ok(settings)
@@ -210,11 +210,11 @@ impl Reloader {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(Problems::of(
                 "reload",
-                "reading the configuration failed: the log has the panic",
+                "reading the configuration panicked: the log contains the panic message",
             )),
             Err(_) => Err(Problems::of(
                 "reload",
-                "the files cannot be read in 10s: check their file system",
+                "the files cannot be read within 10s: check their file system",
             )),
         }
     }

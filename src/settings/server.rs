@@ -30,7 +30,7 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerRestartConfig {
-    /// `[::]` means all addresses of both families.
+    /// `[::]` means all IPv4 and IPv6 addresses.
     #[serde(deserialize_with = "address_or_port")]
     pub listen: SocketAddr,
     #[serde(deserialize_with = "address")]
@@ -97,7 +97,7 @@ fn address_or_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
     deserializer.deserialize_any(AddressOrPort)
 }
 
-/// An address with a port, or a port alone, which means that port on all addresses.
+/// An address with a port, or only a port, which means this port on all addresses.
 struct AddressOrPort;
 
 impl AddressOrPort {
@@ -132,7 +132,7 @@ impl Visitor<'_> for AddressOrPort {
     }
 }
 
-/// Whether sockets on both addresses would conflict. `[::]` means all addresses of both families.
+/// Whether sockets on both addresses would conflict. `[::]` means all IPv4 and IPv6 addresses.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |all: IpAddr, ip: IpAddr| {
         all == ip || all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4())
@@ -168,7 +168,7 @@ impl ServerConfig {
         problems.require(
             self.drain_delay.0 + self.drain_timeout.0 <= self.hard_stop.0,
             "server.hard_stop",
-            "must be at least server.drain_delay and server.drain_timeout together",
+            "must be at least the sum of server.drain_delay and server.drain_timeout",
         );
         problems.require(
             self.request_timeout <= self.drain_timeout,
@@ -180,7 +180,7 @@ impl ServerConfig {
             problems.add(
                 PORT,
                 format!(
-                    "is {port}, the port of server.admin_listen: set ROLLOUT__SERVER__ADMIN_LISTEN to another, such as \
+                    "is {port}, the port of server.admin_listen: set ROLLOUT__SERVER__ADMIN_LISTEN to another address, such as \
                      127.0.0.1:8091"
                 ),
             );
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_overlap_if_one_is_all_addresses_of_the_other_family_too() {
+    fn addresses_overlap_if_one_is_unspecified_and_covers_the_other() {
         let overlap = |one: &str, other: &str| {
             let parse = |text: &str| text.parse().expect("an address");
             let found = overlap(parse(one), parse(other));

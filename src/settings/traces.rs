@@ -22,7 +22,7 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// The environment variables. An empty one is treated as unset.
+/// The environment variables. An empty variable is treated as unset.
 struct Variables<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> Variables<'a> {
@@ -33,7 +33,8 @@ impl<'a> Variables<'a> {
             .filter(|value| !value.is_empty())
     }
 
-    /// The first of these variables that is set: the one for traces has precedence over the one for all signals.
+    /// The first of these variables that is set: the variable for traces takes precedence over the variable for all
+    /// signals.
     fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
         names
             .into_iter()
@@ -51,7 +52,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// The configured collector. A build without traces warns if one is configured.
+/// The configured collector. A build without traces warns if a collector is configured.
 pub(super) fn load(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
@@ -63,14 +64,14 @@ pub(super) fn load(
     if read(environment, &mut Problems::default()).is_some() {
         warnings.add(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "asks for traces, which this build does not send: build it with --features otel, or set \
+            "configures traces, which this build does not send: build the service with --features otel, or set \
              OTEL_TRACES_EXPORTER=none",
         );
     }
     None
 }
 
-/// The configured collector, or `None` if the variables name none, or disable traces.
+/// The configured collector, or `None` if the variables name no collector or disable traces.
 fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
     let variables = Variables(environment);
     let (name, text) = variables
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn receiver_is_the_endpoint_of_the_standard_variables() {
+    fn receiver_is_read_from_the_standard_endpoint_variables() {
         let traces = |url: &str| Some(url.to_owned());
         for (pairs, want) in [
             (&[][..], None),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_variable_is_a_problem_under_its_name_without_its_value() {
+    fn invalid_variable_is_reported_under_its_name_without_its_value() {
         let on = (ENDPOINT, "http://c:4318");
         for (pairs, name) in [
             (&[(ENDPOINT, "c:4318")][..], ENDPOINT),

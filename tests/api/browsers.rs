@@ -249,7 +249,7 @@ async fn listed_origin_of_a_native_app_or_browser_extension_is_allowed() {
         ("null", "sandboxed"),
         ("file:///index.html", "`null` for files"),
         ("*", "`*`"),
-        ("https://*.vercel.app", "The one pattern form"),
+        ("https://*.vercel.app", "The only supported pattern form"),
         ("capacitor:localhost", "scheme, host and port"),
     ] {
         let config = format!("[origins]\nallowed = [\"{entry}\"]\n{BY_HEADER}");

@@ -441,7 +441,7 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "[origins]\nallowed = [5]",
-            "origins.allowed: is a list that must hold text in quotes (from /",
+            "origins.allowed: is a list that must contain text in quotes (from /",
         ),
         (
             "[token]\nclaims = \"x\"",

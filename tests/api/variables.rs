@@ -159,7 +159,7 @@ fn section_and_key_names_ignore_case_but_mixed_case_claim_names_are_kept() {
     );
     let report = report.map(|_| ()).expect_err("a refusal");
     assert!(
-        report.contains("is the same key as ROLLOUT__EXTRACTORS__WEB__LEEWAY"),
+        report.contains("sets the same key as ROLLOUT__EXTRACTORS__WEB__LEEWAY"),
         "{report}"
     );
 }

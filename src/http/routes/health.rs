@@ -31,8 +31,8 @@ pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// A fingerprint of the client secret, which is equal on instances with the same secret. It is exposed only on the admin listener,
-    /// because it can be used to check guesses of a weak secret.
+    /// A fingerprint of the client secret, which is equal on instances with the same secret. It is exposed only on the
+    /// admin listener, because it can be used to check guesses of a weak secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_fingerprint: Option<String>,
     /// The instance runs in dev mode, in which callers choose their user, so it must not be reachable from outside.
