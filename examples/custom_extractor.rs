@@ -1,6 +1,6 @@
-//! A service with a session extractor of your own, in addition to the built-in ones.
+//! A service with a custom session extractor, in addition to the built-in extractors.
 //!
-//! The app in this example issues tickets to its users, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
+//! In this example, users of the app send tickets in a header, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
 //!
 //! ```text
 //! export ROLLOUT_CLIENT_ID=my-client ROLLOUT_CLIENT_SECRET=$(openssl rand -hex 32)
@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default. The secret may also be stored in the file
-/// that `key_file` names, which the section reader reads.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default. The secret may also be stored in a file
+/// that `key_file` names; [`Section::read`] reads it.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
@@ -44,7 +44,8 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Called at start, on a reload and by `check-config`, so it must not use the network. Every problem names its key.
+    /// Builds the extractor. The service calls this function at start and on a reload, and so does `check-config`, so
+    /// it must not use the network. Every problem names its key.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
@@ -59,7 +60,7 @@ impl Ticket {
         if let Some(weakness) = key.as_ref().and_then(Secret::weakness) {
             problems.add(
                 section.key("key"),
-                format!("{weakness}: make one with `openssl rand -hex 32`"),
+                format!("{weakness}: create a secret with `openssl rand -hex 32`"),
             );
         }
         let Some(key) = key else { return Err(problems) };
@@ -96,7 +97,7 @@ impl SessionExtractor for Ticket {
     }
 }
 
-/// Decodes two lower-case digits per byte, so that every tag has exactly one valid spelling.
+/// Decodes hexadecimal with lower-case digits only, so that every tag has exactly one valid spelling.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2)
         || !text
@@ -157,12 +158,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn extractor_passes_the_contract_checks() {
         contract::check(&*extractor(&format!("key = \"{KEY}\"")).unwrap(), &[KEY]).await;
     }
 
     #[tokio::test]
-    async fn valid_ticket_is_a_session_and_any_other_is_refused() {
+    async fn valid_ticket_is_a_session_and_invalid_tickets_are_refused() {
         let extractor = extractor(&format!("key = \"{KEY}\"")).unwrap();
         let good = ticket("ann");
         let session = extractor
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_key_is_a_problem_with_its_name() {
+    fn missing_key_is_reported_under_its_name() {
         assert!(
             extractor("")
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! The token route in your own axum app.
+//! Embeds the token route in an axum app. Run it with
 //!
 //! ```text
 //! export ROLLOUT_CLIENT_ID=my-client ROLLOUT_CLIENT_SECRET=$(openssl rand -hex 32)
@@ -17,13 +17,13 @@ use axum::routing::get;
 use rollout_token::{Metrics, Problems, Registry, Sources};
 use tokio::net::TcpListener;
 
-/// The app's own routes, and the token route with the registry's extractor kinds.
+/// The router with the app's own routes and the token route, which supports the extractor kinds of the registry.
 fn app(sources: &Sources) -> Result<Router, Problems> {
     let metrics = Arc::new(Metrics::new());
     let rollout = rollout_token::router(sources, &Registry::builtin(), metrics.clone())?;
     Ok(Router::new()
         .route("/", get(|| async { "my app" }))
-        // Do not expose the metrics publicly; the service does not, either.
+        // Do not expose the metrics publicly. The service itself serves them only on its admin listener.
         .route("/internal/metrics", get(async move || metrics.render()))
         .merge(rollout))
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn token_route_and_the_apps_own_routes_answer() {
+    async fn token_route_and_routes_of_the_app_are_served() {
         let token = Request::post("/rollout/token").header("x-user", "ann");
         let (status, body) = send([127, 0, 0, 1], token).await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -91,13 +91,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_path_gets_the_apps_answer() {
+    async fn unknown_path_gets_the_apps_404_response() {
         let (status, body) = send([127, 0, 0, 1], Request::get("/nothing")).await;
         assert_eq!((status, &*body), (StatusCode::NOT_FOUND, ""));
     }
 
     #[tokio::test]
-    async fn trusted_header_from_another_peer_is_refused() {
+    async fn trusted_header_from_an_untrusted_peer_is_401_session_invalid() {
         let token = Request::post("/rollout/token").header("x-user", "ann");
         let (status, body) = send([10, 0, 0, 9], token).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);

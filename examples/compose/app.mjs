@@ -10,7 +10,7 @@ const { PORT = '3000', ROLLOUT_TOKEN_URL, PROXY_SECRET_FILE } = process.env;
 const proxySecret = readFileSync(PROXY_SECRET_FILE, 'utf8').trim();
 // The paths of rollout-token that the browser needs: the token route, and the helper script that fetches tokens.
 const FORWARDED_PATHS = ['/rollout/token', '/rollout/client.js'];
-const sessions = new Map(); // the cookie's random value -> the user's name
+const sessions = new Map(); // maps the cookie's random value to the user's name
 
 const sessionId = (request) => /(?:^|; )session=([\w-]+)/.exec(request.headers.cookie ?? '')?.[1];
 
@@ -23,7 +23,7 @@ const signInPage = page(`<h1>Sign in</h1>
 <form method="post" action="/sign-in"><label>Name <input name="user" value="ann" pattern="[A-Za-z0-9._@\\-]{1,64}" required autofocus></label>
 <button>Sign in</button></form>`);
 
-// The name needs no escaping, because sign-in accepts only harmless characters.
+// The name needs no escaping, because signIn() accepts only characters that are harmless in HTML.
 const homePage = (user) => page(`<h1>Hello, ${user}</h1>
 <p><button id="fetch">Fetch a Rollout token</button></p><pre id="shown"></pre>
 <form method="post" action="/sign-out"><button>Sign out</button></form>
@@ -45,7 +45,7 @@ const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id', 'if-none-
 function forward(path, request, response, user) {
   const headers = { 'Content-Length': 0, 'X-Demo-Secret': proxySecret };
   for (const name of PASSED_ON) if (request.headers[name]) headers[name] = request.headers[name];
-  if (user) headers['X-Demo-User'] = user; // without it, rollout-token answers 401 no_session
+  if (user) headers['X-Demo-User'] = user; // without this header, rollout-token answers 401 no_session
   const call = http.request(new URL(path, ROLLOUT_TOKEN_URL), { method: request.method, headers, timeout: 10_000 }, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);
     answer.pipe(response);
@@ -67,7 +67,7 @@ async function signIn(request, response) {
     if (body.length > 1024) return send(response, 413, 'too long');
   }
   const user = new URLSearchParams(body).get('user') ?? '';
-  if (!/^[\w.@-]{1,64}$/.test(user)) return send(response, 400, 'a name is 1 to 64 of A-Z a-z 0-9 . _ @ -');
+  if (!/^[\w.@-]{1,64}$/.test(user)) return send(response, 400, 'a name has 1 to 64 characters: A-Z a-z 0-9 . _ @ -');
   const id = randomBytes(24).toString('base64url');
   sessions.set(id, user);
   redirect(response, `session=${id}; HttpOnly; SameSite=Lax; Path=/`);

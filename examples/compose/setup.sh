@@ -15,7 +15,7 @@ id=${ROLLOUT_CLIENT_ID-}
 secret=${ROLLOUT_CLIENT_SECRET-}
 [ -n "$secret" ] || [ -z "${ROLLOUT_CLIENT_SECRET_FILE-}" ] || secret=$(cat "$ROLLOUT_CLIENT_SECRET_FILE")
 if [ -z "$id$secret" ] && [ -t 0 ]; then
-  printf 'Rollout client id (empty: a throwaway client, to try it out): '
+  printf 'Rollout client id (leave it empty to use a throwaway client): '
   read -r id
   if [ -n "$id" ]; then
     printf 'Rollout client secret (not shown): '
@@ -28,7 +28,7 @@ if [ -z "$id$secret" ] && [ -t 0 ]; then
 fi
 if [ -z "$id$secret" ]; then
   id=demo-client secret=$(random)
-  echo "A throwaway client: its tokens have the right form, but Rollout does not accept them."
+  echo "Using a throwaway client: its tokens have the right form, but Rollout does not accept them."
 elif [ -z "$id" ] || [ -z "$secret" ]; then
   echo "setup.sh: set both the client id and the client secret, or neither" >&2
   exit 2
@@ -43,4 +43,4 @@ printf %s "$secret" | write rollout_client_secret
 touch .env
 rest=$(grep -v '^ROLLOUT_CLIENT_ID=' .env || true)
 { [ -z "$rest" ] || printf '%s\n' "$rest"; printf "ROLLOUT_CLIENT_ID='%s'\n" "$id"; } >.env
-echo "Wrote .env and $secrets/. Now: docker compose up"
+echo "Wrote .env and $secrets/. Next, run: docker compose up"

@@ -1,4 +1,4 @@
-// The example and rollout-token are served from one origin, as behind a reverse proxy in production.
+// Serves the example and rollout-token from the same origin, as a reverse proxy does in production.
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
@@ -8,5 +8,5 @@ export default defineConfig({
   plugins: [react()],
   server: { proxy },
   preview: { proxy },
-  build: { chunkSizeWarningLimit: 1024 }, // Rollout's package is large
+  build: { chunkSizeWarningLimit: 1024 }, // avoids a warning, because Rollout's package is large
 });

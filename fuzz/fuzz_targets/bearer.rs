@@ -15,7 +15,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut request = contract::request(&[]);
     request.headers.append(header::AUTHORIZATION, value);
     match EXTRACTOR.extract(&request).now_or_never().expect("no waiting") {
-        Ok(None) => assert!(!bytes.to_ascii_lowercase().starts_with(b"bearer e"), "a token went unseen"),
+        Ok(None) => assert!(!bytes.to_ascii_lowercase().starts_with(b"bearer e"), "a bearer token was not read"),
         Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
         other => panic!("{other:?}"),
     }

@@ -14,7 +14,7 @@ use rollout_token::session::registry::Registry;
 const SECRET: &str = "sentinel-client-secret-sentinel-client-secret-sentinel-client-secret";
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    // Skip texts that name files, because a device such as /dev/zero never ends.
+    // Skip inputs that name files, because reading a device such as /dev/zero never ends.
     if text.contains("file") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Fuzzes a JWK set and a PEM text, as the server at the configured URL may send them.
+//! Fuzzes the parsers of JWK sets and PEM keys, whose input comes from the server at the configured URL.
 #![no_main]
 
 use rollout_token::session::backends::keys::KeySet;

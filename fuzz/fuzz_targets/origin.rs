@@ -1,5 +1,5 @@
 //! Fuzzes the origin check. The four lines of the input are the allowed origin, `Origin`, `Host` and `Sec-Fetch-Site`.
-//! A page is allowed only if it has exactly the allowed origin, or the service's own.
+//! A page is allowed only if its origin is exactly the allowed origin, or the service's own origin.
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let &[configured, origin, host, site] = &lines[..] else { return };
     let Ok(allowed) = Origin::parse(configured) else { return };
     let normal = allowed.as_str().to_owned();
-    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "the browsers' form is unchanged");
+    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "a normalized origin is parsed unchanged");
 
     let mut headers = HeaderMap::new();
     for (name, value) in HEADERS.into_iter().zip([origin, host, site]) {

@@ -1,5 +1,5 @@
-//! Fuzzes the cookie with the id of a stored session, in each signed form. Only the id that the framework signed
-//! reaches the store. The first byte selects the form.
+//! Fuzzes the cookie with the id of a stored session, in each signed form. The first byte selects the form. Only the id
+//! that the framework signed may reach the store.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

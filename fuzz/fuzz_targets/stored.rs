@@ -1,5 +1,5 @@
 //! Fuzzes the value of a stored session, in `MessagePack` and in PHP's formats: every parsed value can be serialized to
-//! JSON and parsed again, unless a key is repeated.
+//! JSON and parsed again, unless an object contains a key twice.
 #![no_main]
 
 use rollout_token::json::Value;

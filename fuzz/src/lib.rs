@@ -1,5 +1,5 @@
-//! Code that the targets share. Each target passes the fuzzer's bytes to one extractor, as a cookie or as a backend's
-//! response.
+//! Code that the fuzz targets share. Most targets pass the fuzzer's bytes to an extractor, as a cookie or as a
+//! backend's response.
 
 #[path = "../../tests/shared/samples.rs"]
 mod samples;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-/// A TOML table.
+/// A TOML table, re-exported for the targets.
 pub use toml::Table;
 
 /// The current time in all targets except those that fuzz a framework's cookie.
@@ -27,13 +27,13 @@ pub const NOW: i64 = 1_800_000_000;
 /// The secret that signs the sessions that [`jwt`] accepts.
 pub const JWT_SECRET: &str = "public-jwt-secret-with-more-than-32-characters";
 
-/// Builds an extractor of this kind with these keys.
+/// Builds an extractor of `kind` with the TOML in `keys`.
 pub fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
     contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
 }
 
-/// Builds an extractor for HS256 session tokens, with the additional keys in `more`.
+/// Builds a `jwt` extractor for HS256 session tokens, with the additional keys in `more`.
 pub fn jwt(more: &str) -> Arc<dyn SessionExtractor> {
     let keys = "algorithms = [\"HS256\"]\nallow_any_audience = true";
     build("jwt", &format!("secret = \"{JWT_SECRET}\"\n{keys}\n{more}"))
@@ -47,7 +47,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Builds an extractor of `kind` with these keys and the backend's `url`.
+    /// Builds an extractor of `kind` with the TOML in `keys` and the backend's `url`.
     pub fn of(kind: &str, keys: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let body = Arc::default();
@@ -58,7 +58,7 @@ impl Asking {
         Self { runtime, extractor, body }
     }
 
-    /// The outcome of a request with this header if the backend responds with this body.
+    /// The outcome of a request with the header `header` if the backend responds with `body`.
     pub fn answer(&self, header: [(&str, &str); 1], body: &[u8]) -> Extracted {
         *self.body.lock().expect("no panic before") = body.to_vec();
         let request = contract::request(&header);
@@ -98,15 +98,16 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
     }
 }
 
-/// A valid session of a framework, as the cookie's value, by its kind or its vector file. The corpus starts from it.
+/// Returns a sample with a valid session of a framework, by the name of its kind or of its vector file. The initial
+/// corpus contains the sample's cookie.
 pub fn sample(name: &str) -> &'static Sample {
     let is_named = |sample: &&Sample| sample.kind == name || sample.family == name;
     SAMPLES.iter().find(is_named).expect("a sample of that name")
 }
 
-/// A kind under test: its extractor, and the cookies and attributes of a valid session.
+/// An extractor under test, and the cookies and attributes of a valid session.
 struct Subject {
-    /// Needed because `iron_session` derives some keys on other threads.
+    /// The runtime is needed, because `iron_session` derives some keys on other threads.
     runtime: Runtime,
     extractor: Arc<dyn SessionExtractor>,
     cookies: Vec<(String, String)>,
@@ -143,7 +144,7 @@ pub fn cookie(name: &str, bytes: &[u8]) {
     }
     match subject.runtime.block_on(subject.extractor.extract(&request)) {
         Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
-        Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted another session than the genuine one"),
+        Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted a session other than the valid one"),
         Err(ExtractError::Unavailable(cause)) => panic!("nothing can be unavailable: {cause:?}"),
     }
 }

@@ -1,19 +1,19 @@
-// Rollout's components, with the cases that they do not handle: a user who is signed out, a service that is down, and a
-// token that expires while the page is open.
+// Shows Rollout's components, and handles the cases that they do not handle: a user who is signed out, a service that is
+// down, and a token that expires while the page is open.
 import { CredentialsManager, RolloutLinkProvider, useCredentials } from "@rollout/link-react";
 import "@rollout/link-react/style.css";
 import { useCallback, useEffect, useState } from "react";
 import { createTokenSource } from "rollout-token/client";
 
-// Create one source per page, outside of components. Both variables are optional: the defaults are /rollout/token on this
-// origin, and Rollout's own API.
+// Create one token source per page, outside of components. Both variables are optional: the defaults are /rollout/token
+// on the page's origin, and Rollout's own API.
 const { VITE_ROLLOUT_TOKEN_URL, VITE_ROLLOUT_API_URL } = import.meta.env;
 const source = createTokenSource({ url: VITE_ROLLOUT_TOKEN_URL });
 
 export function Connections() {
   const [problem, setProblem] = useState();
 
-  // After an error the provider would wait forever and show nothing, so the page shows a message instead.
+  // After an error, the provider would wait forever and show nothing, so the page shows a message instead.
   const token = useCallback(async () => {
     try {
       return await source.fresh();
@@ -42,9 +42,9 @@ export function Connections() {
   );
 }
 
-// Listing credentials gets another token if Rollout refuses the current one; saving and deleting do not (link-react 0.14).
-// On a page that stays open, they would show "Unauthorized" permanently. So request the list once a minute while the page
-// is visible, and at once when it becomes visible again.
+// In link-react 0.14, listing credentials gets a new token if Rollout refuses the current token, but saving and deleting
+// do not: on a page that stays open, they would show "Unauthorized" permanently. So this component lists the credentials
+// once a minute while the page is visible, and at once when it becomes visible again.
 function ListAgain() {
   const { refetch } = useCredentials();
   useEffect(() => {

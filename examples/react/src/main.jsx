@@ -1,4 +1,4 @@
-// The page: Rollout's own components, for the user that rollout-token recognises. The browser helper gets, stores and renews
+// Shows Rollout's components for the user that rollout-token recognises. The browser helper fetches, stores and renews
 // the tokens.
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
