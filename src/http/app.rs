@@ -262,7 +262,7 @@ async fn not_found_on_admin(State(app): State<Arc<App>>, uri: Uri) -> Error {
     }
 }
 
-/// Answers a method that the route does not accept with a JSON error.
+/// Adds the JSON error for methods other than GET and HEAD to the route.
 pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }

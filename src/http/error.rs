@@ -1,5 +1,5 @@
-//! Maps every error to its HTTP response (RFC 9457, problem details). Reasons and causes are logged; the caller
-//! receives only the code.
+//! Maps every error to its HTTP response (RFC 9457, problem details). Reasons and causes are logged, but not sent to
+//! the caller.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub enum Error {
     Internal,
     /// The machine's clock is before 2020, so the times of sessions and tokens would be wrong.
     ClockNotSet,
-    /// The whole request took longer than `server.request_timeout`.
+    /// The request was not handled within `server.request_timeout`.
     DeadlineExceeded,
     Overloaded,
     /// The response of `/readyz` while the instance is not ready.
@@ -150,7 +150,7 @@ impl Error {
         Some(cause)
     }
 
-    /// For logs: what was found and what was expected, or the details of a failing backend.
+    /// The details for logs: what was found and what was expected, or how a backend failed.
     pub fn cause(&self) -> Option<&str> {
         let Self::Denied(Denied { denial, .. }) = self else {
             return None;

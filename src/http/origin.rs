@@ -81,7 +81,8 @@ pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
     }
 }
 
-/// Like [`check`], but ignores `origins`, for routes that serve only the service's own pages and programs.
+/// Like [`check`], but ignores `[origins]`, for routes that only the service's own pages and clients other than
+/// browsers may call.
 ///
 /// # Errors
 /// Those of [`check`].

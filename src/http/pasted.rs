@@ -12,7 +12,10 @@ pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The common flags of curl. Flags that do not affect who is signed in are accepted and ignored.
 #[derive(Debug, Default, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each field is a flag of curl"
+)]
 pub struct CurlArgs {
     /// The word `curl` and the URL of a request copied "as cURL" in a browser. Only the host of the URL is used.
     #[arg(value_name = "URL", num_args = 0..)]
@@ -195,7 +198,7 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
 /// Parses a curl command line.
 ///
 /// # Errors
-/// If the request is malformed. The message describes the malformed part, but never contains a value.
+/// If the command is malformed. The message describes the malformed part, but never contains a value.
 pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
     let words = words(text).ok_or("the command ends inside quotes: copy the whole command")?;

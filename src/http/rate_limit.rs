@@ -59,12 +59,12 @@ impl TokenLimiter {
         })
     }
 
-    /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's
-    /// limit. A request over the credential's limit does not count against the subject. Without a credential, the limit
-    /// of one credential also applies to the subject.
+    /// Counts one token against the limit of the credential, which is hashed in the form in which it was sent, and one
+    /// against the subject's limit. A request over the credential's limit does not count against the subject. Without a
+    /// credential, the limit of one credential also applies to the subject.
     ///
     /// # Errors
-    /// If one of the limits is reached, with the time until the next token.
+    /// If one of the limits is reached. The error contains the time until the next token.
     pub fn check<'a>(
         &self,
         subject: &Subject,
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(
             check(&limiter, "org", "bob"),
             Ok(()),
-            "another credential of the subject"
+            "another credential of the same subject"
         );
         assert_eq!(
             check(&limiter, "other", "ann"),

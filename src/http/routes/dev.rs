@@ -22,7 +22,8 @@ use crate::http::error::{self, Error};
 use crate::http::origin;
 use crate::settings::is_loopback;
 
-/// Allows only the page's own script, style and icon, and fetches to this service.
+/// The `Content-Security-Policy` of the dev page: it allows only the page's own script, style and icon, and fetches to
+/// this service.
 const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -77,7 +78,7 @@ pub struct Sample {
     code: &'static str,
     status: u16,
     headers: BTreeMap<String, String>,
-    /// The body as text, which preserves the order of its members.
+    /// The JSON body as a string, which preserves the order of its members.
     body: String,
 }
 
@@ -104,8 +105,8 @@ async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> 
     Ok(next.run(request).await)
 }
 
-/// One example response for each code. The dev page shows the responses that it cannot cause itself, such as that to a
-/// refused origin.
+/// One example response for each code. The dev page shows the responses that it cannot cause itself, such as the
+/// response to a page whose origin is not allowed.
 async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_resolves() {
+    fn every_reference_in_the_document_resolves() {
         let document = document();
         let references = DOCUMENT.split("\"$ref\": \"#").skip(1);
         let mut pointers = references

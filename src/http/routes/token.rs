@@ -170,8 +170,8 @@ async fn token_for(
     caller: Caller,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
-    // Checked before any session is read: with a clock that was never set, expired sessions would be accepted, and new
-    // ones would be refused as not yet valid.
+    // The clock is checked before any session is read: with a clock that was never set, expired sessions would be
+    // accepted, and new sessions would be refused as not yet valid.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
     }

@@ -65,11 +65,11 @@ pub struct Listener {
 pub enum Outcome {
     /// Every accepted request got its response.
     Clean,
-    /// This many connections were cut off.
+    /// The drain ended with this number of connections cut off.
     Forced(usize),
 }
 
-/// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all addresses of both families, or only
+/// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all IPv4 and IPv6 addresses, or only all
 /// IPv4 addresses on a machine without IPv6. Must be called inside the runtime.
 ///
 /// # Errors
@@ -90,10 +90,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v6()
     }?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // Set explicitly, because the default depends on a setting of the machine.
+        // This option is set explicitly, because its default depends on a setting of the machine.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // Without this, a restart would fail while connections of the old process are in TIME_WAIT.
+    // Without this option, a restart would fail while connections of the old process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -202,7 +202,7 @@ async fn serve_until_drained(
     outcome
 }
 
-/// Accepts the connections of one listener, and tracks the open ones.
+/// Accepts the connections of one listener, and tracks the open connections.
 struct Acceptor {
     shared: Arc<Shared>,
     max_connections: usize,
@@ -335,8 +335,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes idle connections at once, and the others after the request in flight. Cuts off those that take longer
-    /// than `time_left`.
+    /// Closes idle connections at once, and other connections after their request in flight. Cuts off connections that
+    /// take longer than `time_left`.
     async fn close(mut self, time_left: Duration) -> Outcome {
         self.shared.shutdown.cancel();
         let all_ended = async {
