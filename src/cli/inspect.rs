@@ -77,7 +77,7 @@ fn why_not(token: &str, secret: &[u8]) -> String {
             );
         }
     }
-    let refused = "this is not a token signed with this client secret";
+    let refused = "the token is not signed with this client secret";
     match readings(secret).find(|(key, _)| verify(token, key).is_some()) {
         Some((_, reading)) => format!("{refused} as given, but {reading}"),
         None => format!(

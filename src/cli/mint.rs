@@ -12,7 +12,7 @@ use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The subject of the token: your id of the user, up to 256 bytes.
+    /// The subject of the token, which is the user's id in your app: up to 256 bytes.
     subject: String,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn mint_for(
         .map_err(|error| {
             Failure::Runtime(match error {
                 MintError::ClockNotSet => {
-                    "cannot mint a token: the machine's clock is set to a time before 2020: set it"
+                    "cannot mint a token: the machine's clock is set to a time before 2020: set the clock"
                         .to_owned()
                 }
                 MintError::SessionOver | MintError::Claim(_) => {

@@ -54,7 +54,7 @@ use crate::token::RolloutClient;
     reason = "this is the help text, and backticks would be printed"
 )]
 pub struct Cli {
-    /// A TOML file with settings. A later file overrides an earlier one, and variables override files.
+    /// A TOML file with settings. A later file overrides an earlier file, and environment variables override files.
     #[arg(long, value_name = "FILE", global = true)]
     config: Vec<PathBuf>,
     #[command(subcommand)]

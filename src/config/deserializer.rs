@@ -29,7 +29,7 @@ pub(crate) enum Error {
     NotFromFile,
     /// A table has an unknown key. The string describes the problem.
     UnknownKey(String),
-    /// The message from the type that was being read.
+    /// An error message from the type that was being deserialized.
     Invalid(String),
 }
 

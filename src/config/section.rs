@@ -38,7 +38,7 @@ pub(crate) struct Elsewhere<'a> {
     pub(crate) client_secret: Option<&'a Secret>,
     /// `server.request_timeout`, the upper bound for every timeout of a section.
     pub(crate) request_timeout: Duration,
-    /// `token.cap_to_session`
+    /// The value of `token.cap_to_session`.
     pub(crate) cap_to_session: bool,
 }
 

@@ -289,7 +289,7 @@ impl Error {
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
             Self::Unready(report) if report.state == "clock_not_set" => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
-                "Internal error", "The machine's clock is set to a time before 2020: set it, for example with NTP."),
+                "Internal error", "The machine's clock is set to a time before 2020: set the clock, for example with NTP."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),

@@ -18,7 +18,7 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogSubject {
-    /// As a keyed hash.
+    /// The log contains a keyed hash of the subject.
     #[default]
     Hash,
     Plain,

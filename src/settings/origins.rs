@@ -20,7 +20,7 @@ pub(super) struct OriginsConfig {
 pub struct Origins {
     pub allowed: Vec<Origin>,
     pub patterns: Vec<OriginPattern>,
-    /// Whether every loopback origin may request tokens as well. Set under `dev`.
+    /// Whether every loopback origin may request tokens as well, which is true under `dev`.
     pub loopback: bool,
     /// The value of `Access-Control-Allow-Headers`: the request headers that pages of other origins may send.
     pub request_headers: HeaderValue,
@@ -134,7 +134,7 @@ impl OriginsConfig {
     }
 }
 
-/// A header name with capital letters, as in `X-Request-Id`.
+/// Capitalizes each word of a header name, as in `X-Request-Id`.
 fn capitalized(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));

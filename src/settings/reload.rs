@@ -21,7 +21,7 @@ const WARM_UP_STEP: Duration = Duration::from_millis(50);
 /// How long files must stay unchanged before they are used, because a write may be in progress.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How many times the files are read at most if they keep changing during a reload.
+/// The maximum number of times that the files are read if they keep changing during a reload.
 const MAX_READS: usize = 10;
 
 /// How long reading the files may take. A network file system may hang forever.
@@ -130,9 +130,10 @@ impl Reloader {
         tracing::error!(trigger, %problems, "config_reload_failed");
     }
 
-    /// The new settings, with the current extractor for each section whose keys and files did not change. If the
-    /// current extractors are ready, the new ones must be ready too, so that a provider that is down does not turn a
-    /// reload into an outage. A new client is always used, because Rollout may no longer accept tokens of the old one.
+    /// Loads the new settings, and keeps the current extractor of each section whose keys and files did not change. If
+    /// the current extractors are ready, the new extractors must be ready too, so that a provider that is down does not
+    /// turn a reload into an outage. A new client is used even if they are not ready, because Rollout may no longer
+    /// accept tokens of the old client.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();

@@ -113,7 +113,7 @@ impl Visitor<'_> for AddressOrPort {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<SocketAddr, E> {
         let port = text.strip_prefix(':').unwrap_or(text);
-        // `parse` also accepts a sign.
+        // The check for a digit refuses a sign, which `parse` would accept.
         if port.starts_with(|c: char| c.is_ascii_digit())
             && let Ok(port) = port.parse::<u16>()
         {
@@ -204,7 +204,7 @@ impl ServerConfig {
             problems.require(
                 !dev || address.ip().is_loopback(),
                 key,
-                "must be a loopback address under `dev`, which gives a token to every caller: use 127.0.0.1",
+                "must be a loopback address under `dev`, which issues a token to every caller: use 127.0.0.1",
             );
         }
     }

@@ -30,7 +30,7 @@ impl TokenConfig {
         problems.require(
             ttl.subsec_nanos() == 0 && (30..=900).contains(&ttl.as_secs()),
             "token.ttl",
-            "must be a whole number of seconds from 30s to 15m: Rollout accepts tokens with a lifetime of at most 15 minutes",
+            "must be a whole number of seconds from 30s to 15m: Rollout's tokens are valid for at most 15 minutes",
         );
         problems.accept("token.claims", ClaimTemplates::parse(self.claims.clone()))
     }

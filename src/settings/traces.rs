@@ -78,7 +78,7 @@ fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Opti
         .first([TRACES_ENDPOINT, ENDPOINT])
         .filter(|_| variables.is_wanted())?;
     check(&variables, problems);
-    // Traces contain no secrets, and collectors are usually in the same network, so plain http is accepted.
+    // Traces contain no secrets, and collectors are usually in the same network, so plain HTTP is accepted.
     let mut endpoint = problems.accept(name, check_url(text, true))?;
     if name == ENDPOINT {
         let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
