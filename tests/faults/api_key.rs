@@ -1,4 +1,4 @@
-//! Attacks on `api_key`: altered keys, and subjects that a key is not allowed to request.
+//! Attacks on `api_key`: altered keys, and requests for a subject that the key does not allow.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::wire::{post, request};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 
-/// The SHA-256 of a key, in the format of the configuration.
+/// The SHA-256 hash of a key in lower-case hexadecimal, as `keys` expects it.
 fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes())
         .as_ref()
@@ -98,7 +98,7 @@ async fn api_key_in_the_query_is_ignored() {
 }
 
 #[tokio::test]
-async fn weak_api_key_refuses_to_start() {
+async fn weak_api_key_is_refused_at_start() {
     for bad in [
         String::new(),
         "changeme".to_owned(),
@@ -119,7 +119,7 @@ async fn weak_api_key_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn api_key_without_an_allowed_subject_is_refused() {
+async fn api_key_without_an_allowed_subject_is_401() {
     let keys = keys_service().await;
     let with = |headers: &str| post(&format!("X-Api-Key: {API_KEY}\r\n{headers}"));
     keys.expect("no subject", &with(""), &["401 no_session"])

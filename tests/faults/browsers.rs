@@ -1,4 +1,4 @@
-//! Pages of other origins, cross-site requests, and caches: only allowed pages may request tokens and read responses.
+//! Cross-origin and cross-site requests, and caching: only pages of allowed origins get tokens and can read responses.
 
 use serde_json::json;
 
@@ -74,7 +74,7 @@ async fn null_or_malformed_origin_is_403() {
     ] {
         web.expect(headers, &page(headers), FORBIDDEN).await;
     }
-    // The service's own page with `Referrer-Policy: no-referrer`.
+    // A same-origin page with `Referrer-Policy: no-referrer` sends `Origin: null`.
     let own = page("null\r\nSec-Fetch-Site: same-origin");
     let answer = web.expect("own page", &own, &["200"]).await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -89,7 +89,7 @@ async fn null_or_malformed_origin_is_403() {
 }
 
 #[tokio::test]
-async fn wildcard_or_malformed_origin_in_the_list_refuses_to_start() {
+async fn wildcard_or_malformed_allowed_origin_is_refused_at_start() {
     for listed in [
         "*",
         "https://*",
@@ -164,10 +164,10 @@ async fn only_the_serialized_form_of_an_origin_matches() {
 }
 
 #[tokio::test]
-async fn other_scheme_port_or_sibling_is_403() {
+async fn origin_with_another_scheme_port_or_host_is_403() {
     let web = Service::start(by_jwt()).await;
-    // Behind a proxy that terminates TLS, the service cannot tell its own scheme. It recognises a page of its own host
-    // by Sec-Fetch-Site, or else by Host. With any other Host, only the listed scheme is accepted.
+    // Behind a proxy that terminates TLS, the service cannot know its own scheme, so it accepts pages of its own host
+    // with either scheme. With another Host, the page's origin must be listed exactly.
     for origin in [
         "http://app.example",
         "https://app.example:8443",
@@ -186,7 +186,7 @@ async fn other_scheme_port_or_sibling_is_403() {
 }
 
 #[tokio::test]
-async fn two_origins_are_403() {
+async fn request_with_two_origins_is_403() {
     let web = Service::start(by_jwt()).await;
     for headers in [
         format!("{LISTED}\r\nOrigin: {LISTED}"),
@@ -266,7 +266,7 @@ async fn preflight_is_allowed_for_listed_origins_only() {
 }
 
 #[tokio::test]
-async fn cross_site_request_of_a_listed_origin_is_allowed() {
+async fn cross_site_request_from_a_listed_origin_gets_a_token() {
     let web = Service::start(by_jwt()).await;
     for site in ["cross-site", "same-site", "same-origin", "none", "nonsense"] {
         web.expect(
@@ -280,7 +280,7 @@ async fn cross_site_request_of_a_listed_origin_is_allowed() {
 }
 
 #[tokio::test]
-async fn same_site_request_of_an_unlisted_origin_is_403() {
+async fn same_site_request_from_an_unlisted_origin_is_403() {
     let web = Service::start(by_jwt()).await;
     for site in [
         "same-site",
@@ -312,7 +312,7 @@ async fn same_site_request_of_an_unlisted_origin_is_403() {
 }
 
 #[tokio::test]
-async fn request_without_an_origin_is_allowed() {
+async fn request_without_an_origin_header_gets_a_token() {
     let web = Service::start(by_jwt()).await;
     web.expect("bearer", &post(&bearer(&hs256(&json!({})))), &["200"])
         .await;
@@ -335,7 +335,7 @@ async fn request_without_an_origin_is_allowed() {
 }
 
 #[tokio::test]
-async fn no_answer_can_be_cached() {
+async fn answers_have_no_store_and_no_validator() {
     let web = Service::start(by_jwt()).await;
     // `Wire` checks these headers on every response in every test; this test produces each kind of response.
     for asked in [
@@ -407,7 +407,7 @@ async fn cache_deception_path_is_404_and_not_cached() {
 }
 
 #[tokio::test]
-async fn error_is_readable_by_a_listed_origin() {
+async fn error_for_a_listed_origin_has_cors_headers() {
     let web = Service::start(by_jwt()).await;
     let origin = format!("Origin: {LISTED}\r\n");
     for (asked, outcome) in [
@@ -455,7 +455,7 @@ async fn error_is_readable_by_a_listed_origin() {
 }
 
 #[tokio::test]
-async fn answer_is_always_json() {
+async fn answer_is_json_for_any_accept_header_or_query() {
     let web = Service::start(by_jwt()).await;
     let good = bearer(&hs256(&json!({})));
     for more in [

@@ -23,7 +23,7 @@ pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
         .await;
 }
 
-/// Valid claims, except that this JSON text is the value of one claim.
+/// The JSON text of valid claims in which the claim `name` has the value `value`, which is any JSON text.
 pub fn with_text(name: &str, value: &str) -> String {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove(name);
@@ -110,7 +110,7 @@ async fn extreme_exp_is_401_without_overflow() {
 }
 
 #[tokio::test]
-async fn exp_as_text_is_401() {
+async fn exp_as_a_string_is_401() {
     let s = Service::start(by_jwt()).await;
     for value in [
         format!("\"{}\"", now() + 600),
@@ -122,7 +122,7 @@ async fn exp_as_text_is_401() {
     s.finish().await;
 }
 
-/// Waits for the next second to begin.
+/// Waits until the next second begins, and returns it.
 async fn next_second() -> i64 {
     let before = now();
     while now() == before {
@@ -132,7 +132,7 @@ async fn next_second() -> i64 {
 }
 
 #[tokio::test]
-async fn leeway_of_exp_ends_exactly() {
+async fn exp_is_accepted_until_the_end_of_the_leeway() {
     let s = Service::start(by_jwt()).await;
     let now = next_second().await;
     ask(&s, with_text("exp", &(now - 31).to_string()), EXPIRED).await;
@@ -158,7 +158,7 @@ async fn future_nbf_or_iat_is_401() {
 }
 
 #[tokio::test]
-async fn nbf_or_iat_of_another_type_is_401() {
+async fn non_numeric_nbf_or_iat_is_401() {
     let s = Service::start(by_jwt()).await;
     for name in ["nbf", "iat"] {
         for value in ["\"1\"", "{}", "[]", "true", "null", "\"\""] {
@@ -281,7 +281,7 @@ async fn duplicate_claim_is_401() {
         ask(&s, format!("{open},{more}}}"), INVALID).await;
         ask(&s, format!("{{{more},{}", &base[1..]), INVALID).await;
     }
-    // Look-alike names are different names.
+    // Claim names that only look like `sub` do not count as duplicates.
     ask(
         &s,
         format!("{open},\"Sub\":\"x\",\"sub \":\"x\",\"\\u0455ub\":\"x\"}}"),
@@ -292,7 +292,7 @@ async fn duplicate_claim_is_401() {
 }
 
 #[tokio::test]
-async fn subject_of_another_type_is_401() {
+async fn subject_of_an_unsupported_type_is_401() {
     let s = Service::start(by_jwt()).await;
     for (sub, want) in [
         (json!(7), &["200"][..]),
@@ -317,7 +317,7 @@ async fn subject_of_another_type_is_401() {
 }
 
 #[tokio::test]
-async fn date_as_text_is_401() {
+async fn time_claim_as_a_date_string_is_401() {
     let s = Service::start(by_jwt()).await;
     let date = format!("Mon, {}21 Nov 2026 00:00:00 GMT", "(".repeat(2000));
     for name in ["exp", "nbf", "iat"] {
@@ -354,7 +354,7 @@ async fn deeply_nested_payload_is_401() {
 }
 
 #[tokio::test]
-async fn payload_that_is_not_a_json_object_is_401() {
+async fn malformed_or_non_object_payload_is_401() {
     let s = Service::start(by_jwt()).await;
     let good = claims(&json!({})).to_string();
     let with = |before: &[u8], after: &[u8]| [before, good.as_bytes(), after].concat();
@@ -387,7 +387,7 @@ async fn payload_that_is_not_a_json_object_is_401() {
 }
 
 #[tokio::test]
-async fn clock_that_steps_back_mints_correct_times() {
+async fn minted_times_follow_the_clock_after_it_steps_back() {
     let t = Timed::start(by_jwt().with("log.level = 'info'"), Clocks::Wall).await;
     let s = &t.service;
     let ask = async |label: &str, over: Value, want: &[&str]| {
@@ -413,7 +413,7 @@ async fn clock_that_steps_back_mints_correct_times() {
         let issued = minted(&answer.json())["iat"].as_i64().expect("iat");
         assert!(
             (there..=there + 2).contains(&issued),
-            "iat is {issued}, the clock said {there}"
+            "iat is {issued}, but the clock was at {there}"
         );
     }
     s.finish().await;

@@ -1,4 +1,4 @@
-//! Configurations with which the service must refuse to start, with a report that names the key.
+//! Invalid configurations: the service must refuse to start, and its report must name the key.
 
 use crate::configs::{by_endpoint_url, by_jwks_url, by_jwt};
 use crate::sentinels::{UPSTREAM_SECRET, no_sentinel};
@@ -6,7 +6,7 @@ use crate::service::{Service, Setup, refuses};
 use crate::upstream::{Act, Upstream};
 
 #[tokio::test]
-async fn unknown_duplicate_or_mistyped_key_refuses_to_start() {
+async fn unknown_duplicate_or_mistyped_key_is_refused_at_start() {
     for (toml, key) in [
         (by_jwt().with("unknown = 1"), "unknown"),
         (
@@ -78,7 +78,7 @@ async fn unknown_duplicate_or_mistyped_key_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn missing_extractor_refuses_to_start() {
+async fn missing_extractor_is_refused_at_start() {
     refuses("[session]\nextractors = []\n", "session.extractors").await;
     refuses("", "session.extractors").await;
     refuses("[extractors.web]\nkind = \"jwt\"\n", "session.extractors").await;
@@ -86,7 +86,7 @@ async fn missing_extractor_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn plain_http_backend_refuses_to_start() {
+async fn plain_http_backend_is_refused_at_start() {
     for url in [
         "http://id.example/keys",
         "http://10.0.0.1/keys",
@@ -101,7 +101,7 @@ async fn plain_http_backend_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn unsafe_url_refuses_to_start() {
+async fn unsafe_url_is_refused_at_start() {
     for url in [
         format!("https://ann:{UPSTREAM_SECRET}@app.example/me"),
         format!("https://{UPSTREAM_SECRET}@app.example/"),
@@ -119,7 +119,7 @@ async fn unsafe_url_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn invalid_duration_refuses_to_start() {
+async fn invalid_duration_is_refused_at_start() {
     for (key, section) in [
         ("header_timeout", "server"),
         ("request_timeout", "server"),
@@ -169,7 +169,7 @@ async fn invalid_duration_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn missing_issuer_or_audience_refuses_to_start() {
+async fn missing_issuer_or_audience_is_refused_at_start() {
     let public = || by_jwks_url("https://id.example/keys");
     for key in ["extractors.web.issuers", "extractors.web.audiences"] {
         refuses(public().without(key), key).await;
@@ -179,8 +179,8 @@ async fn missing_issuer_or_audience_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn check_config_reports_problems_without_a_network() {
-    // `refuses` runs `check-config` on every bad file. A valid file makes no calls either.
+async fn check_config_makes_no_network_calls() {
+    // The other tests run `check-config` on invalid files. It makes no network call for a valid file either.
     let trap = Upstream::start(Act::Hang).await;
     let config = by_jwks_url(&format!("http://127.0.0.1:{}/keys", trap.port));
     let (code, text) = Setup::new(config)

@@ -1,4 +1,4 @@
-//! `dev` signs every caller in, so it must be reachable from this machine only.
+//! `dev` treats every caller as signed in, so it must be reachable from this machine only.
 
 use crate::service::{Service, Setup, refuses};
 use crate::wire::{post, request};
@@ -13,7 +13,7 @@ fn dev() -> Setup {
 }
 
 #[tokio::test]
-async fn dev_mode_in_public_or_in_production_refuses_to_start() {
+async fn dev_mode_on_a_public_address_or_in_production_is_refused_at_start() {
     for (name, value) in [
         ("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"),
         ("ROLLOUT__SERVER__LISTEN", "[::]:0"),
@@ -36,7 +36,7 @@ async fn dev_mode_in_public_or_in_production_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn dev_mode_marks_every_answer() {
+async fn dev_mode_adds_the_dev_header_to_every_answer() {
     let s = Service::start_with(&dev()).await;
     for asked in [
         post(""),
@@ -59,7 +59,7 @@ async fn dev_mode_marks_every_answer() {
 }
 
 #[tokio::test]
-async fn dev_mode_refuses_foreign_origins_and_hosts() {
+async fn foreign_origin_or_host_in_dev_mode_is_403() {
     let s = Service::start_with(&dev().env("ROLLOUT__ORIGINS__ALLOWED", None)).await;
     let at_home = |headers: &str| {
         String::from_utf8(post(headers))
@@ -85,7 +85,7 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
     ] {
         s.expect(headers, &at_home(headers), &["200"]).await;
     }
-    // Only the page itself may call its endpoints.
+    // Only the dev page itself may call the endpoints under `/dev/`.
     let samples = request(
         "GET /dev/samples HTTP/1.1",
         "Origin: http://localhost:5173\r\n",
@@ -95,7 +95,7 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
         .replace("Host: app.example", "Host: localhost");
     let answer = s.expect("samples", samples.as_bytes(), FORBIDDEN).await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
-    // A foreign name that resolves to this machine is refused.
+    // A host name other than localhost is refused, even if it resolves to this machine.
     for host in [
         "evil.example",
         "localhost.evil.example",

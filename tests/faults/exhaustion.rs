@@ -1,4 +1,4 @@
-//! Slow clients, floods, and limits of the machine: legitimate requests are still served.
+//! Slow clients, request floods and low system limits: legitimate requests are still served.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
         &["401 no_session"],
     )
     .await;
-    // Endless bodies: counts the bytes that are accepted before the connection is closed.
+    // For endless bodies, count the bytes that the service accepts before it closes the connection.
     let before = s.usage().resident_kib;
     for head in [
         "Transfer-Encoding: chunked\r\n",
@@ -65,8 +65,8 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
         };
         timeout(Duration::from_secs(10), flood)
             .await
-            .expect("the connection is not closed");
-        // The bound includes the kernel's buffers on both sides, which the service has not read.
+            .expect("the connection is still open after 10 s");
+        // The bound allows for bytes in the kernel's socket buffers, which the service has not read.
         assert!(sent < 8 * 1024 * 1024, "{sent} bytes were accepted");
     }
     assert!(s.usage().resident_kib < before + 1024);
@@ -74,7 +74,7 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
     s.finish().await;
 }
 
-/// The CPU time of one request in microseconds, averaged over many requests.
+/// The service's mean CPU time per request, in microseconds.
 async fn cost(s: &Service, asked: &[u8], outcomes: &[&str]) -> u64 {
     const TIMES: u64 = 200;
     let before = s.usage().ticks;
@@ -85,7 +85,7 @@ async fn cost(s: &Service, asked: &[u8], outcomes: &[&str]) -> u64 {
 }
 
 #[tokio::test]
-async fn seven_thousand_cookies_take_linear_time() {
+async fn seven_thousand_cookies_are_parsed_in_linear_time() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let cookies = |count: usize| post(&format!("Cookie: {}\r\n", "a=b;".repeat(count)));
     let (half, whole) = (
@@ -100,7 +100,7 @@ async fn seven_thousand_cookies_take_linear_time() {
 }
 
 #[tokio::test]
-async fn separators_escapes_and_quotes_take_bounded_time() {
+async fn thirty_kib_of_separators_or_escapes_is_parsed_in_5_ms() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     for (label, value) in [
         ("separators", ";".repeat(30 * 1024)),
@@ -140,7 +140,7 @@ async fn separators_escapes_and_quotes_take_bounded_time() {
 }
 
 #[tokio::test]
-async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
+async fn ten_thousand_connection_resets_leak_no_files_and_log_no_warning() {
     let s =
         Service::start(by_jwt().with("server.max_connections = 10100\nlog.level = 'info'")).await;
     let warnings = |log: &str| -> Vec<String> {
@@ -156,7 +156,7 @@ async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
         tasks.spawn(async move {
             for n in 0..500 {
                 let mut wire = Wire::connect(address).await;
-                // Send nothing, part of a request, or a whole request before the reset.
+                // Before the reset, send nothing, half of a request, or a whole request.
                 match (n + part) % 3 {
                     0 => {}
                     1 => drop(wire.send(&asked[..asked.len() / 2]).await),
@@ -176,13 +176,13 @@ async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
 }
 
 #[tokio::test]
-async fn bytes_after_a_body_are_the_next_request() {
+async fn bytes_after_a_body_are_parsed_as_the_next_request() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let head = |length: usize| {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
     };
-    // If the declared body length is too large, the start of the next request becomes part of the body. If it is too
-    // small, the rest of the body is parsed as the next request.
+    // If `Content-Length` is too small, the rest of the body is parsed as the next request. If it is too large, the
+    // body is incomplete, which is a 400.
     let answers = s
         .exchange(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
         .await;
@@ -206,7 +206,7 @@ async fn bytes_after_a_body_are_the_next_request() {
     s.finish().await;
 }
 
-/// The seconds until the service closes the connection without a response.
+/// Returns after how many seconds the service closes the connection without a response.
 async fn seconds_until_closed(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;
@@ -214,7 +214,7 @@ async fn seconds_until_closed(wire: &mut Wire) -> f64 {
 }
 
 #[tokio::test]
-async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
+async fn incomplete_head_and_idle_connection_have_separate_timeouts() {
     let s =
         Service::start(by_jwt().with("server.header_timeout = '1s'\nserver.idle_timeout = '2s'"))
             .await;
@@ -268,7 +268,7 @@ async fn stalled_body_is_408() {
     s.finish().await;
 }
 
-/// Sends ten legitimate requests per second. Returns the duration of each, or `None` if the response was not a token.
+/// Sends ten legitimate requests per second. Returns each request's duration, or `None` if it got no token.
 async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     let mut asking = JoinSet::new();
     for n in 0..seconds * 10 {
@@ -294,8 +294,8 @@ async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     all.into_iter().map(|(_, took)| took).collect()
 }
 
-/// Asserts that at least 99 of 100 requests got a token, and that those after the first timeouts got it within a
-/// second.
+/// Asserts that at least 99 % of the requests got a token, and that of those sent after `first_round`, 99 % got it
+/// within a second.
 fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     let served = took.iter().flatten().count();
     assert!(
@@ -317,9 +317,10 @@ fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     );
 }
 
-/// Like the test above, with connections that are idle after one request each.
+/// Like `honest_requests_are_served_despite_silent_connections_over_the_limit`, but each connection sends one request
+/// and is then idle.
 #[tokio::test]
-async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
+async fn honest_requests_are_served_despite_idle_connections_over_the_limit() {
     const CAP: usize = 256;
     let s = Service::start(by_jwt().with(format!(
         "server.max_connections = {CAP}\nlog.level = 'info'"
@@ -342,7 +343,7 @@ async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
     s.finish().await;
 }
 
-/// The memory itself is checked by [`Service::usage`]: its peak must stay below the shipped limit.
+/// [`Service::usage`] checks the memory: its peak must stay below the limit in the shipped deployment files.
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_requests_on_6000_connections_stay_within_the_shipped_memory_limit() {
     let head = "POST /rollout/token HTTP/1.1\r\nHost: a\r\n";
@@ -378,7 +379,7 @@ async fn unfinished_requests_on_6000_connections_stay_within_the_shipped_memory_
 }
 
 #[tokio::test]
-async fn low_file_limit_does_not_fail_honest_requests() {
+async fn honest_requests_are_served_with_a_limit_of_64_open_files() {
     let app = Upstream::start(ok("{\"sub\":\"ann\"}")).await;
     let s = Service::start_with(
         &Setup::new(by_endpoint(app.port)).launcher(&["prlimit", "--nofile=64:64"]),
@@ -406,7 +407,7 @@ async fn low_file_limit_does_not_fail_honest_requests() {
     s.finish().await;
 }
 
-/// The logged refusals for overload that took longer than 100 ms.
+/// The log lines of requests that were refused as `overloaded` after more than 100 ms.
 fn slow_refusals(log: &str) -> Vec<&str> {
     let shed = log.lines().filter(|line| line.contains("\"overloaded\""));
     shed.filter(|line| {
@@ -417,7 +418,7 @@ fn slow_refusals(log: &str) -> Vec<&str> {
 }
 
 impl Wire {
-    /// Opens a connection from another loopback address, which has its own port range.
+    /// Connects from the address `from`: each source address has its own range of ephemeral ports.
     pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((from, 0).into()).expect("a loopback address");
@@ -473,7 +474,7 @@ mod slow {
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
-        // `Wire` waits for less than the idle timeout, so the test waits repeatedly.
+        // `Wire::closed` waits for less than the idle timeout, so the test calls it repeatedly.
         while timeout(Duration::from_secs(30), wire.closed())
             .await
             .is_err()
@@ -483,16 +484,16 @@ mod slow {
         s.finish().await;
     }
 
-    /// The client sends endless requests and reads no response: the service stops reading, then closes the connection.
+    /// The client keeps sending requests and reads no response: the service stops reading, then closes the connection.
     #[tokio::test]
-    async fn client_that_reads_no_answer_is_closed() {
+    async fn connection_is_closed_if_the_client_reads_no_answers() {
         let s = Service::start(by_jwt().with("log.level = 'info'")).await;
         let asked = String::from_utf8(good())
             .expect("text")
             .replace("Connection: close\r\n", "");
         let mut clients = JoinSet::new();
         for _ in 0..2 {
-            // The buffers are small, so that they fill quickly.
+            // Small socket buffers fill quickly.
             let socket = TcpSocket::new_v4().expect("a socket");
             socket.set_recv_buffer_size(4096).expect("a size");
             socket.set_send_buffer_size(4096).expect("a size");
@@ -503,7 +504,7 @@ mod slow {
                 loop {
                     let writable = timeout(Duration::from_secs(35), stream.writable()).await;
                     assert!(writable.is_ok(), "still open after {:?}", started.elapsed());
-                    // If only part of a request was written, the rest must follow.
+                    // If only part of a request was written, the next write continues it.
                     match stream.try_write(&asked.as_bytes()[sent..]) {
                         Ok(length) => sent = (sent + length) % asked.len(),
                         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -520,7 +521,7 @@ mod slow {
     }
 
     #[tokio::test]
-    async fn silent_connections_over_the_limit_do_not_displace_honest_requests() {
+    async fn honest_requests_are_served_despite_silent_connections_over_the_limit() {
         const CAP: usize = 512;
         let s = Service::start(by_jwt().with(format!(
             "server.max_connections = {CAP}\nlog.level = 'info'"
@@ -549,7 +550,7 @@ mod alone {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn ten_thousand_requests_to_a_hung_backend_are_shed_within_the_limits() {
+    async fn requests_beyond_max_in_flight_to_a_hung_backend_are_503_overloaded() {
         let hung = Upstream::start(Act::Hang).await;
         let limits = "server.max_connections = 10100\nextractors.app.max_waiting = 10000\nlog.level = 'info'";
         let config = by_endpoint(hung.port).with(limits);
@@ -598,7 +599,7 @@ mod alone {
             codes("503 session_backend_unavailable"),
         );
         println!(
-            "{shed} were shed, {unknown} waited; {connected} KiB with the connections, {idle} KiB without"
+            "{shed} requests were shed, {unknown} waited; {idle} KiB before the connections, {connected} KiB with them"
         );
         assert_eq!(shed + unknown, 10_000, "answers with another outcome");
         assert!(most <= 512.0, "{most} in flight");
@@ -606,15 +607,18 @@ mod alone {
         s.count(&answers);
         let log = s.whole_log().await;
         let slow = slow_refusals(&log);
-        assert!(slow.is_empty(), "shed, but not at once: {slow:?}");
+        assert!(
+            slow.is_empty(),
+            "requests shed after more than 100 ms: {slow:?}"
+        );
         assert!(s.usage().resident_kib <= connected.max(idle) + 64 * 1024);
         drop(hung);
         s.finish_within(TEN_THOUSAND_CONNECTIONS).await;
     }
 
-    /// Opens silent connections, then leaves the same connections idle after one request each.
+    /// Opens connections that are first silent, and then idle after one request each.
     #[tokio::test(flavor = "multi_thread")]
-    async fn ten_thousand_waiting_connections_stay_within_160_mib() {
+    async fn ten_thousand_silent_or_idle_connections_use_at_most_160_mib() {
         let limits =
             "server.max_connections = 10100\nserver.header_timeout = '60s'\nlog.level = 'info'";
         let s = Service::start(by_jwt().with(limits)).await;
@@ -651,7 +655,7 @@ mod alone {
         }
         let idle = s.usage().resident_kib;
         println!(
-            "ten thousand connections: {silent} KiB while silent, {idle} KiB after a request each"
+            "ten thousand connections: {silent} KiB while silent, {idle} KiB after one request each"
         );
         assert!(
             silent.max(idle) <= TEN_THOUSAND_CONNECTIONS,
@@ -697,8 +701,8 @@ mod alone {
         }
         s.does_not_count();
         let rate = made / started.elapsed().as_secs();
-        println!("{rate} connections a second; resident KiB by second: {table:?}");
-        // The memory for in-flight requests varies, so the test compares the minima of the two halves.
+        println!("{rate} connections per second; (second, resident KiB): {table:?}");
+        // The memory of in-flight requests varies, so the minima of the first and second half are compared.
         let least = |rows: &[(u64, u64)]| rows.iter().map(|row| row.1).min().expect("a row");
         let (early, late) = table[1..].split_at(table.len() / 2);
         assert!(least(late) <= least(early) + 1024, "{table:?}");

@@ -25,7 +25,7 @@ fn sha1(key: &[u8], text: &str) -> Vec<u8> {
     .to_vec()
 }
 
-/// The two cookies of the `cookie-session` package for Express.
+/// The values of the session cookie and of its `.sig` cookie, as Express's `cookie-session` package writes them.
 fn keygrip(name: &str, session: &Value, key: &str) -> (String, String) {
     let value = STANDARD.encode(session.to_string());
     let signature = encode(sha1(key.as_bytes(), &format!("{name}={value}")));
@@ -82,11 +82,12 @@ fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> Strin
     escaped
 }
 
-/// The possible outcomes for an altered cookie. A changed byte may be invalid in a header, or may end the cookie.
+/// The outcomes allowed for an altered cookie. The changed byte may be invalid in a header (400) or split the cookie
+/// (`no_session`).
 const REFUSED: &[&str] = &["401 session_invalid", "401 no_session", "400 bad_request"];
 
 #[tokio::test]
-async fn altered_cookie_is_refused_with_one_code() {
+async fn altered_session_cookie_is_refused() {
     let express = Service::start(one_extractor(
         "web",
         "cookie_session",
@@ -146,9 +147,9 @@ async fn altered_cookie_is_refused_with_one_code() {
             for bit in [0, 2, 5] {
                 let mut bent = cookie.clone().into_bytes();
                 bent[at] ^= 1 << bit;
-                // Percent-escapes may also be written in lower case.
+                // The hex digits of a percent-escape are case-insensitive, so a changed bit may not change the value.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
-                // The signature covers neither the cookies' names nor the space between them.
+                // The signature covers neither the `=` after `session.sig` nor the space between the cookies.
                 if is_escape
                     || cookie[..at].ends_with("session.sig")
                     || cookie.as_bytes()[at] == b' '

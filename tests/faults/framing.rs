@@ -1,4 +1,4 @@
-//! HTTP/1 framing: requests that two parsers could interpret differently, and sizes beyond the limits.
+//! HTTP/1 framing: requests that two parsers could interpret differently, and requests beyond the size limits.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::service::Service;
 use crate::tokens::hs256;
 use crate::wire::{LISTED, Wire, bearer, post, post_raw, request};
 
-/// A request that is smuggled behind another one. The service must never respond to it.
+/// A request smuggled in the body of another request. The service must never respond to it.
 pub const SMUGGLED: &str = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
 
 const BAD: &[&str] = &["400 bad_request"];
@@ -19,7 +19,7 @@ pub fn good() -> String {
     bearer(&hs256(&json!({})))
 }
 
-/// A request that would get a token, with these header lines, and with `rest` after its head.
+/// A token request with a valid bearer token and these header lines, followed by `rest`.
 pub fn with(headers: &str, rest: &str) -> Vec<u8> {
     [
         post(&format!("{}{headers}", good())),
@@ -67,7 +67,7 @@ async fn two_content_lengths_are_400() {
     ] {
         s.expect(label, &with(headers, SMUGGLED), BAD).await;
     }
-    // RFC 9112, section 6.3 allows a server to refuse or to merge repeated equal lengths.
+    // RFC 9110, section 8.6 allows a server to reject repeated identical lengths or to treat them as one.
     s.expect(
         "5 and 5",
         &with("Content-Length: 5\r\nContent-Length: 5\r\n", "abcde"),
@@ -84,7 +84,7 @@ async fn content_length_other_than_digits_is_400() {
         "+5", "-1", "0x5", "5, 5", "5 5", "", "5,", "5;", "5.0", "1e1", "٥", "５", "0 ", "\"5\"",
         "5\u{a0}", "0x0", "-0", "+0", "nan", "5\t6", ",5",
     ] {
-        // A space around the value is not part of it.
+        // White space after a field value is not part of the value (RFC 9110, section 5.5).
         let outcomes = if value == "0 " { &["200"][..] } else { BAD };
         let rest = if value == "0 " { "" } else { SMUGGLED };
         s.expect(
@@ -197,9 +197,9 @@ async fn chunked_body_is_read_and_ignored() {
 }
 
 #[tokio::test]
-async fn chunked_body_does_not_affect_the_next_request_of_the_connection() {
+async fn chunked_body_like_a_request_head_does_not_affect_the_next_request() {
     let s = Service::start(by_jwt()).await;
-    // For the scan of request heads, this body looks like the beginning of a head with a `#` in its target.
+    // The body looks like the start of a request head whose target contains a `#`.
     let body = "POST /#x HTTP/1.1\r\nTransfer-Encoding: chunked";
     let first = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{}\r\n",
@@ -397,7 +397,7 @@ async fn malformed_host_is_400_and_not_echoed() {
             "{answer:?}"
         );
     }
-    // A host with a trailing dot is allowed, but is not the service's own origin and is not echoed.
+    // A host name with a trailing dot is accepted, but not echoed.
     let dotted = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: good.example.\r\nConnection: close\r\n{}\r\n",
         good()
@@ -463,7 +463,7 @@ async fn request_beyond_a_size_limit_is_431_or_414() {
 }
 
 #[tokio::test]
-async fn long_header_name_is_431_and_repeated_header_is_a_duplicate() {
+async fn long_header_name_is_431_and_repeated_credential_is_401() {
     let s = Service::start(by_jwt()).await;
     s.expect(
         "long name",
@@ -566,7 +566,7 @@ async fn upgrade_header_is_ignored() {
 }
 
 #[tokio::test]
-async fn compressed_body_is_not_inflated() {
+async fn compressed_body_is_not_decompressed() {
     let s = Service::start(by_jwt()).await;
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     for _ in 0..1024 {
@@ -580,7 +580,7 @@ async fn compressed_body_is_not_inflated() {
             bomb.len()
         );
         let asked = [post(&format!("{}{headers}", good())), bomb.clone()].concat();
-        // The service ignores the content of the body, so its content coding does not matter.
+        // The service ignores the body's content, so any content coding is accepted.
         s.expect(coding, &asked, &["200"]).await;
     }
     assert!(s.usage().resident_kib <= before + 1024);
@@ -588,7 +588,7 @@ async fn compressed_body_is_not_inflated() {
 }
 
 #[tokio::test]
-async fn ambiguous_line_end_or_version_is_400() {
+async fn malformed_line_ending_or_http_version_is_400() {
     let s = Service::start(by_jwt()).await;
     let good = good();
     for (label, head, outcomes) in [
@@ -691,7 +691,7 @@ async fn pipelined_requests_are_answered_in_order() {
             assert_eq!(answer.outcome(), "401 no_session");
         }
     }
-    // A client that closes its sending side still gets its responses.
+    // A client that has shut down its sending side still gets all responses.
     let mut wire = Wire::connect(s.address).await;
     wire.send(&asked).await;
     wire.half_close().await;
@@ -702,7 +702,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn request_sent_byte_by_byte_is_answered() {
+async fn request_sent_byte_by_byte_gets_a_token() {
     let s = Service::start(by_jwt()).await;
     let asked = with("Content-Length: 3\r\n", "abc");
     let mut wire = Wire::connect(s.address).await;
@@ -806,7 +806,7 @@ async fn repeated_credential_or_browser_header_is_refused() {
             "200",
         ),
         (
-            "both places, the first invalid",
+            "tokens in both places, the first one invalid",
             format!("{}Cookie: session={token}\r\n", bearer("x.y.z")),
             "401 session_invalid",
         ),

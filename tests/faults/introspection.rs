@@ -1,4 +1,4 @@
-//! Introspection of opaque tokens (RFC 7662).
+//! OAuth 2.0 token introspection (RFC 7662).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// Makes the issuer respond with `active` again.
+    /// Makes the issuer respond `active: true` again, and checks that a token is accepted.
     async fn recovers(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
         assert_eq!(
@@ -67,7 +67,7 @@ fn keys(port: u16) -> String {
     )
 }
 
-/// A section that caches the issuer's responses.
+/// Settings that cache the issuer's responses for 60 s.
 const KEPT: &str = "[extractors.idp]\ncache_ttl = '60s'\nallow_any_client = true";
 
 fn good(over: &Value) -> Value {
@@ -158,7 +158,7 @@ async fn active_token_without_a_subject_is_401() {
 }
 
 #[tokio::test]
-async fn active_token_for_another_party_is_401() {
+async fn active_token_with_wrong_audience_client_scope_or_type_is_401() {
     let s = Stage::start().await;
     for (over, want) in [
         (json!({"exp": now() - 1}), &["401 session_expired"][..]),
@@ -187,7 +187,7 @@ async fn active_token_for_another_party_is_401() {
 }
 
 #[tokio::test]
-async fn answer_of_one_issuer_is_not_used_for_another() {
+async fn cached_answer_of_one_issuer_is_not_used_for_another() {
     let (a, b) = (
         Upstream::start(ok(&good(&json!({"sub": "at-a"})).to_string())).await,
         Upstream::start(ok("{\"active\":false}")).await,
@@ -240,7 +240,7 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
 }
 
 #[tokio::test]
-async fn inactive_token_that_becomes_active_is_accepted() {
+async fn inactive_token_is_accepted_once_it_becomes_active() {
     let issuer = Upstream::start(ok("{\"active\":false}")).await;
     let config = config(issuer.port).with(KEPT).with("log.level = 'info'");
     let t = Timed::start(config, Clocks::Both).await;
@@ -309,7 +309,7 @@ async fn rejected_client_secret_is_503() {
 }
 
 #[tokio::test]
-async fn introspection_request_contains_the_token_only() {
+async fn introspection_request_contains_only_the_callers_token() {
     let s = Stage::start().await;
     s.issuer.does(ok(&good(&json!({})).to_string()));
     s.issuer.take_requests();
@@ -355,9 +355,9 @@ async fn introspection_request_contains_the_token_only() {
 mod alone {
     use super::*;
 
-    /// Distinct active tokens with the longest `cache_ttl`: memory use stays bounded.
+    /// Sends 200,000 distinct active tokens, with a `cache_ttl` of 60 s.
     #[tokio::test(flavor = "multi_thread")]
-    async fn distinct_tokens_keep_the_answer_cache_bounded() {
+    async fn introspection_cache_is_bounded_for_200000_distinct_tokens() {
         const ROUNDS: u32 = 200;
         let issuer = Upstream::start(ok(&good(&json!({"exp": now() + 6000})).to_string())).await;
         let config = config(issuer.port).with(KEPT).with("log.level = 'info'");
@@ -389,7 +389,7 @@ mod alone {
                 table.push(s.usage().resident_kib);
             }
         }
-        println!("resident KiB by 20,000 tokens: {table:?}");
+        println!("resident KiB after every 20,000 tokens: {table:?}");
         let (half, last) = (table[table.len() / 2], table[table.len() - 1]);
         assert!(
             last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024,

@@ -1,4 +1,4 @@
-//! The header, the encoding and the signature of a JWT.
+//! JWT attacks: algorithms, keys, signatures, headers and encodings.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -28,11 +28,11 @@ const INVALID: &[&str] = &["401 session_invalid"];
 
 /// Services that verify tokens in different ways, and the keys with which the test signs tokens for them.
 struct Stage {
-    /// Accepts HS256 tokens.
+    /// Accepts tokens signed with HS256.
     secret: Arc<Service>,
-    /// Accepts long HS512 tokens.
+    /// Accepts tokens of up to 30,000 bytes, signed with HS512.
     long: Arc<Service>,
-    /// Accepts tokens of an RSA key and a P-256 key.
+    /// Accepts tokens signed with the RSA key or the P-256 key.
     public: Arc<Service>,
     rsa: Signer,
     p256: Signer,
@@ -297,14 +297,14 @@ async fn algorithm_other_than_configured_is_401() {
             s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
         }
     }
-    // Each token is sent with the `kid` of the other key.
+    // A token signed with the RSA key has the `kid` of the P-256 key.
     s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"}))
         .await;
     s.finish().await;
 }
 
 #[tokio::test]
-async fn hmac_and_public_key_algorithms_together_refuse_to_start() {
+async fn mixed_hmac_and_public_key_algorithms_are_refused_at_start() {
     for algorithms in [
         "[\"HS256\", \"RS256\"]",
         "[\"RS256\"]",
@@ -323,7 +323,7 @@ async fn hmac_and_public_key_algorithms_together_refuse_to_start() {
 }
 
 #[tokio::test]
-async fn key_or_key_url_in_the_token_is_never_used() {
+async fn key_or_key_url_in_the_token_header_is_never_used() {
     let s = Stage::start().await;
     let listener = Upstream::start(ok(&jwks(&[s.rsa.jwk()]))).await;
     let (own, own_ec) = (Signer::rsa("own", KeySize::Rsa2048), Signer::p256("own"));
@@ -403,18 +403,18 @@ async fn hostile_kid_is_401_and_logged_escaped() {
         assert!(
             log.lines()
                 .all(|line| serde_json::from_str::<Value>(line).is_ok()),
-            "a line that is not JSON"
+            "a log line is not JSON"
         );
         assert!(
             log.lines().all(|line| line.len() < 2000),
-            "a line that was not shortened"
+            "a log line was not truncated"
         );
     }
     s.finish().await;
 }
 
 #[tokio::test]
-async fn critical_or_unsupported_header_member_is_401() {
+async fn jwt_header_with_crit_zip_or_b64_is_401() {
     let s = Stage::start().await;
     for (name, value) in [
         ("crit", json!(["x"])),
@@ -431,7 +431,7 @@ async fn critical_or_unsupported_header_member_is_401() {
         header[name] = value;
         s.rsa_refused(name, &header).await;
     }
-    // The payload is not encoded, as with b64 = false.
+    // With `b64: false` (RFC 7797) the payload is not base64url-encoded.
     let payload = claims(&json!({})).to_string();
     let header = encode("{\"alg\":\"HS256\",\"b64\":false,\"crit\":[\"b64\"]}");
     s.refused(
@@ -549,7 +549,7 @@ async fn jwe_and_json_serialization_are_401() {
 }
 
 #[tokio::test]
-async fn token_of_dots_is_401_in_bounded_time() {
+async fn token_of_only_dots_is_401_in_bounded_time() {
     let s = Stage::start().await;
     let before = s.secret.usage();
     for length in [1, 2, 3, 100, 16 * 1024, 30 * 1024] {
@@ -587,13 +587,13 @@ async fn non_canonical_base64_is_401() {
             &["200"],
         )
         .await;
-    // The signature covers the altered encoding, so the encoding is the only defect.
+    // The signature is valid for the altered encoding, so the encoding is the only defect.
     let spelled = |header: &str, payload: &str| {
         let signed = format!("{header}.{payload}");
         format!("{signed}.{}", encode(sign(&signed)))
     };
     let bent = |text: &str| {
-        // The last base64 character has unused bits if the length is not a multiple of three bytes.
+        // The last base64url character has unused bits if the number of bytes is not a multiple of three.
         let mut text = text.to_owned();
         let last = text.pop().expect("a character");
         text.push(char::from_u32(last as u32 + 1).expect("a character"));
@@ -656,7 +656,7 @@ async fn non_canonical_base64_is_401() {
             )
             .await;
     }
-    // A cookie has no authentication scheme, so no scheme parser refuses unusual bytes first.
+    // In a cookie, the parser of the `Bearer` scheme does not check the token first.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
         (
@@ -689,7 +689,7 @@ async fn non_canonical_base64_is_401() {
 }
 
 #[tokio::test]
-async fn authorization_header_other_than_one_bearer_token_is_401() {
+async fn authorization_other_than_one_bearer_token_is_401() {
     let s = Stage::start().await;
     let token = hs256(&json!({}));
     for (value, outcome) in [
@@ -744,7 +744,7 @@ async fn authorization_header_other_than_one_bearer_token_is_401() {
 }
 
 #[tokio::test]
-async fn other_token_type_and_our_own_token_are_401() {
+async fn wrong_typ_or_a_minted_rollout_token_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
     for typ in [
@@ -789,25 +789,25 @@ async fn other_token_type_and_our_own_token_are_401() {
         )
         .await;
     let forged = hmac_raw(HMAC_SHA256, HS256, &payload, CLIENT_SECRET.as_bytes());
-    s.refused("signed with our client secret", &forged).await;
+    s.refused("signed with the client secret", &forged).await;
     s.finish().await;
 }
 
 #[tokio::test]
-async fn client_secret_or_placeholder_for_sessions_refuses_to_start() {
+async fn client_secret_or_placeholder_as_session_secret_is_refused_at_start() {
     let with_secret = |secret: &str| by_jwt().with(format!("extractors.web.secret = '{secret}'"));
     refuses(with_secret(CLIENT_SECRET), "extractors.web.secret").await;
     for placeholder in ["", "changeme", "secret", "your-client-secret"] {
         refuses(with_secret(placeholder), "extractors.web.secret").await;
     }
-    // The app already uses the weak secret, so the service only warns about it.
+    // A short secret causes only a warning, because the app already uses it.
     let s = Service::start(with_secret("short-one")).await;
     s.logs("is shorter than 16 bytes", 1).await;
     s.finish().await;
 }
 
 #[tokio::test]
-async fn deeply_nested_header_is_401() {
+async fn deeply_nested_jwt_header_is_401() {
     let s = Stage::start().await;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         for depth in [100, 127, 128, 129, 1000, 3000, 10_000] {
@@ -831,7 +831,7 @@ async fn deeply_nested_header_is_401() {
 }
 
 #[tokio::test]
-async fn malformed_or_duplicate_header_member_is_401() {
+async fn malformed_jwt_header_or_duplicate_member_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
     // Unknown header parameters are ignored (RFC 7515, section 4).
@@ -869,7 +869,7 @@ async fn malformed_or_duplicate_header_member_is_401() {
 mod alone {
     use super::*;
 
-    /// Legitimate requests are answered in time although each forged one costs a 4096-bit RSA verification.
+    /// Each forged token costs a 4096-bit RSA verification; legitimate requests must still succeed.
     #[tokio::test(flavor = "multi_thread")]
     async fn forged_rsa_4096_tokens_cost_bounded_time_and_honest_requests_succeed() {
         let signer = Signer::rsa("big", KeySize::Rsa4096);
@@ -913,7 +913,7 @@ mod alone {
         let worst = slowest[slowest.len() * 99 / 100];
         let each = (s.usage().ticks - before) * 10_000 / 8000;
         println!(
-            "honest requests: {worst:?} at the 99th percentile; a forged one costs {each} µs of processor time"
+            "legitimate requests: 99th percentile {worst:?}; a forged token costs {each} µs of CPU time"
         );
         assert!(each < 2000, "a forged token costs {each} µs");
         s.finish().await;

@@ -1,4 +1,4 @@
-//! Identity providers' key sets (JWKS), and their faults.
+//! Fetches of identity providers' key sets (JWKS): outages, malformed responses and key rotation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn config(port: u16) -> ConfigBuilder {
     by_jwks_url(&format!("http://127.0.0.1:{port}/keys")).with("log.level = 'info'")
 }
 
-/// A key set with the shortest possible cache lifetime.
+/// A response with a key set and `max-age=0`, which the service raises to its minimum cache lifetime.
 fn keys(signers: &[&Signer]) -> Act {
     let body = jwks(
         &signers
@@ -41,7 +41,7 @@ fn keys(signers: &[&Signer]) -> Act {
 }
 
 fn by(signer: &Signer) -> Vec<u8> {
-    // This expiry is later than any time that the tests set.
+    // The token must not expire when a test sets the clock ahead.
     post(&bearer(&signer.token(&json!({"exp": now() + 100_000}))))
 }
 
@@ -56,7 +56,7 @@ fn made_up(kid: &str) -> Vec<u8> {
     post(&bearer(&token))
 }
 
-/// Repeats the request until the outcome matches, because keys are fetched in the background.
+/// Repeats the request until it has this outcome, because keys are fetched in the background.
 async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
     for _ in 0..200 {
         let answer = s.one(asked).await;
@@ -95,7 +95,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
         });
     }
     let busy: usize = tasks.join_all().await.iter().sum();
-    // The first fetch, and one fetch for unknown keys per cooldown of 30 s.
+    // One initial fetch, and one fetch for unknown key ids per cooldown of 30 s.
     let allowed = 2 + usize::try_from(started.elapsed().as_secs() / 30).expect("a number");
     let fetches = provider.take_requests().len();
     assert!(fetches <= allowed, "{fetches} fetches, {allowed} allowed");
@@ -108,13 +108,13 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
 }
 
 #[tokio::test]
-async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
+async fn thousand_requests_before_the_first_key_fetch_share_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else {
         panic!("`keys` returns another act")
     };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
-    // Half of the in-flight requests may wait for the provider.
+    // At most half of `max_in_flight` requests may wait for the provider.
     let s = Service::start(config(provider.port).with("server.max_in_flight = 4000")).await;
     let asked = Arc::new(by(&signer));
     let mut tasks = JoinSet::new();
@@ -129,19 +129,19 @@ async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
 }
 
 #[tokio::test]
-async fn rotated_key_is_fetched_after_the_cooldown() {
+async fn rotated_key_is_accepted_after_the_fetch_cooldown() {
     let (old, new) = (Signer::p256("old"), Signer::p256("new"));
     let provider = Upstream::start(keys(&[&old])).await;
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&old), "200").await;
     provider.does(keys(&[&old, &new]));
-    // Within the cooldown the keys are not fetched again.
+    // During the cooldown the keys are not fetched again.
     s.expect("too early", &by(&new), INVALID).await;
     t.ahead(31).await;
     until(s, &by(&new), "200").await;
     s.expect("the old one", &by(&old), &["200"]).await;
-    // The old key is withdrawn: the next set does not contain it.
+    // The provider withdraws the old key: its key set no longer contains it.
     provider.does(keys(&[&new]));
     t.ahead(70).await;
     until(s, &by(&old), "401 session_invalid").await;
@@ -151,7 +151,7 @@ async fn rotated_key_is_fetched_after_the_cooldown() {
 }
 
 #[tokio::test]
-async fn provider_outage_serves_stale_keys_then_503() {
+async fn stale_keys_are_used_during_an_outage_until_they_are_too_old() {
     let signer = Signer::p256("good");
     let provider = Upstream::start(Act::Close).await;
     let t = Timed::start(config(provider.port), Clocks::Both).await;
@@ -167,7 +167,7 @@ async fn provider_outage_serves_stale_keys_then_503() {
     t.ahead(40).await;
     s.expect("down, stale", &by(&signer), &["200"]).await;
     t.ahead(1000).await;
-    s.expect("down, keys too old", &by(&signer), &["200"]).await;
+    s.expect("down for 1,000 s, stale", &by(&signer), &["200"]).await;
     sleep(Duration::from_millis(200)).await;
     assert!(
         s.metric("rollout_token_jwks_refresh_total", &["unreachable"])
@@ -178,7 +178,7 @@ async fn provider_outage_serves_stale_keys_then_503() {
     assert_eq!(s.ready().await.status, 200);
     t.ahead(4000).await;
     until(s, &by(&signer), "503 session_backend_unavailable").await;
-    s.expect("down, too old", &by(&signer), UNKNOWN).await;
+    s.expect("down, keys too old", &by(&signer), UNKNOWN).await;
     provider.does(keys(&[&signer]));
     t.ahead(4040).await;
     until(s, &by(&signer), "200").await;
@@ -186,15 +186,15 @@ async fn provider_outage_serves_stale_keys_then_503() {
     s.finish().await;
 }
 
-/// Checks that a service with usable keys keeps them if its next fetches get these responses. Each fetch is started by
-/// a request or by the service's own task, once the clock has been set ahead.
+/// Checks that a service with usable keys keeps them if the next fetches get these responses. For each response, the
+/// clock is set ahead, so that a fetch is due.
 async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&signer), "200").await;
-    // Each response may add at most one megabyte.
+    // Each response may increase memory use by at most 1 MiB.
     let (bound, mut ahead) = (s.usage().resident_kib + 1024 * bad.len() as u64, 0);
     for (label, act) in bad {
         provider.does(act);
@@ -221,7 +221,7 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
         s.metric("rollout_token_jwks_refresh_total", &["result=\"ok\""])
             .await
             < 2.0,
-        "an unusable answer counts as usable"
+        "an unusable key set was counted as a successful refresh"
     );
     assert!(s.usage().resident_kib < bound);
     provider.does(keys(&[&signer]));
@@ -324,7 +324,7 @@ async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
             ),
         ),
         (
-            "a header sent byte by byte",
+            "the end of the headers, byte by byte",
             Act::Drip(Vec::new(), with(b"\r\n"), Duration::from_millis(200)),
         ),
         ("hangs", Act::Hang),
@@ -343,7 +343,7 @@ async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
 }
 
 #[tokio::test]
-async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
+async fn usable_keys_are_used_despite_invalid_duplicate_or_excess_keys() {
     let (good, twin) = (Signer::p256("good"), Signer::p256("good"));
     let rsa = Signer::rsa("rsa", KeySize::Rsa2048);
     let broken = [
@@ -360,7 +360,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let provider = Upstream::start(ok(&jwks(&set))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
-    s.expect("a good key among unusable ones", &by(&rsa), &["200"])
+    s.expect("a usable key after unusable keys", &by(&rsa), &["200"])
         .await;
     s.expect(
         "an unusable key",
@@ -371,7 +371,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // Two keys have the same `kid`: either may verify a token, as in a rotation that reuses the `kid`.
+    // Two keys have the same `kid`, as in a rotation that reuses it: a token signed with either key is accepted.
     let provider = Upstream::start(ok(&jwks(&[good.jwk(), twin.jwk()]))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
@@ -381,7 +381,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // The keys are so small that ten thousand of them fit into the largest allowed response, and a few more do not.
+    // A key set with 5,000 of these small keys is shorter than the limit of 512 KiB; with 10,000 it is longer.
     let small = |n: usize| json!({"kty": "OKP", "crv": "Ed25519", "x": "A".repeat(43), "kid": n.to_string()});
     let many: Vec<Value> = [good.jwk()]
         .into_iter()
@@ -411,7 +411,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
 }
 
 #[tokio::test]
-async fn token_without_kid_tries_at_most_three_keys() {
+async fn token_without_kid_is_verified_with_at_most_three_keys() {
     let (one, other) = (Signer::p256("one"), Signer::p256("other"));
     let rsa = Signer::rsa("rsa", KeySize::Rsa2048);
     let nameless = |signer: &Signer| {
@@ -442,7 +442,7 @@ async fn token_without_kid_tries_at_most_three_keys() {
     }
     drop(provider);
     s.finish().await;
-    // A fourth candidate is not tried.
+    // If four keys match, the fourth is not tried.
     let many: Vec<Value> = (0..3)
         .map(|n| Signer::p256(&n.to_string()).jwk())
         .chain([one.jwk()])
@@ -456,7 +456,7 @@ async fn token_without_kid_tries_at_most_three_keys() {
 }
 
 #[tokio::test]
-async fn key_refresh_under_load_fails_no_request() {
+async fn no_request_fails_during_a_key_refresh() {
     let always = Arc::new(Signer::p256("always"));
     let (even, odd) = (Signer::p256("even"), Signer::p256("odd"));
     let (even, odd) = (
@@ -495,7 +495,7 @@ async fn key_refresh_under_load_fails_no_request() {
 }
 
 #[tokio::test]
-async fn cache_control_of_a_key_set_is_clamped() {
+async fn key_set_cache_lifetime_is_at_least_30_s_and_at_most_1_h() {
     for (header, fresh_at, due_at) in [
         ("max-age=0", 20, 31),
         ("max-age=1", 20, 31),
@@ -524,7 +524,7 @@ async fn cache_control_of_a_key_set_is_clamped() {
         assert_eq!(
             provider.take_requests().len(),
             1,
-            "{header}: asked again after {fresh_at} s"
+            "{header}: the keys were fetched again after {fresh_at} s"
         );
         t.ahead(due_at).await;
         s.expect(header, &by(&signer), &["200"]).await;
@@ -532,7 +532,7 @@ async fn cache_control_of_a_key_set_is_clamped() {
         assert_eq!(
             provider.take_requests().len(),
             1,
-            "{header}: not asked again after {due_at} s"
+            "{header}: the keys were not fetched again after {due_at} s"
         );
         drop(provider);
         s.finish().await;
@@ -540,7 +540,7 @@ async fn cache_control_of_a_key_set_is_clamped() {
 }
 
 #[tokio::test]
-async fn published_private_key_is_refused_and_not_logged() {
+async fn private_or_symmetric_key_in_a_key_set_is_not_used_or_logged() {
     let (good, bad) = (Signer::p256("good"), Signer::p256("bad"));
     for name in ["d", "k", "p", "q", "dp", "dq", "qi", "oth"] {
         let mut jwk = bad.jwk();
@@ -605,7 +605,7 @@ async fn unusual_but_valid_key_set_answer_is_accepted() {
 }
 
 #[tokio::test]
-async fn discovery_document_that_points_elsewhere_is_503() {
+async fn discovery_document_with_wrong_issuer_or_unsafe_jwks_uri_is_503() {
     let signer = Signer::p256("good");
     let trap = Upstream::start(ok(&jwks(&[signer.jwk()]))).await;
     let provider = Upstream::start(Act::Close).await;

@@ -1,4 +1,4 @@
-//! Start, shutdown, reloads, panics, and restricted environments.
+//! Start, shutdown, configuration reloads, panics, and restricted environments.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn good(subject: &str) -> Vec<u8> {
     post(&bearer(&hs256(&json!({"sub": subject}))))
 }
 
-/// Sends requests that wait for the backend, each on its own connection.
+/// Sends requests on separate connections, and returns when all of them are waiting for the backend.
 async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
     let mut tasks = JoinSet::new();
     for n in 0..count {
@@ -40,15 +40,18 @@ async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    panic!("the requests do not arrive: {}", tail(&s.log()));
+    panic!(
+        "fewer requests than expected are in flight: {}",
+        tail(&s.log())
+    );
 }
 
 #[tokio::test]
-async fn unfinished_body_ends_at_the_hard_stop() {
+async fn unfinished_body_is_aborted_at_the_hard_stop() {
     let app = Upstream::start(Act::Hang).await;
     let more = "server.drain_delay = \"100ms\"\nserver.drain_timeout = \"2s\"\nserver.request_timeout = \"2s\"\nserver.hard_stop = \"3s\"\nserver.body_timeout = \"10s\"";
     let s = Service::start(by_endpoint(app.port).with(more)).await;
-    // A body that never ends outlasts the drain timeout.
+    // The client never sends the rest of the body, so the request is still unfinished after the drain timeout.
     let mut wire = Wire::connect(s.address).await;
     wire.send(&post("Cookie: sid=a\r\nContent-Length: 10\r\n"))
         .await;
@@ -66,7 +69,7 @@ async fn unfinished_body_ends_at_the_hard_stop() {
 }
 
 #[tokio::test]
-async fn second_signal_exits_at_once() {
+async fn second_termination_signal_exits_at_once() {
     for second in [Signal::TERM, Signal::INT] {
         let app = Upstream::start(Act::Hang).await;
         let s = Service::start(by_endpoint(app.port)).await;
@@ -110,7 +113,7 @@ async fn silent_connections_do_not_delay_the_shutdown() {
 }
 
 #[tokio::test]
-async fn kept_connection_is_closed_during_the_drain() {
+async fn keep_alive_connection_is_closed_after_its_next_answer_during_the_drain() {
     let s = Service::start(by_jwt().with("server.drain_delay = '2s'")).await;
     let asked = String::from_utf8(good("ann"))
         .expect("text")
@@ -136,7 +139,7 @@ async fn kept_connection_is_closed_during_the_drain() {
     assert_eq!(s.exit().await.code(), Some(0));
 }
 
-/// The metric that counts reloads.
+/// The metric that counts configuration reloads, by `result`.
 const RELOADS: &str = "rollout_token_config_reloads_total";
 
 async fn with_file(toml: &str) -> (Arc<Service>, tempfile::NamedTempFile) {
@@ -206,8 +209,8 @@ async fn invalid_reload_keeps_the_old_configuration() {
 }
 
 #[tokio::test]
-async fn reload_under_load_is_atomic() {
-    // The listed origin and a claim change together: no response may combine an old and a new value.
+async fn no_answer_mixes_old_and_new_configuration_during_a_reload() {
+    // Each reload changes the allowed origin and a claim: no response may combine an old value with a new one.
     let config = |version: &str| {
         with_origin(&format!("https://{version}.example"))
             .with(format!("token.claims.version = '{version}'"))
@@ -247,11 +250,11 @@ async fn reload_under_load_is_atomic() {
         let reloads = s.metric(RELOADS, &["ok"]).await;
         std::fs::write(file.path(), config(if n % 2 == 0 { "two" } else { "one" }))
             .expect("a file");
-        // A hundred signals at once cause only a few reloads.
+        // A hundred SIGHUPs at once cause only a few reloads.
         for _ in 0..100 {
             s.signal(Signal::HUP);
         }
-        // A changed file is used once two reads, a second apart, return the same content.
+        // The new configuration is used once two reads of the file, one second apart, return the same content.
         while s.metric(RELOADS, &["ok"]).await <= reloads {
             sleep(Duration::from_millis(20)).await;
         }
@@ -263,7 +266,7 @@ async fn reload_under_load_is_atomic() {
     s.finish().await;
 }
 
-/// The service with an extractor that panics on request. The binary under test has no such extractor.
+/// A service with an extractor that panics on request, which the release binary does not contain.
 pub async fn panicking_service() -> Arc<Service> {
     let mut setup = Setup::new(one_extractor("panics", "panics", ""));
     setup.program = env!("CARGO_BIN_EXE_panicking-service").into();
@@ -305,9 +308,9 @@ async fn panic_is_500_and_the_next_request_is_served() {
     s.finish().await;
 }
 
-/// The ten minutes pass only on the process's clocks.
+/// The test sets the service's clocks ahead instead of waiting for ten minutes.
 #[tokio::test]
-async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
+async fn service_stays_ready_during_a_backend_outage_of_ten_minutes() {
     let app = Upstream::start(Act::Reset).await;
     let t = Timed::start(by_endpoint(app.port), Clocks::Both).await;
     let s = &t.service;
@@ -334,7 +337,7 @@ async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
 }
 
 #[tokio::test]
-async fn metrics_and_debug_paths_are_not_public() {
+async fn metrics_and_debug_paths_on_the_public_port_are_404() {
     let s = Service::start(by_jwt()).await;
     for path in [
         "/metrics",
@@ -369,7 +372,7 @@ async fn metrics_and_debug_paths_are_not_public() {
 }
 
 #[tokio::test]
-async fn other_signals_do_not_end_the_service() {
+async fn signals_other_than_termination_do_not_stop_the_service() {
     let s = Service::start(by_jwt()).await;
     for signal in [
         Signal::PIPE,
@@ -390,8 +393,8 @@ async fn other_signals_do_not_end_the_service() {
 }
 
 #[tokio::test]
-async fn service_runs_without_writable_files_and_with_little_cpu() {
-    // The service may not write any file and has no home or temporary directory. Later it gets a tenth of a CPU.
+async fn service_answers_without_writable_files_and_with_a_tenth_of_a_cpu() {
+    // The service cannot write to files, and has no home or temporary directory. Later it gets a tenth of a CPU.
     let setup = Setup::new(by_jwt())
         .launcher(&["env", "-C", "/proc", "prlimit", "--fsize=0", "--core=0"])
         .env("TMPDIR", Some("/nonexistent"))
@@ -424,7 +427,7 @@ async fn service_runs_without_writable_files_and_with_little_cpu() {
 }
 
 #[tokio::test]
-async fn port_in_use_is_a_clean_start_error() {
+async fn port_in_use_is_a_clear_error_with_exit_code_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
@@ -451,7 +454,7 @@ async fn port_in_use_is_a_clean_start_error() {
             "{code}: {text}"
         );
     }
-    // A backend with an unresolvable name does not prevent the start.
+    // The service starts even if a backend's host name does not resolve.
     let s = Service::start(by_endpoint_url("https://app.invalid/me")).await;
     s.expect(
         "no name",
@@ -463,10 +466,10 @@ async fn port_in_use_is_a_clean_start_error() {
 }
 
 #[tokio::test]
-async fn two_thousand_connections_at_once_are_all_answered() {
+async fn two_thousand_queued_connections_are_answered_after_sigcont() {
     let limits = "server.max_connections = 2100\nlog.level = 'info'";
     let s = Service::start(by_jwt().with(limits)).await;
-    // The process is stopped, so all connections wait in the kernel's queue.
+    // The process is stopped (SIGSTOP), so all connections wait in the kernel's accept queue.
     s.signal(Signal::STOP);
     let mut tasks = JoinSet::new();
     for n in 0..2000_usize {
@@ -501,7 +504,7 @@ mod slow {
         ))
         .await;
         let s = Service::start(by_endpoint(app.port).with("server.drain_delay = '3s'")).await;
-        // Up to 64 backend calls run concurrently, so these 60 are in flight and none of them is queued.
+        // At most 64 backend calls run concurrently, so none of these 60 requests waits in the queue.
         let mut tasks = under_way(&s, 60).await;
         app.does(ok("{\"sub\":\"ann\"}"));
         s.signal(Signal::TERM);
@@ -512,7 +515,7 @@ mod slow {
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(s.ready().await.outcome(), "503 draining");
-        // Requests are answered during the drain delay, until load balancers notice.
+        // New requests are answered during the drain delay, until load balancers stop sending them.
         for n in 0..40 {
             let answer = s
                 .expect(
@@ -532,7 +535,7 @@ mod slow {
         assert!(TcpStream::connect(s.address).await.is_err());
     }
 
-    /// A load balancer notices changes a second late and sends 500 requests per second: no request is lost.
+    /// A simulated load balancer sends 500 requests per second, and stops using an instance one second after SIGTERM.
     #[tokio::test]
     async fn rolling_restart_loses_no_request() {
         let config = by_jwt().with("server.drain_delay = '2s'\nlog.level = 'info'");
@@ -558,7 +561,7 @@ mod slow {
                         let all = addresses.lock().expect("addresses");
                         all[(lane + usize::try_from(sent).expect("small")) % all.len()]
                     };
-                    // Every other request reuses a connection, if the instance left one open.
+                    // Reuse the kept connection if it is to this instance.
                     let mut wire = match kept.take() {
                         Some((of, wire)) if of == address => wire,
                         _ => {
@@ -605,7 +608,7 @@ mod slow {
             .await
             .into_iter()
             .fold((0, 0), |(sent, lost), (s, l)| (sent + s, lost + l));
-        println!("{sent} requests through two restarts, {lost} lost");
+        println!("{sent} requests during two restarts, {lost} of them lost");
         assert!(lost == 0 && sent > 1000, "{lost} of {sent} lost");
         for instance in instances {
             instance.does_not_count();

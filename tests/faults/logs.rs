@@ -1,4 +1,4 @@
-//! Logs, metrics and error texts must contain no secret and no forged line.
+//! Logs, metrics and error responses contain no secret, and a request cannot forge a log line.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::tokens::{HS256, claims, hs256, hs256_raw};
 use crate::upstream::{Act, Upstream, ok};
 use crate::wire::{bearer, post, post_raw, request};
 
-/// Asserts that every line is a JSON event.
+/// Asserts that every line is a JSON object with a level and a timestamp.
 fn all_json(log: &str) {
     for line in log.lines() {
         let line: Value =
@@ -94,7 +94,7 @@ async fn line_break_in_a_request_stays_in_one_log_line() {
 }
 
 #[tokio::test]
-async fn terminal_escape_is_logged_escaped() {
+async fn terminal_escape_sequence_is_escaped_in_the_log() {
     let escape = "\u{1b}[31m\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}";
     let config = by_jwt().with("log = { level = 'info', subject = 'plain' }");
     for format in ["json", "pretty"] {
@@ -119,7 +119,7 @@ async fn terminal_escape_is_logged_escaped() {
         );
         s.finish().await;
     }
-    // Problems at start are always logged as plain text.
+    // Configuration problems at startup are printed as plain text in every log format.
     let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1"))
         .refusal()
         .await;
@@ -176,7 +176,7 @@ async fn no_secret_is_logged_at_any_level() {
 }
 
 #[tokio::test]
-async fn printed_configuration_is_redacted() {
+async fn check_config_print_redacts_secrets() {
     let config = by_jwt().with("session.extractors = ['web', 'idp']").with(format!(
         "[extractors.idp]\nkind = 'introspection'\nurl = 'https://id.example/x'\nclient_id = 'us'\nclient_secret = '{UPSTREAM_SECRET}'\nallow_any_client = true"
     ));
@@ -190,12 +190,12 @@ async fn printed_configuration_is_redacted() {
 
 /// The log contains the location of a panic but not its message.
 #[tokio::test]
-async fn panic_log_has_the_location_only() {
+async fn panic_is_logged_with_its_location_and_without_its_message() {
     let s = panicking_service().await;
     for how in ["at-once", "later", "in-a-task", "locked"] {
         s.one(&post(&format!("X-Panic: {how}\r\n"))).await;
     }
-    // `check_invariants` searches the output for the secret in the text of each panic.
+    // `check_invariants` searches the output for the secret that each panic message contains.
     s.check_invariants().await;
     let log = s.whole_log().await;
     let panics = log
@@ -212,7 +212,7 @@ async fn panic_log_has_the_location_only() {
 }
 
 #[tokio::test]
-async fn secret_as_an_invalid_value_is_not_printed() {
+async fn secret_as_the_value_of_another_key_is_not_printed() {
     let secret = SESSION_SECRET;
     for (label, toml) in [
         (
@@ -261,7 +261,7 @@ async fn secret_as_an_invalid_value_is_not_printed() {
 }
 
 #[tokio::test]
-async fn error_text_contains_no_internals() {
+async fn error_answer_names_no_library_file_or_address() {
     let s = Service::start(by_jwt()).await;
     let forbidden = [
         "hyper",
@@ -309,7 +309,7 @@ async fn error_text_contains_no_internals() {
 }
 
 #[tokio::test]
-async fn metric_labels_have_no_request_text() {
+async fn metric_labels_contain_no_text_from_requests() {
     let s = Service::start(by_jwt()).await;
     let mut tasks = JoinSet::new();
     for part in 0..10 {
@@ -341,7 +341,7 @@ async fn metric_labels_have_no_request_text() {
 }
 
 #[tokio::test]
-async fn flood_of_refusals_is_logged_within_a_budget() {
+async fn log_lines_for_one_refusal_reason_are_limited_to_100_per_second() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let started = Instant::now();
     let mut tasks = JoinSet::new();

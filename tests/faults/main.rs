@@ -1,8 +1,8 @@
-//! Attacks on the release binary from the outside, over real sockets: `make faults`. docs/threat-cases.md lists each
-//! attack and its expected result; tests/README.md describes how to run them.
+//! Attacks on the release binary over real sockets; `make faults` runs them. docs/threat-cases.md lists each attack and
+//! its required result; tests/README.md describes how to add one.
 //!
-//! A test in a module `slow` takes longer than ten seconds, mostly waiting. A test in a module `alone` needs the whole
-//! machine, so no other test runs at the same time.
+//! Tests in a module `slow` take longer than ten seconds, mostly because they wait. Tests in a module `alone` run one
+//! at a time, because they need the whole machine.
 
 #![allow(
     clippy::too_many_lines,
@@ -18,7 +18,7 @@
 )]
 #![allow(
     clippy::wildcard_imports,
-    reason = "modules `slow` and `alone` are parts of their file"
+    reason = "the modules `slow` and `alone` use everything in their file"
 )]
 
 mod api_key;
@@ -37,7 +37,7 @@ mod key_sets;
 mod lifecycle;
 mod logs;
 mod other_protocols;
-#[allow(dead_code, reason = "the tests of the stores use more of it")]
+#[allow(dead_code, reason = "only the store tests use all of it")]
 #[path = "../stores/proxy.rs"]
 mod proxy;
 mod routing;

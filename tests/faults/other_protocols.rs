@@ -60,7 +60,7 @@ async fn http2_rapid_reset_is_400_or_closed() {
 }
 
 #[tokio::test]
-async fn http2_endless_continuation_is_closed_without_memory() {
+async fn http2_endless_continuation_frames_use_less_than_1_mib() {
     let s = Service::start(by_jwt()).await;
     let before = s.usage().resident_kib;
     let mut frame = b"\0\x40\0\x09\0\0\0\0\x01".to_vec();

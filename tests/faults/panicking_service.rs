@@ -1,5 +1,5 @@
-//! The service with an additional extractor that panics on request, with a secret in the message, because no
-//! configuration makes the real service panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
+//! The service with an additional extractor that panics on request, with a secret in the panic message. No
+//! configuration makes the release binary panic, so the attacks in `lifecycle.rs` and `logs.rs` start this binary.
 
 #![expect(
     clippy::expect_used,
@@ -21,7 +21,7 @@ use rollout_token::session::backends::Context;
 use rollout_token::session::reason::Reason;
 use rollout_token::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
-/// The secret in `sentinels.rs`: the attacks search all output for it.
+/// The same secret as in `sentinels.rs`; the attacks search all output for it.
 const SESSION_SECRET: &str = "session+secret/sentinel:Kd81Qw-0123456789-0123456789";
 
 struct Panics {

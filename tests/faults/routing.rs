@@ -12,7 +12,7 @@ use crate::wire::{post, request};
 const BAD: &[&str] = &["400 bad_request"];
 
 #[tokio::test]
-async fn other_spelling_of_the_path_is_404() {
+async fn variant_spelling_of_the_token_path_is_404() {
     let s = Service::start(by_jwt()).await;
     for path in [
         "//rollout/token",
@@ -81,7 +81,7 @@ async fn credential_in_the_query_is_ignored_and_not_logged() {
 }
 
 #[tokio::test]
-async fn other_method_is_405_with_allow() {
+async fn method_other_than_post_or_options_is_405_with_allow() {
     let s = Service::start(by_jwt()).await;
     for method in [
         "GET",

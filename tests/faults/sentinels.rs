@@ -34,13 +34,13 @@ pub fn no_sentinel(place: &str, bytes: &[u8]) {
     }
 }
 
-/// Every form in which a secret might leak.
+/// All encoded forms of the secrets, each with the text that names it in a failure message.
 fn forms() -> &'static [(&'static str, String)] {
     static FORMS: OnceLock<Vec<(&str, String)>> = OnceLock::new();
     FORMS.get_or_init(|| {
         let mut forms = Vec::new();
         for sentinel in SENTINELS {
-            // The first part identifies the secret, and contains no character that would be escaped.
+            // The first 24 characters identify the secret, and none of them needs escaping.
             let core = &sentinel[..24];
             forms.push(core.to_owned());
             let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +57,7 @@ fn forms() -> &'static [(&'static str, String)] {
                 })
                 .collect();
             forms.push(some);
-            // In a longer text, the base64 encoding depends on the offset.
+            // The base64 encoding of a substring depends on its offset modulo three.
             for before in ["", "x", "xx"] {
                 let text = format!("{before}{core}");
                 for encoded in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {

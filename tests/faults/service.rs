@@ -20,10 +20,10 @@ use crate::sentinels::{CLIENT_SECRET, no_sentinel};
 use crate::tokens::CLIENT_ID;
 use crate::wire::{Answer, HANG, LISTED, Wire};
 
-/// The memory limit of the shipped deployments, in KiB.
+/// The memory limit in the shipped deployment files, in KiB.
 const SHIPPED_LIMIT: u64 = 192 * 1024;
 
-/// The memory that ten thousand connections may use, in KiB. The allocator keeps it for later connections.
+/// The memory that ten thousand connections may use, in KiB. The allocator keeps it when they close.
 pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
 /// The binary under test, which `make faults` builds.
@@ -31,13 +31,13 @@ fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
     assert!(
         path.exists(),
-        "{} is missing: cargo build --release",
+        "{} is missing: run cargo build --release",
         path.display()
     );
     path
 }
 
-/// Raises this process's limit on open files as far as allowed, because some attacks hold ten thousand connections.
+/// Raises this process's soft limit on open files to the hard limit, because some attacks hold 10,000 connections open.
 fn raise_file_limit() {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
@@ -68,7 +68,7 @@ impl Setup {
             ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__ORIGINS__ALLOWED", LISTED),
-            // The service has its own setting for the level and must ignore this one.
+            // The service's log level is `log.level`, and it must ignore `RUST_LOG`.
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "full"),
         ];
@@ -110,10 +110,10 @@ impl Setup {
         self
     }
 
-    /// Spawns the process. Returns it with its list of open files and its configuration directory.
+    /// Spawns the process. Returns it with its directory `/proc/PID/fd` and its configuration directory.
     fn spawn(&self) -> (Child, Dir, TempDir) {
-        // A shell that waits before it becomes the service: the list of open files must be opened first, because the
-        // service then makes its `/proc` files accessible to root only.
+        // A shell that waits for a line before it executes the service: `/proc/PID/fd` must be opened first, because
+        // the service makes its `/proc` files accessible to root only.
         const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
@@ -145,13 +145,13 @@ impl Setup {
         (child, Dir::new(files).expect("a directory"), directory)
     }
 
-    /// The exit code and the output of a service that must not start.
+    /// Runs a service that must not start. Returns its exit code and its output.
     pub async fn refusal(&self) -> (i32, String) {
         let (mut child, _, _directory) = self.spawn();
         let output = Output::of(&mut child);
         let status = timeout(HANG, exit_of(&Mutex::new(child)))
             .await
-            .expect("it starts instead of refusing");
+            .expect("the service must refuse to start, but it keeps running");
         output.complete().await;
         let text = output.text();
         no_sentinel("a refusal to start", text.as_bytes());
@@ -174,7 +174,7 @@ pub async fn refuses(toml: impl Display, key: &str) {
     );
 }
 
-/// Waits for a process to exit, without blocking a thread.
+/// Waits for the process to exit, without blocking a thread.
 async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     loop {
         let ended = child
@@ -189,7 +189,7 @@ async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     }
 }
 
-/// The whole output of a process.
+/// The standard output and standard error of a process.
 #[derive(Clone, Default)]
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -238,7 +238,7 @@ pub struct Usage {
     pub resident_kib: u64,
     pub peak_kib: u64,
     pub files: usize,
-    /// CPU time in hundredths of a second.
+    /// CPU time, in hundredths of a second.
     pub ticks: u64,
 }
 
@@ -253,7 +253,7 @@ pub struct Service {
     /// The number of output bytes that have already been searched for secrets.
     scanned: Mutex<usize>,
     baseline: Usage,
-    /// The number of responses that the service must have counted, unless the test leaves some unread.
+    /// The number of responses that the test has read and the service must have counted in its metrics.
     answered: AtomicU64,
     is_exact: AtomicBool,
     is_finished: AtomicBool,
@@ -281,14 +281,14 @@ impl Service {
                 }
                 assert!(
                     child.try_wait().expect("a child").is_none(),
-                    "it does not start: {text}"
+                    "the service exits during the start: {text}"
                 );
                 sleep(Duration::from_millis(5)).await;
             }
         };
         let line = timeout(HANG, listening)
             .await
-            .expect("it does not start to listen");
+            .expect("the service does not log its addresses in time");
         let address =
             |name: &str| address_in(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
         let mut service = Self {
@@ -311,7 +311,7 @@ impl Service {
             outcomes: AtomicU64::new(0),
             _directory: directory,
         };
-        // The first requests allocate memory that is kept: buffers, clients, certificates.
+        // The first requests allocate memory that is never freed, such as buffers, HTTP clients and certificates.
         for _ in 0..8 {
             service.healthy().await;
             service.metrics().await;
@@ -323,7 +323,7 @@ impl Service {
         Arc::new(service)
     }
 
-    /// Sends bytes on a new connection, and returns every response until the service closes it.
+    /// Sends these bytes on a new connection. Returns all responses that arrive before the service closes it.
     pub async fn exchange(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
@@ -332,13 +332,13 @@ impl Service {
         answers
     }
 
-    /// Counts responses that the test itself has read.
+    /// Adds responses that the test has read to the number that the metrics must show.
     pub fn count(&self, answers: &[Answer]) {
         let counted = answers.iter().filter(|answer| answer.is_counted()).count();
         self.answered.fetch_add(counted as u64, Ordering::SeqCst);
     }
 
-    /// Expects exactly one response to these bytes, and returns it.
+    /// Sends these bytes, expects exactly one response, and returns it.
     pub async fn one(&self, bytes: &[u8]) -> Answer {
         let mut answers = self.exchange(bytes).await;
         assert_eq!(
@@ -356,7 +356,7 @@ impl Service {
         let outcome = answer.outcome();
         assert!(
             outcomes.contains(&&*outcome),
-            "{label}: {outcome}, not {outcomes:?}: {answer:?}"
+            "{label}: the outcome is {outcome}, not one of {outcomes:?}: {answer:?}"
         );
         answer
     }
@@ -370,19 +370,19 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// Disables the check of the number of responses, because the test leaves some unread.
+    /// Skips the next comparison of the number of responses with the metrics, because the test leaves some unread.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
 
-    /// The log lines so far.
+    /// The complete log lines written so far.
     pub fn log(&self) -> String {
         let mut text = self.output.text();
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
         text
     }
 
-    /// The complete log. Waits for the last line, because a separate thread writes the lines.
+    /// Waits until no more log lines arrive, because a separate thread writes them, and returns the log.
     pub async fn whole_log(&self) -> String {
         loop {
             let before = self.output.lock().len();
@@ -393,7 +393,7 @@ impl Service {
         }
     }
 
-    /// Waits until the log contains `word` this many times.
+    /// Waits until the log contains `word` at least this many times.
     pub async fn logs(&self, word: &str, times: usize) {
         for _ in 0..500 {
             if self.log().matches(word).count() >= times {
@@ -422,7 +422,7 @@ impl Service {
         let peak_kib = kib("VmHWM");
         assert!(
             peak_kib <= SHIPPED_LIMIT,
-            "{peak_kib} KiB at the peak, more than the shipped limit"
+            "the peak memory is {peak_kib} KiB, more than the limit in the shipped deployment files"
         );
         let files = {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -446,7 +446,7 @@ impl Service {
         child.try_wait().expect("a child").is_none()
     }
 
-    /// Checks that `/healthz` responds.
+    /// Checks that `/healthz` responds with `200` and the status `ok`.
     pub async fn healthy(&self) {
         let asked = request_of("GET /healthz HTTP/1.1");
         let mut wire = Wire::connect(self.address).await;
@@ -473,7 +473,7 @@ impl Service {
         String::from_utf8(self.get_admin("/metrics").await.body).expect("text")
     }
 
-    /// The sum of all series with this name and these labels.
+    /// The sum of all series of this metric that have these labels.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         sum(&self.metrics().await, name, labels)
     }
@@ -488,8 +488,8 @@ impl Service {
         count
     }
 
-    /// Checks the invariants that hold at any time: the process is alive and responds, no secret has leaked, and each
-    /// response was counted exactly once in the metrics.
+    /// Checks the invariants that hold at any time: the process is running and responds, no secret has leaked, and the
+    /// metrics count each response exactly once.
     pub async fn check_invariants(&self) {
         assert!(
             self.is_alive(),
@@ -515,18 +515,18 @@ impl Service {
             assert_eq!(
                 now - before,
                 answered,
-                "the number of counted outcomes equals the number of answers"
+                "the metrics (left) and the test (right) have counted different numbers of responses"
             );
         }
     }
 
-    /// Checks the invariants that hold after every attack: [`Self::check_invariants`], open files and memory are back
-    /// at the baseline, and no thread is busy. Then kills the process.
+    /// Checks the invariants that hold after every attack: those of [`Self::check_invariants`], no more open files than
+    /// at the start, memory at most 64 MiB above the start, and no busy thread. Then kills the process.
     pub async fn finish(&self) {
         self.finish_within(64 * 1024).await;
     }
 
-    /// Like [`Self::finish`], with another upper bound for the memory above the baseline, in KiB.
+    /// Like [`Self::finish`], but memory may be this many KiB above the start.
     pub async fn finish_within(&self, kib: u64) {
         self.check_invariants().await;
         let deadline = Instant::now() + Duration::from_secs(15);
@@ -534,21 +534,21 @@ impl Service {
             let (now, then) = (self.usage().files, self.baseline.files);
             assert!(
                 Instant::now() < deadline,
-                "{now} files are open, and {then} were open at the start"
+                "{now} files are open, but only {then} were open at the start"
             );
             sleep(Duration::from_millis(50)).await;
         }
         let (now, then) = (self.usage().resident_kib, self.baseline.resident_kib);
         assert!(
             now <= then + kib,
-            "{now} KiB are resident, and {then} were resident at the start"
+            "resident memory is {now} KiB; it was {then} KiB at the start, and may grow by {kib} KiB"
         );
         self.becomes_idle().await;
         self.signal(Signal::KILL);
         self.exit().await;
     }
 
-    /// Checks that no thread stays busy.
+    /// Waits up to five seconds for all threads to become idle.
     async fn becomes_idle(&self) {
         for _ in 0..25 {
             let before = self.threads();
@@ -563,7 +563,7 @@ impl Service {
                 return;
             }
         }
-        panic!("a thread is busy for five seconds after the attack");
+        panic!("a thread is still busy five seconds after the attack");
     }
 
     pub fn threads(&self) -> Vec<(String, u64)> {
@@ -578,7 +578,7 @@ impl Service {
         tasks.collect()
     }
 
-    /// Searches the output since the last call for secrets, with a small overlap.
+    /// Searches the output since the last call, and the 256 bytes before it, for secrets.
     fn scan(&self) {
         let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.output.lock();
@@ -600,7 +600,7 @@ impl Service {
     pub async fn exit(&self) -> ExitStatus {
         let status = timeout(HANG, exit_of(&self.child))
             .await
-            .expect("it does not end");
+            .expect("the process does not exit");
         self.output.complete().await;
         self.scan();
         self.is_finished.store(true, Ordering::SeqCst);
@@ -616,12 +616,12 @@ impl Drop for Service {
         let is_checked = self.is_finished.load(Ordering::SeqCst) || std::thread::panicking();
         assert!(
             is_checked,
-            "the test ends without `finish`, so nothing was checked"
+            "the test ended without `finish` or `exit`, so the invariants were not checked"
         );
     }
 }
 
-/// The address that follows this name in a log line of any format.
+/// The socket address in the field `name` of a log line, in any log format.
 fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     let is_quote = |c: char| matches!(c, '"' | ' ' | ',' | '}');
     let words: Vec<&str> = line
@@ -634,13 +634,13 @@ fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     words[at + 1..].iter().find_map(|word| word.parse().ok())
 }
 
-/// The `Host` is one that dev mode accepts as well.
+/// A request with `Host: localhost`, which `dev` accepts too.
 fn request_of(line: &str) -> Vec<u8> {
     format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The CPU time, user and system, in a line of `/proc/PID/stat`. The fields follow the program's name, which may
-/// contain any characters.
+/// The user and system CPU time in a line of `/proc/PID/stat`. The last `)` ends the program name, which may contain
+/// any characters.
 fn ticks(stat: &str) -> u64 {
     let fields: Vec<&str> = stat
         .rsplit_once(')')
@@ -651,7 +651,7 @@ fn ticks(stat: &str) -> u64 {
     fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
 }
 
-/// The sum of a metric's series that have all of these labels.
+/// The sum of all series of this metric that have all of these labels.
 pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let lines = metrics
         .lines()

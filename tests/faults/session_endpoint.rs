@@ -1,4 +1,4 @@
-//! A session endpoint with wrong, late or partial responses, and certificates that must not be trusted.
+//! Session endpoints with malformed, late or partial responses, or with certificates that must not be trusted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// The outcome for a cookie that the backend has not seen before.
+    /// Sends a request with a new cookie while the backend does `act`, and expects one of these outcomes.
     async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
         self.app.does(act);
         let n = self.count.fetch_add(1, Ordering::SeqCst);
@@ -61,7 +61,7 @@ impl Stage {
             .await
     }
 
-    /// Makes the backend respond normally again, so that its failures do not affect the next steps.
+    /// Makes the backend respond normally again, and checks that a token is issued.
     async fn recovers(&self) {
         let answer = self
             .ask("recovered", ok("{\"id\":\"ann\"}"), &["200"])
@@ -71,7 +71,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn answer_without_a_user_is_401() {
+async fn session_endpoint_answer_without_a_user_is_401() {
     let s = Stage::start().await;
     for body in [
         "{\"user\":null}",
@@ -105,7 +105,7 @@ async fn answer_without_a_user_is_401() {
 }
 
 #[tokio::test]
-async fn status_200_without_json_is_503() {
+async fn session_endpoint_status_200_without_json_is_503() {
     let s = Stage::start().await;
     for (label, headers, body) in [
         (
@@ -120,7 +120,7 @@ async fn status_200_without_json_is_503() {
         ),
         ("no type", "", "{\"id\":\"ann\"}"),
         (
-            "a page whose content type is JSON",
+            "HTML with the content type application/json",
             "Content-Type: application/json\r\n",
             "<html></html>",
         ),
@@ -169,7 +169,7 @@ async fn status_200_without_json_is_503() {
 }
 
 #[tokio::test]
-async fn user_under_another_status_than_200_is_refused() {
+async fn user_in_an_answer_with_a_status_other_than_200_gets_no_token() {
     let s = Stage::start().await;
     let body = "{\"id\":\"ann\"}";
     for status in [
@@ -285,7 +285,7 @@ async fn cookie_is_not_sent_to_the_target_of_a_redirect() {
 }
 
 #[tokio::test]
-async fn status_401_or_403_is_401() {
+async fn session_endpoint_status_401_or_403_is_401() {
     let s = Stage::start().await;
     for status in ["401 Unauthorized", "403 Forbidden"] {
         let act = Act::Say(answer(
@@ -305,7 +305,7 @@ async fn status_401_or_403_is_401() {
 }
 
 #[tokio::test]
-async fn status_429_is_503_with_clamped_retry_after() {
+async fn session_endpoint_status_429_is_503_with_clamped_retry_after() {
     let s = Stage::start().await;
     for (wait, want) in [
         ("7", "7"),
@@ -329,7 +329,7 @@ async fn status_429_is_503_with_clamped_retry_after() {
 }
 
 #[tokio::test]
-async fn status_5xx_is_503_without_a_second_call() {
+async fn session_endpoint_status_5xx_is_503_without_a_second_call() {
     let s = Stage::start().await;
     for status in [
         "500 Oops",
@@ -350,14 +350,18 @@ async fn status_5xx_is_503_without_a_second_call() {
             UNKNOWN,
         )
         .await;
-        assert_eq!(s.app.take_requests().len(), 1, "{status}: asked again");
+        assert_eq!(
+            s.app.take_requests().len(),
+            1,
+            "{status}: the call was repeated"
+        );
         s.recovers().await;
     }
     s.finish().await;
 }
 
 #[tokio::test]
-async fn slow_answer_is_503_at_the_deadline() {
+async fn slow_session_endpoint_is_503_at_the_deadline() {
     let s = Stage::start().await;
     let head =
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n".to_vec();
@@ -365,7 +369,7 @@ async fn slow_answer_is_503_at_the_deadline() {
     for (label, act) in [
         ("nothing", Act::Hang),
         (
-            "the head, byte by byte",
+            "the response head, byte by byte",
             Act::Drip(Vec::new(), head.clone(), Duration::from_millis(100)),
         ),
         (
@@ -386,7 +390,7 @@ async fn slow_answer_is_503_at_the_deadline() {
         );
         s.recovers().await;
     }
-    // A response just before the deadline is accepted.
+    // A slow response that ends before the deadline is accepted.
     s.ask(
         "a little late",
         Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")),
@@ -394,7 +398,7 @@ async fn slow_answer_is_503_at_the_deadline() {
     )
     .await;
     s.ask(
-        "byte by byte, before the deadline",
+        "byte by byte, but complete before the deadline",
         Act::Drip(head, body, Duration::from_millis(20)),
         &["200"],
     )
@@ -403,7 +407,7 @@ async fn slow_answer_is_503_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn endless_answer_is_503_within_bounded_memory() {
+async fn endless_session_endpoint_answer_is_503_in_bounded_memory() {
     let s = Stage::start().await;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let with = |more: &str| format!("{head}{more}").into_bytes();
@@ -485,7 +489,7 @@ async fn endless_answer_is_503_within_bounded_memory() {
     ] {
         s.ask(label, act, UNKNOWN).await;
         s.recovers().await;
-        // Each response may add at most one megabyte.
+        // Each response may increase memory use by at most 1 MiB.
         bound += 1024;
         let now = s.s.usage().resident_kib;
         assert!(now < bound, "{label}: {now} KiB, {bound} allowed");
@@ -617,7 +621,7 @@ async fn only_the_listed_cookie_is_forwarded() {
         .await;
     }
     assert_eq!(s.app.take_requests().len(), 0);
-    // A cookie's value cannot add a header.
+    // A cookie value cannot add a header to the call.
     for value in [
         "a, b",
         "a\tb",
@@ -646,7 +650,7 @@ async fn only_the_listed_cookie_is_forwarded() {
 }
 
 #[tokio::test]
-async fn malformed_http_answer_is_503() {
+async fn malformed_http_answer_of_the_session_endpoint_is_503() {
     let s = Stage::start().await;
     let json = "Content-Type: application/json\r\n";
     let body = "{\"id\":\"ann\"}";
@@ -667,13 +671,13 @@ async fn malformed_http_answer_is_503() {
             )),
         ),
         (
-            "a body too short for its length",
+            "a body shorter than Content-Length",
             text(format!(
                 "HTTP/1.1 200 OK\r\n{json}Content-Length: 500\r\n\r\n{body}"
             )),
         ),
         (
-            "a length too short for its body",
+            "a body longer than Content-Length",
             text(format!(
                 "HTTP/1.1 200 OK\r\n{json}Content-Length: 6\r\n\r\n{body}"
             )),
@@ -770,9 +774,9 @@ async fn malformed_http_answer_is_503() {
 }
 
 #[tokio::test]
-async fn unusual_but_valid_answer_is_accepted() {
+async fn unusual_but_valid_session_endpoint_answer_is_accepted() {
     let s = Stage::start().await;
-    // A server may close a connection without `Connection: close`, and the service may try to reuse it once.
+    // Without `Connection: close`, the service might send the next call on a connection that the server has closed.
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     let body = "{\"id\":\"ann\"}";
     for (label, text) in [
@@ -796,7 +800,7 @@ async fn unusual_but_valid_answer_is_accepted() {
         ),
         ("1.0", format!("HTTP/1.0 200 OK\r\n{json}\r\n{body}")),
         (
-            "a cookie that the section does not name",
+            "Set-Cookie for a cookie that is not listed",
             format!(
                 "HTTP/1.1 200 OK\r\n{json}Set-Cookie: other=stolen\r\nContent-Length: 12\r\n\r\n{body}"
             ),
@@ -828,7 +832,7 @@ async fn unusual_but_valid_answer_is_accepted() {
 }
 
 #[tokio::test]
-async fn duplicate_or_malformed_id_is_refused() {
+async fn duplicate_or_malformed_user_id_is_refused() {
     let s = Stage::start().await;
     for (body, outcome) in [
         ("{\"id\":\"ann\",\"id\":\"admin\"}", "401 session_invalid"),
@@ -854,7 +858,7 @@ async fn duplicate_or_malformed_id_is_refused() {
     s.finish().await;
 }
 
-/// Bytes after a response belong to no request: the next caller must not get them.
+/// The backend sends more bytes than `Content-Length`: they must not become the response for the next caller.
 #[tokio::test]
 async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     let s = Stage::start().await;
@@ -893,7 +897,7 @@ async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     s.finish().await;
 }
 
-/// A private certificate authority, and servers with certificates from it.
+/// A private certificate authority, and TLS servers with certificates that it issued.
 mod tls {
     use std::sync::Arc;
 
@@ -921,7 +925,7 @@ mod tls {
             }
         }
 
-        /// A server with a certificate for these names. `change` makes the certificate invalid.
+        /// The TLS configuration of a server whose certificate is valid for these names. `change` can modify it.
         pub fn server(
             &self,
             names: Vec<SanType>,
@@ -986,7 +990,7 @@ mod tls {
     }
 }
 
-/// Whether the service, which trusts the authority, accepts this server's certificate.
+/// Checks the outcome if the service trusts this authority and the session endpoint uses this TLS configuration.
 async fn over_tls(
     authority: &tls::Authority,
     label: &str,
@@ -997,7 +1001,7 @@ async fn over_tls(
     let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), tls).await;
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), &authority.pem).expect("a file");
-    // All services of these tests start at once, which makes handshakes slow.
+    // Many tests start services at the same time, which makes TLS handshakes slow.
     let config = config(&format!("https://{host}:{}/me", app.port))
         .with("[extractors.app]\nconnect_timeout = '4s'\ntimeout = '4s'");
     let mut setup = Setup::new(config);
@@ -1011,14 +1015,14 @@ async fn over_tls(
     assert_eq!(
         app.take_requests().len(),
         usize::from(outcome == "200"),
-        "{label}: the cookie was sent"
+        "{label}: wrong number of requests with the cookie"
     );
     drop(app);
     s.finish().await;
 }
 
 #[tokio::test]
-async fn unreachable_backend_or_bad_certificate_is_503() {
+async fn unreachable_backend_or_invalid_certificate_is_503() {
     let (authority, stranger) = (tls::Authority::new(), tls::Authority::new());
     let unknown = "503 session_backend_unavailable";
     let (both, name) = (
@@ -1092,7 +1096,7 @@ async fn unreachable_backend_or_bad_certificate_is_503() {
     }
 }
 
-/// The response to a DNS query: the only address of the name is 127.0.0.1.
+/// The DNS response that resolves the queried name to 127.0.0.1 only.
 fn this_machine(question: &[u8]) -> Vec<u8> {
     let end = 12
         + question[12..]
@@ -1117,7 +1121,7 @@ fn this_machine(question: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn deceptive_certificate_is_503() {
+async fn self_signed_wildcard_or_common_name_certificate_is_503() {
     let authority = tls::Authority::new();
     let unknown = "503 session_backend_unavailable";
     over_tls(
@@ -1158,7 +1162,7 @@ async fn deceptive_certificate_is_503() {
         drop(app);
         s.finish().await;
     }
-    // The host name is only in the certificate's common name, which is obsolete.
+    // The host name is in the certificate's common name only, which verifiers must ignore (RFC 9525).
     let by_name = authority.server(Vec::new(), |params| {
         params
             .distinguished_name
@@ -1175,7 +1179,7 @@ async fn deceptive_certificate_is_503() {
 }
 
 #[tokio::test]
-async fn proxy_variables_are_ignored() {
+async fn proxy_environment_variables_are_ignored() {
     let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
     let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
     let proxy = format!("http://127.0.0.1:{}", trap.port);
@@ -1201,7 +1205,7 @@ async fn proxy_variables_are_ignored() {
 }
 
 #[tokio::test]
-async fn hung_backend_is_503_and_recovers() {
+async fn hung_backend_is_503_until_it_answers() {
     let app = Upstream::start(Act::Hang).await;
     let s = Service::start(local(&app)).await;
     let mut tasks = JoinSet::new();
@@ -1227,10 +1231,10 @@ async fn hung_backend_is_503_and_recovers() {
 mod slow {
     use super::*;
 
-    /// A name server that only the service uses. It does not respond until the test makes it answer with 127.0.0.1.
+    /// The service uses its own name server, which first sends no response and later resolves each name to 127.0.0.1.
     #[tokio::test]
-    async fn hung_name_server_is_503_and_recovers() {
-        // A loopback address that no name server on this machine uses.
+    async fn hung_name_server_is_503_until_it_answers() {
+        // A loopback address on which no other name server listens.
         const SERVER: &str = "127.11.53.53";
         let names = Arc::new(
             UdpSocket::bind((SERVER, 53))
@@ -1239,7 +1243,7 @@ mod slow {
         );
         let configuration = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
-        // No connection is kept alive, so each call resolves the name.
+        // `Connection: close`, so that each call resolves the name again.
         let user = answer(
             "200 OK",
             "Content-Type: application/json\r\nConnection: close\r\n",
@@ -1268,7 +1272,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // Lookups do not accumulate, even though each takes longer than its caller waits.
+        // Blocked lookups do not use up threads, although each takes longer than its caller waits.
         let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
@@ -1295,13 +1299,13 @@ mod slow {
         while s.one(&with_cookie("c")).await.status != 200 {
             assert!(
                 healed.elapsed() < Duration::from_secs(5),
-                "not recovered after five seconds"
+                "no token five seconds after the name server recovered"
             );
             sleep(Duration::from_millis(50)).await;
         }
         s.check_invariants().await;
 
-        // The same for a service that receives SIGTERM.
+        // A hung name server does not delay the shutdown either.
         answering.abort();
         s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
         s.signal(rustix::process::Signal::TERM);
@@ -1325,7 +1329,7 @@ mod alone {
             json_answer("{\"id\":\"ann\"}"),
         ))
         .await;
-        // The app is part of this process, which opens ten thousand connections at the same time.
+        // The backend is slow while this process opens 10,000 connections, so the timeout is longer.
         let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'\n\
                       extractors.app.timeout = '5s'";
         let s = Service::start(local(&app).with(limits)).await;
@@ -1342,12 +1346,15 @@ mod alone {
         let refused = same.iter().find(|answer| answer.status != 200);
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
-        // The calls run one after another, and all requests that arrive during a call share its result.
+        // Calls for one cookie run one after another; all requests that arrive during a call share its result.
         let (asked, most) = (
             app.take_requests().len() as u128,
             started.elapsed().as_millis() / 300 + 1,
         );
-        assert!(asked <= most, "{asked} calls, at most {most} expected");
+        assert!(
+            asked <= most,
+            "the backend got {asked} calls, but at most {most} are allowed"
+        );
         app.take_most();
         let different = ask_at_once(2000, |n| format!("another-{n}")).await;
         let known = different.iter().all(|answer| {

@@ -1,4 +1,4 @@
-//! Sessions in a store: a real Redis, and databases that fail.
+//! Session stores: a real Redis server, and a fake `PostgreSQL` server that returns errors.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::wire::{post, post_raw};
 const INVALID: &[&str] = &["401 session_invalid"];
 const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
 
-/// A Redis for this group of tests. It stops when the group ends.
+/// A Redis server, which is stopped when this value is dropped.
 struct Redis {
     port: u16,
     server: Child,
@@ -48,7 +48,7 @@ impl Redis {
             .stderr(Stdio::null());
         let server = command
             .spawn()
-            .expect("redis-server (make tools installs it)");
+            .expect("redis-server, which `make tools` installs");
         let redis = Self {
             port,
             server,
@@ -63,7 +63,7 @@ impl Redis {
         panic!("redis-server does not start");
     }
 
-    /// Sends one command. Returns the first line of the response.
+    /// Sends one command, and returns the reply.
     async fn run(&self, words: &[&[u8]]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -201,7 +201,7 @@ async fn serialized_object_in_a_session_is_401() {
 }
 
 #[tokio::test]
-async fn two_different_cookies_of_one_name_are_401() {
+async fn two_session_cookies_with_different_values_are_401() {
     let s = Stage::start().await;
     assert_eq!(
         s.s.expect("good", &sid("good"), &["200"]).await.subject(),
@@ -242,7 +242,7 @@ async fn two_different_cookies_of_one_name_are_401() {
 }
 
 #[tokio::test]
-async fn malformed_cookie_with_a_valid_one_is_ignored() {
+async fn malformed_cookie_beside_a_valid_session_cookie_is_ignored() {
     let s = Stage::start().await;
     for odd in [
         &b"caf\xc3\xa9=1"[..],
@@ -281,7 +281,7 @@ async fn malformed_cookie_with_a_valid_one_is_ignored() {
 }
 
 #[tokio::test]
-async fn session_id_with_commands_is_one_bound_lookup() {
+async fn session_id_with_redis_commands_is_looked_up_as_one_key() {
     let s = Stage::start().await;
     let mut monitor = TcpStream::connect(("127.0.0.1", s.redis.port))
         .await
@@ -391,7 +391,7 @@ async fn revoked_session_is_401() {
 }
 
 #[tokio::test]
-async fn key_of_another_type_or_without_a_user_is_401() {
+async fn stored_value_of_another_type_or_without_a_user_is_401() {
     let s = Stage::start().await;
     s.redis.run(&[b"RPUSH", b"sess:list", b"x"]).await;
     s.redis
@@ -420,7 +420,7 @@ async fn key_of_another_type_or_without_a_user_is_401() {
 }
 
 #[tokio::test]
-async fn failing_store_is_503() {
+async fn failing_redis_is_503() {
     let redis = Redis::start(free_port().await).await;
     redis.set("good", "{\"user_id\":\"ann\"}").await;
     let proxy = Proxy::start(redis.port).await;
@@ -447,7 +447,7 @@ async fn failing_store_is_503() {
     refused.expect("refused", &sid("good"), UNKNOWN).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     refused.finish().await;
-    // The server at this port is not Redis.
+    // The server at this port does not speak the Redis protocol correctly.
     for words in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",
@@ -472,7 +472,7 @@ async fn failing_store_is_503() {
             }
         });
         let s = Service::start(by_redis(port)).await;
-        // `$-1` is Redis's reply for a key that does not exist.
+        // `$-1` means that the key does not exist, so 401 is allowed too.
         s.expect(
             words,
             &sid("good"),
@@ -489,7 +489,7 @@ async fn failing_store_is_503() {
 }
 
 #[tokio::test]
-async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
+async fn thousand_requests_to_a_slow_store_use_at_most_16_connections() {
     let redis = Redis::start(free_port().await).await;
     for n in 0..10 {
         redis
@@ -497,7 +497,7 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
             .await;
     }
     let proxy = Proxy::start(redis.port).await;
-    // The proxy is part of this process, which opens a thousand connections at the same time.
+    // The proxy runs in this process, which is slow while it opens 1,000 connections, so the timeout is longer.
     let limits = "server.max_in_flight = 2000\nextractors.store.timeout = '2s'";
     let s = Service::start(by_redis(proxy.port).with(limits)).await;
     s.expect("before", &sid("s0"), &["200"]).await;
@@ -528,7 +528,7 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
     s.finish().await;
 }
 
-/// A fake `PostgreSQL` that accepts every login and responds to each query with `answer`.
+/// A fake `PostgreSQL` server that accepts every login and responds to every message with `answer`. Returns its port.
 async fn postgres(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -538,7 +538,7 @@ async fn postgres(answer: Vec<u8>) -> u16 {
             tokio::spawn(async move {
                 let mut bytes = vec![0; 4096];
                 let _ = stream.read(&mut bytes).await;
-                // The messages AuthenticationOk and ReadyForQuery.
+                // AuthenticationOk and ReadyForQuery.
                 stream
                     .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
                     .await
@@ -586,7 +586,7 @@ async fn failing_database_is_503() {
             "shutting down",
             database_error("57P01", "terminating connection"),
         ),
-        ("seconds_until_closed", Vec::new()),
+        ("no response", Vec::new()),
         ("garbage", b"\xff\xff\xff\xff\xff\xff".to_vec()),
         ("a vast message", b"D\x7f\xff\xff\xff\0\x01".to_vec()),
     ] {
@@ -617,7 +617,7 @@ async fn failing_database_is_503() {
 }
 
 #[tokio::test]
-async fn killed_store_is_503_until_it_is_back() {
+async fn killed_redis_is_503_until_it_restarts() {
     let port = free_port().await;
     let redis = Redis::start(port).await;
     redis.set("good", "{\"user_id\":\"ann\"}").await;

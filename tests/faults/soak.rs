@@ -1,4 +1,4 @@
-//! A long run of a million requests from a million users, in which memory use must not grow: `make soak`.
+//! A soak test: `make soak` sends a million requests from a million users, and memory use must not grow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +15,14 @@ use crate::wire::HANG;
 /// The number of different users.
 const SUBJECTS: u64 = 1_000_000;
 const LANES: u64 = 32;
-/// The number of requests in one write. A connection is closed after a thousand batches.
+/// The number of pipelined requests in one batch. A new connection is opened after every thousand batches.
 const BATCH: u64 = 50;
 const ROWS: u64 = 10;
-/// The maximum memory of the service, in KiB. It is 50 % more than after a million requests from returning users: in
-/// this test every request is from a different user, and the limiter keeps an entry for each of them for a second.
+/// The maximum memory of the service, in KiB. It is 50 % above the use after a million requests from returning users,
+/// because here the rate limiter keeps an entry for each new user for one second.
 const BOUND: u64 = 24 * 1024;
 
-/// The rate limiter counts every user but refuses none.
+/// With this configuration the rate limiter counts every user's requests but refuses none.
 const TOML: &str = r#"
     rate_limit.per_minute = 60
     rate_limit.burst = 60
@@ -35,10 +35,10 @@ const TOML: &str = r#"
     trusted_proxies = ["127.0.0.0/8"]
 "#;
 
-/// The number of requests: `SOAK_REQUESTS`, or 200,000.
+/// The number of requests: `SOAK_REQUESTS`, or 200,000 if it is not set.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the caller chooses how long the soak takes"
+    reason = "an environment variable sets the length of the soak test"
 )]
 fn requests() -> u64 {
     std::env::var("SOAK_REQUESTS").map_or(200_000, |count| {
@@ -50,7 +50,7 @@ mod alone {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn million_users_lose_no_request_and_the_memory_stays_flat() {
+    async fn million_users_lose_no_request_and_memory_does_not_grow() {
         soak(requests()).await;
     }
 }
@@ -114,17 +114,17 @@ async fn soak(requests: u64) {
     s.does_not_count();
     let (early, last) = (table[1], table[table.len() - 1]);
     println!(
-        "{idle} KiB at rest, {early} KiB after a fifth, {last} KiB at the end; {lost} of {requests} requests lost"
+        "{idle} KiB at the start, {early} KiB after a fifth of the requests, {last} KiB at the end; {lost} of {requests} requests lost"
     );
     assert_eq!(lost, 0, "requests were lost");
     assert!(
         last <= early + 4096 && last <= BOUND,
-        "the memory grows, or is beyond {BOUND} KiB"
+        "memory use grew by more than 4 MiB after the first fifth, or exceeds {BOUND} KiB"
     );
     s.finish().await;
 }
 
-/// The number of requests that got a token.
+/// Sends `count` requests in one write. Returns how many of them got a token.
 async fn batch(stream: &mut TcpStream, first: u64, count: u64) -> u64 {
     let asked: String = (first..first + count)
         .map(|n| {

@@ -12,7 +12,7 @@ use crate::wire::{bearer, post};
 const INVALID: &[&str] = &["401 session_invalid"];
 
 #[tokio::test]
-async fn look_alike_subjects_stay_distinct() {
+async fn look_alike_subjects_are_minted_unchanged() {
     let s = Service::start(by_jwt()).await;
     for sub in [
         "Admin",
@@ -92,7 +92,7 @@ async fn numeric_subject_other_than_a_canonical_integer_is_401() {
 }
 
 #[tokio::test]
-async fn reserved_word_is_a_literal_subject() {
+async fn reserved_word_or_template_text_is_minted_as_a_literal_subject() {
     let s = Service::start(by_jwt()).await;
     for sub in [
         "__proto__",
@@ -242,7 +242,7 @@ async fn replayed_session_is_rate_limited_and_other_users_are_not() {
         issued += u32::from(answer.status == 200);
     }
     assert!((20..=60).contains(&issued), "{issued} tokens");
-    // Other users are served, and forged sessions do not count towards a user's limit.
+    // Other users are served, and requests with forged tokens do not count towards a user's limit.
     s.expect(
         "another",
         &post(&bearer(&hs256(&json!({"sub": "bob"})))),

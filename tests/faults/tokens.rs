@@ -1,4 +1,4 @@
-//! JWTs built by hand, valid and invalid, and minted tokens parsed by hand, without a JWT library.
+//! Builds valid and invalid JWTs, and parses minted tokens, without a JWT library.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -24,7 +24,7 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Valid claims, some of which are replaced by those in `over`.
+/// Valid claims, with the members of `over` added or replaced.
 pub fn claims(over: &Value) -> Value {
     let mut all =
         json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now(), "exp": now() + 600});
@@ -34,7 +34,7 @@ pub fn claims(over: &Value) -> Value {
     all
 }
 
-/// A token with exactly this header and payload, signed with HS256 and an arbitrary key.
+/// A token with exactly this header and payload, signed with HMAC-SHA256 and this key.
 pub fn hs256_raw(header: &str, payload: impl AsRef<[u8]>, key: &[u8]) -> String {
     hmac_raw(hmac::HMAC_SHA256, header, payload, key)
 }
@@ -52,17 +52,17 @@ pub fn hmac_raw(
 
 pub const HS256: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
 
-/// A session that the HS256 extractors accept, with the changes in `over`.
+/// A session token that the HS256 configurations accept, with the claims in `over` added or replaced.
 pub fn hs256(over: &Value) -> String {
     hs256_text(claims(over).to_string())
 }
 
-/// Like [`hs256`], with arbitrary bytes as the payload.
+/// Like [`hs256`], but with arbitrary bytes as the payload.
 pub fn hs256_text(payload: impl AsRef<[u8]>) -> String {
     hs256_raw(HS256, payload, SESSION_SECRET.as_bytes())
 }
 
-/// The claims of a minted token, after checking its format, signature and times.
+/// Checks the header, signature and times of the token in a response body, and returns its claims.
 pub fn minted(answer: &Value) -> Value {
     let token = answer["token"]
         .as_str()
@@ -91,7 +91,7 @@ pub fn minted(answer: &Value) -> Value {
     claims
 }
 
-/// A provider's key pair.
+/// An identity provider's key pair.
 pub enum Signer {
     Rsa { kid: String, pair: Box<RsaKeyPair> },
     P256 { kid: String, pair: EcdsaKeyPair },
@@ -123,7 +123,7 @@ impl Signer {
     pub fn jwk(&self) -> Value {
         match self {
             Self::Rsa { kid, pair } => {
-                // In PKCS #1, a public key is a sequence of two integers, the first of which has a leading zero.
+                // A PKCS #1 public key is a DER sequence of the modulus, which has a leading zero, and the exponent.
                 let der = pair.public_key().as_ref();
                 let (n, e) = (
                     &der[9..9 + pair.public_modulus_len()],
@@ -131,7 +131,7 @@ impl Signer {
                 );
                 assert!(
                     der[8] == 0 && e == [1, 0, 1],
-                    "not the DER that was expected"
+                    "unexpected DER encoding of the public key"
                 );
                 json!({"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": encode(n), "e": encode(e)})
             }
@@ -154,7 +154,7 @@ impl Signer {
         json!({"typ": "JWT", "alg": self.alg(), "kid": self.kid()})
     }
 
-    /// Signs an arbitrary text.
+    /// The signature of these bytes with the private key.
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {

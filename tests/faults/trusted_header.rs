@@ -1,4 +1,4 @@
-//! Identity headers of reverse proxies, and callers that imitate them.
+//! Identity headers of reverse proxies, and callers that forge them.
 
 use std::sync::Arc;
 
@@ -22,24 +22,24 @@ fn by_header(gate: &str) -> ConfigBuilder {
     )
 }
 
-/// A service that trusts `X-Forwarded-User` from this machine.
+/// A service that trusts `X-Forwarded-User` from loopback addresses, which the tests connect from.
 async fn proxied_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['127.0.0.0/8']")).await
 }
 
-/// A service that trusts the header from another address.
+/// A service that trusts the header from `10.0.0.0/8` only, so the tests connect from an untrusted address.
 async fn elsewhere_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['10.0.0.0/8']")).await
 }
 
-/// A service that trusts the header only together with a shared secret.
+/// A service that trusts the header only in requests with the shared secret.
 async fn secret_service() -> Arc<Service> {
     let gate = format!("shared_secret_header = 'X-Proxy-Secret'\nshared_secret = '{PROXY_SECRET}'");
     Service::start(by_header(&gate)).await
 }
 
 #[tokio::test]
-async fn underscore_twin_of_the_user_header_is_401() {
+async fn user_header_spelled_with_underscores_is_401() {
     let proxied = proxied_service().await;
     assert_eq!(
         proxied
@@ -95,7 +95,7 @@ async fn repeated_user_header_is_401() {
 }
 
 #[tokio::test]
-async fn empty_listed_or_malformed_user_is_401() {
+async fn empty_comma_separated_or_malformed_user_header_is_401() {
     let proxied = proxied_service().await;
     for value in ["bob, admin", "bob,", ",bob", "", ",", "bob;admin,x"] {
         proxied
@@ -193,7 +193,7 @@ async fn claimed_client_address_does_not_make_a_peer_trusted() {
 }
 
 #[tokio::test]
-async fn forwarded_for_chain_does_not_change_the_peer() {
+async fn forwarded_for_chain_does_not_change_whether_the_peer_is_trusted() {
     let proxied = proxied_service().await;
     let elsewhere = elsewhere_service().await;
     for chain in [
@@ -280,7 +280,7 @@ async fn path_rewriting_header_is_ignored() {
 }
 
 #[tokio::test]
-async fn health_check_user_agent_bypasses_nothing() {
+async fn health_check_user_agent_bypasses_no_check() {
     let elsewhere = elsewhere_service().await;
     let web = Service::start(by_jwt()).await;
     for agent in [
@@ -312,7 +312,7 @@ async fn health_check_user_agent_bypasses_nothing() {
 }
 
 #[tokio::test]
-async fn connection_header_that_names_the_user_header_is_401() {
+async fn connection_header_naming_the_user_header_is_401() {
     let proxied = proxied_service().await;
     let secret = secret_service().await;
     for connection in [
@@ -340,7 +340,7 @@ async fn connection_header_that_names_the_user_header_is_401() {
 }
 
 #[tokio::test]
-async fn user_header_without_a_gate_refuses_to_start() {
+async fn user_header_without_trusted_proxies_or_secret_is_refused_at_start() {
     refuses(by_header(""), "extractors.proxy.trusted_proxies").await;
     for all in ["0.0.0.0/0", "::/0"] {
         refuses(

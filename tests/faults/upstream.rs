@@ -1,4 +1,4 @@
-//! A fake backend that fails in the way the test chooses: a session endpoint, a key set or an introspection endpoint.
+//! A fake backend (session endpoint, JWKS or introspection endpoint) that responds or fails as the test specifies.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// The reaction to one request.
+/// How the backend reacts to a request.
 #[derive(Clone, Debug)]
 pub enum Act {
     /// Sends these bytes and then reads the next request.
@@ -18,17 +18,17 @@ pub enum Act {
     Late(Duration, Vec<u8>),
     /// Sends these bytes and closes the connection.
     SayAndClose(Vec<u8>),
-    /// Sends the first part at once, and the second part one byte at a time.
+    /// Sends the first part at once, and the second part one byte per interval.
     Drip(Vec<u8>, Vec<u8>, Duration),
-    /// Sends the first part once, and the second part endlessly.
+    /// Sends the first part once, and then repeats the second part until the peer closes the connection.
     Flood(Vec<u8>, Vec<u8>),
-    /// Sends nothing and keeps the connection open.
+    /// Sends no response and keeps the connection open.
     Hang,
     Close,
     Reset,
 }
 
-/// A response with the status `200` and this JSON body.
+/// Responds with status 200 and this JSON body.
 pub fn ok(body: &str) -> Act {
     Act::Say(json(body))
 }
@@ -37,7 +37,7 @@ pub fn json(body: &str) -> Vec<u8> {
     answer("200 OK", "Content-Type: application/json\r\n", body)
 }
 
-/// A response with a correct `Content-Length`.
+/// The bytes of a response with a correct `Content-Length`.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -62,8 +62,8 @@ impl State {
     }
 }
 
-/// A running backend. Its connections close when it is dropped. A test drops it before it calls `finish`, which waits
-/// until the service has no more open files than at its start.
+/// A running backend, which closes its connections when it is dropped. Tests drop it before `Service::finish`, which
+/// waits until the service has no more open files than at its start.
 pub struct Upstream {
     pub port: u16,
     state: Arc<State>,
@@ -83,7 +83,7 @@ impl Upstream {
         upstream
     }
 
-    /// Like `start`, but with TLS.
+    /// Like [`Self::start`], but with TLS.
     pub async fn start_tls(act: Act, tls: Arc<rustls::ServerConfig>) -> Self {
         let (upstream, listener) = Self::bind(act).await;
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
@@ -141,12 +141,12 @@ impl Upstream {
         self.decides(move |_| act.clone());
     }
 
-    /// Chooses the reaction by the content of the request.
+    /// Sets a function that chooses the reaction from the request.
     pub fn decides(&self, script: impl Fn(&str) -> Act + Send + Sync + 'static) {
         *State::lock(&self.state.script) = Arc::new(script);
     }
 
-    /// Returns the requests received so far, and forgets them.
+    /// Returns the requests received since the last call.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *State::lock(&self.state.requests))
     }
@@ -155,7 +155,7 @@ impl Upstream {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns the largest number of concurrent requests, and resets it.
+    /// Returns the largest number of concurrent requests since the last call.
     pub fn take_most(&self) -> usize {
         self.state.most.swap(0, Ordering::SeqCst)
     }

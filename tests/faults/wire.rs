@@ -1,4 +1,4 @@
-//! Sends bytes to a service, and checks its responses more strictly than ordinary clients do.
+//! Sends raw bytes to a service, and checks its responses more strictly than ordinary clients do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use crate::sentinels::no_sentinel;
 use crate::tokens;
 
-/// Longer than every timeout of the service.
+/// How long a test waits for the service: longer than every timeout except `server.idle_timeout`.
 pub const HANG: Duration = Duration::from_secs(40);
 
-/// The origin that the configurations list.
+/// The origin in `origins.allowed`.
 pub const LISTED: &str = "https://app.example";
 
-/// Statuses, and the error codes that may occur with each of them.
+/// The documented statuses, and the error codes that each may have.
 const CODES: [(u16, &[&str]); 14] = [
     (400, &["bad_request"]),
     (401, &["no_session", "session_expired", "session_invalid"]),
@@ -52,7 +52,7 @@ pub fn request(line: &str, headers: &str) -> Vec<u8> {
     format!("{line}\r\nHost: app.example\r\nConnection: close\r\n{headers}\r\n").into_bytes()
 }
 
-/// A token request with one header whose value may be any bytes.
+/// A token request with one more header, whose value may be any bytes.
 pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n{name}: "
@@ -60,7 +60,7 @@ pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
     [head.as_bytes(), value, b"\r\n\r\n"].concat()
 }
 
-/// An `Authorization: Bearer` header with this token.
+/// The header line `Authorization: Bearer` with this token.
 pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
@@ -74,7 +74,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The only value of a header.
+    /// The value of a header, which must occur at most once.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(known, _)| known == name);
         let first = values.next().map(|(_, value)| value.as_str());
@@ -86,7 +86,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// The status, with the error code if there is one: `200`, `401 session_invalid`.
+    /// The status, followed by the error code if there is one, such as `200` or `401 session_invalid`.
     pub fn outcome(&self) -> String {
         if matches!(self.status, 200 | 204 | 304) {
             return self.status.to_string();
@@ -98,7 +98,7 @@ impl Answer {
         )
     }
 
-    /// The subject of the token in this response, after checking its signature and times.
+    /// Checks the token in this response, and returns its subject.
     pub fn subject(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
         tokens::minted(&self.json())["sub"]
@@ -107,7 +107,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// Checks what every response must satisfy.
+    /// Checks the rules for every response: documented status, headers, no secret, CORS and the error body.
     fn check(&self, asked: &[u8]) {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
@@ -198,8 +198,8 @@ impl Answer {
         );
     }
 
-    /// A listed origin can read every response, including errors. A request that cannot be parsed has no origin. Under
-    /// `dev`, pages on loopback can read some responses.
+    /// A page of a listed origin can read every response, even errors, unless the request could not be parsed. Under
+    /// `dev`, pages on loopback origins can read some responses.
     fn check_cors(&self, asked: &[u8]) {
         let asked = String::from_utf8_lossy(asked);
         let head = asked.split("\r\n\r\n").next().unwrap_or_default();
@@ -242,7 +242,7 @@ impl Answer {
         [head.as_bytes(), &self.body].concat()
     }
 
-    /// Whether the service counts this response in its outcome metric.
+    /// Whether the service counts this response in `rollout_token_requests_total`.
     pub fn is_counted(&self) -> bool {
         self.status >= 400 || self.body.starts_with(br#"{"token":"#)
     }
@@ -284,7 +284,7 @@ impl Wire {
         }
     }
 
-    /// Sends the bytes. Returns whether the service read all of them, which it need not do if it refuses early.
+    /// Sends these bytes. Returns whether all were written, which can fail if the service refuses the request early.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,
@@ -296,16 +296,16 @@ impl Wire {
         self.stream.shutdown().await.ok();
     }
 
-    /// Ends the connection with a reset.
+    /// Closes the connection with a TCP reset.
     pub fn reset(self) {
         self.stream.set_zero_linger().expect("a socket option");
     }
 
-    /// The next response to `asked`, or `None` if the service closed the connection instead.
+    /// Reads the next final response to `asked`. Returns `None` if the service closed the connection instead.
     pub async fn answer(&mut self, asked: &[u8]) -> Option<Answer> {
         loop {
             let answer = self.unchecked(asked).await?;
-            // An interim response (RFC 9110, section 15.2) precedes the final one.
+            // A 100 (Continue) response precedes the final response (RFC 9110, section 15.2.1).
             if answer.status == 100 {
                 assert!(
                     asked.windows(12).any(|part| part == b"100-continue"),
@@ -325,7 +325,10 @@ impl Wire {
             }
             if !self.read().await {
                 let shown = String::from_utf8_lossy(&self.unread);
-                assert!(self.unread.is_empty(), "the answer is cut off: {shown}");
+                assert!(
+                    self.unread.is_empty(),
+                    "the connection was closed within a response head: {shown}"
+                );
                 return None;
             }
         };
@@ -374,22 +377,25 @@ impl Wire {
             length.unwrap_or(0)
         };
         while self.unread.len() < length {
-            assert!(self.read().await, "the body is cut off: {answer:?}");
+            assert!(
+                self.read().await,
+                "the connection was closed within a response body: {answer:?}"
+            );
         }
         answer.body = self.unread.drain(..length).collect();
         Some(answer)
     }
 
-    /// Reads once. Returns whether more bytes arrived.
+    /// Reads once. Returns whether bytes arrived, or the connection was closed.
     async fn read(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.unread)).await;
         let length = read
-            .expect("the service neither answers nor closes")
+            .expect("the service neither responds nor closes the connection")
             .unwrap_or_default();
         length > 0
     }
 
-    /// All responses until the service closes the connection.
+    /// Reads all responses until the service closes the connection.
     pub async fn answers(&mut self, asked: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
         while let Some(answer) = self.answer(asked).await {
@@ -402,12 +408,12 @@ impl Wire {
     pub async fn closed(&mut self) {
         assert!(
             !self.read().await,
-            "more bytes than one answer: {}",
+            "the service sent more bytes before it closed the connection: {}",
             String::from_utf8_lossy(&self.unread)
         );
     }
 
-    /// The raw bytes until the service closes the connection.
+    /// Reads the raw bytes until the service closes the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.read().await {}
         std::mem::take(&mut self.unread)
