@@ -1,10 +1,10 @@
-# Functions that install programs and libraries and announce each step. Scripts source this file from the root.
-# Python and Node libraries are installed below target/, never system-wide. Each script lists what it needs.
+# Functions that install programs and libraries and print each step. Scripts source this file from the repository's
+# root. Python and Node libraries are installed below target/, never system-wide.
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); } # PROGRAM PACKAGE
 
-apt_install() { # the packages that are missing
+apt_install() { # installs the missing packages
   ((${#missing[@]})) || return 0
   local sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)
@@ -14,10 +14,10 @@ apt_install() { # the packages that are missing
     { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
-# Each set of libraries is installed only once for the same list.
+# Succeeds if the installed copy of a requirements or lock file is current: FILE INSTALLED.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
-pip_install() { # FROM INTO: the packages of FROM/requirements.txt into INTO/venv
+pip_install() { # FROM INTO: installs the packages of FROM/requirements.txt in INTO/venv
   local from=$1 into=$2
   mkdir -p "$into"
   fresh "$from/requirements.txt" "$into/requirements.txt" && return
@@ -27,7 +27,7 @@ pip_install() { # FROM INTO: the packages of FROM/requirements.txt into INTO/ven
   cp "$from/requirements.txt" "$into/"
 }
 
-npm_ci() { # FROM INTO [OPTION…]: the packages of FROM/package.json into INTO
+npm_ci() { # FROM INTO [OPTION…]: installs the packages of FROM/package.json in INTO
   local from=$1 into=$2
   shift 2
   mkdir -p "$into"

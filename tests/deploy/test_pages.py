@@ -1,5 +1,5 @@
-"""Runs the commands on the docs/deploy pages that need a cluster with a fake `kubectl`, which renders and validates
-like the real one, and responds in place of the API server. tests/docs tests the other blocks of the pages."""
+"""Runs those commands on the docs/deploy pages that need a cluster. A fake `kubectl` renders manifests with the real
+`kubectl`, and stands for the API server. tests/docs tests the other blocks of the pages."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import yaml
 from service import CLIENT_SECRET, ROOT, command
 
 PAGES = ["kubernetes.md", "monitoring.md"]
-# Objects that are sent to the cluster are written to $APPLIED. `kubectl create --dry-run=client` needs no cluster.
+# The fake kubectl writes applied objects to $APPLIED. `kubectl create --dry-run=client` needs no cluster.
 STAND_IN = """#!/bin/sh
 set -eu
 command=$*
@@ -30,7 +30,7 @@ esac
 
 
 def variables_on_the_page_of_platforms():
-    """The environment variables in each platform's own format, by the heading above them."""
+    """The environment variables in the blocks of each platform's section, as pairs (heading, {name: value})."""
     text = (ROOT / "docs/deploy/platforms.md").read_text()
     for section in text.split("\n## ")[1:]:
         name, _, body = section.partition("\n")
@@ -60,7 +60,7 @@ def every_table(value):
 
 @pytest.mark.parametrize("platform, variables", list(variables_on_the_page_of_platforms()))
 def test_variables_of_each_platform_are_a_valid_configuration(platform, variables):
-    # Railway's variables are set in its dashboard; the list above all blocks contains them.
+    # Railway's section has no variables: they are set in its dashboard, from the list at the top of the page.
     assert platform == "Railway" or "ROLLOUT__SESSION__EXTRACTORS" in variables, variables
     if "ROLLOUT__SESSION__EXTRACTORS" not in variables:
         return
@@ -77,12 +77,12 @@ def commands(page):
 
 @pytest.fixture(params=PAGES)
 def applied(request, tmp_path):
-    """The page, and the objects that its commands send to a cluster."""
+    """Runs a page's commands. Returns the page, and the objects that the commands apply to the cluster."""
     stand_in = tmp_path / "bin/kubectl"
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    # tests/image builds the image.
+    # `docker` does nothing here: tests/image tests the image.
     (stand_in.parent / "docker").symlink_to("/bin/true")
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     (tmp_path / "client-secret").write_text(CLIENT_SECRET)
@@ -102,7 +102,7 @@ def applied(request, tmp_path):
     return request.param, [document for document in objects if document]
 
 
-def test_commands_of_the_page_create_the_described_objects(applied):
+def test_commands_on_the_page_create_the_described_objects(applied):
     page, objects = applied
     kinds = {document["kind"] for document in objects}
     for document in objects:

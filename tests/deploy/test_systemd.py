@@ -1,5 +1,5 @@
-"""Tests deploy/systemd: systemd's own tools check the unit, and its command line, environment variables, secrets and
-signals are tested with a process, because a test cannot boot a machine. tests/release tests the package of the unit."""
+"""Tests deploy/systemd without booting systemd: systemd-analyze checks the unit, and a process runs with the unit's
+command line, environment variables, credentials and signals. tests/release tests the Debian package."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ trusted_proxies = ["127.0.0.1"]
 
 
 def settings():
-    """The unit's keys with their values, in order."""
+    """The unit's settings: the list of values of each key."""
     found = {}
     for name, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.M):
         found.setdefault(name, []).append(value)
@@ -38,7 +38,7 @@ def only(name):
 
 @pytest.fixture
 def root(tmp_path):
-    """The file tree of a machine on which the package is installed and the secret is in place."""
+    """A file tree like that of a machine with the installed package and the client secret."""
     for path in ("usr/bin", "usr/lib/systemd/system", "etc/rollout-token", "bin"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "usr/bin/rollout-token").symlink_to(BINARY)
@@ -62,7 +62,7 @@ def started_as_in_the_unit(root):
 
 
 def test_systemd_analyze_accepts_the_unit(tmp_path):
-    # systemd-analyze checks that the command exists, so the copy of the unit names the built binary.
+    # systemd-analyze checks that the command exists, so a copy of the unit names /bin/true.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/bin/rollout-token", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
@@ -70,20 +70,20 @@ def test_systemd_analyze_accepts_the_unit(tmp_path):
 
 
 def test_security_exposure_of_the_unit_is_at_most_1_5():
-    # The limit is 1.5 of 10, where 10 means a service without any restrictions.
+    # `--threshold=15` is an exposure level of 1.5; a service without restrictions has about 10.
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", UNIT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_unconfigured_service_names_the_missing_key_and_is_not_restarted(root):
+def test_unconfigured_service_reports_missing_keys_and_is_not_restarted(root):
     arguments, environment = started_as_in_the_unit(root)
     done = command(arguments, environment)
     assert str(done.returncode) == only("RestartPreventExitStatus"), done
     assert "client_id: " in done.stderr and "session.extractors: " in done.stderr, done.stderr
 
 
-def test_timeouts_and_limits_of_the_unit_fit_the_defaults(root):
+def test_stop_timeout_and_file_limit_of_the_unit_exceed_the_defaults(root):
     config = root / "etc/rollout-token/rollout-token.toml"
     config.write_text(CONFIGURED)
     arguments, environment = started_as_in_the_unit(root)
@@ -96,7 +96,7 @@ def test_timeouts_and_limits_of_the_unit_fit_the_defaults(root):
 
 def test_unit_notifies_readiness_reload_and_stop(root):
     config = root / "etc/rollout-token/rollout-token.toml"
-    # The installed configuration, filled in as its comments describe.
+    # Fill in the installed configuration as its comments describe.
     text = config.read_text()
     client, extractors, *section = re.findall(r'^# ((?:client_id|extractors|kind|oidc_issuer|audiences|\[).*)$', text, re.M)
     assert section[0] == "[extractors.web]", section
@@ -115,7 +115,7 @@ def test_unit_notifies_readiness_reload_and_stop(root):
             assert service.token({"X-User": "ann"})[0] == 200
             assert only("ExecReload") == "/bin/kill -HUP $MAINPID"
             service.process.send_signal(signal.SIGHUP)
-            eventually(lambda: "config_reloaded" in service.log(), "it was reloaded")
+            eventually(lambda: "config_reloaded" in service.log(), "the configuration is reloaded")
             assert service.stop() == 0
 
 

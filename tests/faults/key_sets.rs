@@ -167,7 +167,8 @@ async fn stale_keys_are_used_during_an_outage_until_they_are_too_old() {
     t.ahead(40).await;
     s.expect("down, stale", &by(&signer), &["200"]).await;
     t.ahead(1000).await;
-    s.expect("down for 1,000 s, stale", &by(&signer), &["200"]).await;
+    s.expect("down for 1,000 s, stale", &by(&signer), &["200"])
+        .await;
     sleep(Duration::from_millis(200)).await;
     assert!(
         s.metric("rollout_token_jwks_refresh_total", &["unreachable"])

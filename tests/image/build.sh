@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds the unchanged Dockerfile as localhost/rollout-token on a machine without a Docker engine; see run.sh.
 #
-# buildah builds in a chroot, from a replacement for the official Rust image: Debian from debootstrap, and this
-# machine's Rust toolchain. Needs root or sudo, and a Debian-based machine. All files are kept below target/image/, so
-# that a second run is quick; remove that folder (as root) to start afresh.
+# buildah builds in a chroot, from a replacement for the official Rust image, which contains Debian from debootstrap and
+# this machine's Rust toolchain. The script needs root or sudo on a Debian-based machine. It keeps all files below
+# target/image/, so that a second run is quick; remove that folder (as root) to start afresh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$kept/tmp"
 work=$(mktemp -d)
 cleanup() {
-  # Only this test uses the store, so any remaining container is from an aborted build.
+  # Only this test uses buildah's store, so any remaining container is from an aborted build.
   storage rm --all >/dev/null 2>&1 || true
   as_root rm -rf "$work" "$kept"/tmp/buildah[0-9]*
 }
@@ -46,37 +46,36 @@ fi
 # ---- The replacement for the Rust image ------------------------------------------------------------
 
 base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
-[ -n "$base" ] || { echo "The Dockerfile has no stage \`FROM rust:… AS build\`" >&2; exit 1; }
+[ -n "$base" ] || { echo "The Dockerfile has no line \`FROM rust:… AS build\`" >&2; exit 1; }
 suite=${base##*-}
 rootfs=$kept/$suite
 bundle=/etc/ssl/certs/ca-certificates.crt
-echo "In place of $base: Debian $suite with $(rustc --version)"
+echo "Replacing $base with Debian $suite and $(rustc --version)"
 if [ ! -d "$rootfs" ]; then
-  echo "Making Debian $suite with debootstrap in target/image/$suite"
+  echo "Installing Debian $suite with debootstrap in target/image/$suite"
   as_root rm -rf "$rootfs.part"
-  # The packages in the slim variant of the official image.
+  # These packages are in the slim variant of the official Rust image.
   as_root debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$rootfs.part" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log"; exit 1; }
   as_root mv "$rootfs.part" "$rootfs"
 fi
 
-# The settings with which this machine reaches its registry: cargo's own configuration, and cargo's environment
-# variables, except those that are secret or name a folder of this machine. buildah itself passes on the proxy
-# variables.
+# Cargo in the container needs this machine's registry settings: cargo's configuration files, and its environment
+# variables except secrets and paths. buildah passes the proxy variables to the build itself.
 cargo_files=()
 for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
   [ ! -e "$file" ] || cargo_files+=("$file")
 done
 mapfile -t cargo_variables < <(env | grep -E '^CARGO_(HTTP|NET|REGISTRY|REGISTRIES|SOURCE)_' | grep -vE '^[A-Z0-9_]*(TOKEN|CREDENTIAL|CAINFO)')
 
-# Rebuilt only if one of its inputs has changed.
+# The replacement image is rebuilt only if one of its inputs has changed.
 made_of=$({ rustc -vV; printf '%s\n' "${cargo_variables[@]}"; cat "$bundle" "${cargo_files[@]}"; } | sha256sum | cut -d' ' -f1)
-# For a short image name like the one in the Dockerfile, buildah first looks under localhost/.
+# buildah looks up a short image name, like that in the Dockerfile, under localhost/ first.
 if [ "$(storage inspect --type image --format '{{.OCIv1.Config.Labels.madeof}}' "localhost/$base" 2>/dev/null)" != "$made_of" ]; then
-  echo "Making the stand-in"
+  echo "Building the replacement image"
   container=$(storage from scratch)
   storage add --quiet "$container" "$rootfs" / >/dev/null
-  # The toolchain's documentation and sources are not needed.
+  # Copy the toolchain without its documentation and sources.
   for part in bin lib; do
     storage add --quiet "$container" "$(rustc --print sysroot)/$part" "/usr/local/rust/$part" >/dev/null
   done
@@ -93,8 +92,8 @@ fi
 # ---- The image -------------------------------------------------------------------------------------
 
 echo "Building the image"
-# The image has Docker's own format, because the OCI format does not support HEALTHCHECK.
+# Use Docker's image format, because the OCI format does not support HEALTHCHECK.
 storage bud --format docker --pull=never --tag localhost/rollout-token . >"$work/log" 2>&1 ||
   { tail -n 40 "$work/log"; exit 1; }
-# Removes the images of the previous build.
+# Remove the images of the previous build.
 storage rmi --prune >/dev/null 2>&1 || true

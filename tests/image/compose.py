@@ -1,4 +1,4 @@
-"""Runs docker-compose.yml without Docker: the same demo app, configuration and binary, as processes.
+"""Tests docker-compose.yml without Docker: runs the demo app and the service as processes, with the same configuration.
 
 Usage: compose.py [BINARY]   (needs PyYAML and node, which the Makefile's target image-test provides)
 """
@@ -39,16 +39,16 @@ def check_file(compose):
     for name, part in ("rollout-token", service), ("app", app):
         check(f"{name}: read-only, no capabilities", part["read_only"] and part["cap_drop"] == ["ALL"], part)
         sources = [volume.split(":")[0] for volume in part["volumes"]]
-        check(f"{name}: what it mounts exists", all((ROOT / source).is_file() for source in sources), sources)
-        check(f"{name}: its secrets are declared", set(part["secrets"]) <= set(compose["secrets"]), part["secrets"])
-    check("the service is not published", "ports" not in service, service)
-    check("the app is published on loopback only", app["ports"] == ["127.0.0.1:3000:3000"], app["ports"])
+        check(f"{name}: all mounted files exist", all((ROOT / source).is_file() for source in sources), sources)
+        check(f"{name}: all its secrets are declared", set(part["secrets"]) <= set(compose["secrets"]), part["secrets"])
+    check("no port of the service is published", "ports" not in service, service)
+    check("the app's port is published on loopback only", app["ports"] == ["127.0.0.1:3000:3000"], app["ports"])
     mounted = [volume.split(":")[1] for volume in service["volumes"]]
-    check("the command names the mounted configuration", service["command"][1] in mounted, service["command"])
+    check("the service's command names the mounted configuration file", service["command"][1] in mounted, service["command"])
 
 
 def check_setup(work, compose):
-    """Runs setup.sh in a copy of its folder. Returns the folder that replaces /run/secrets."""
+    """Runs setup.sh in a temporary folder. Returns the folder of secret files, which stands for /run/secrets."""
     copy = work / "examples/compose/setup.sh"
     copy.parent.mkdir(parents=True)
     shutil.copy(ROOT / "examples/compose/setup.sh", copy)
@@ -60,20 +60,20 @@ def check_setup(work, compose):
         return subprocess.run([copy], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     half = setup(bare | {"ROLLOUT_CLIENT_ID": CLIENT_ID})
-    check("setup.sh refuses an id without a secret", half.returncode == 2, half)
+    check("setup.sh refuses a client id without a client secret", half.returncode == 2, half)
     throwaway = setup(bare)
-    check("setup.sh makes a throwaway client", "ROLLOUT_CLIENT_ID='demo-client'" in (work / ".env").read_text(), throwaway)
+    check("setup.sh creates a throwaway client", "ROLLOUT_CLIENT_ID='demo-client'" in (work / ".env").read_text(), throwaway)
     again = setup(given)
-    check("setup.sh takes the client from the environment", again.returncode == 0, again)
+    check("setup.sh uses the client from the environment variables", again.returncode == 0, again)
     env = (work / ".env").read_text()
-    check("it keeps what else is in .env", env == f"OTHER=1\nROLLOUT_CLIENT_ID='{CLIENT_ID}'\n", env)
-    check("it prints no secret", CLIENT_SECRET not in again.stdout + again.stderr)
+    check("setup.sh keeps the other lines in .env", env == f"OTHER=1\nROLLOUT_CLIENT_ID='{CLIENT_ID}'\n", env)
+    check("setup.sh prints no secret", CLIENT_SECRET not in again.stdout + again.stderr)
     files = {name: work / source["file"] for name, source in compose["secrets"].items()}
-    check("it writes every secret of docker-compose.yml", all(file.is_file() for file in files.values()), files)
+    check("setup.sh writes every secret of docker-compose.yml", all(file.is_file() for file in files.values()), files)
     modes = {name: oct(file.stat().st_mode & 0o777) for name, file in files.items()}
-    check("the container's user can read them", set(modes.values()) == {"0o644"}, modes)
+    check("the container's user can read the secret files", set(modes.values()) == {"0o644"}, modes)
     folder = next(iter(files.values())).parent
-    check("other users of the machine cannot", folder.stat().st_mode & 0o777 == 0o700, folder.stat())
+    check("other users of the machine cannot enter the secrets folder", folder.stat().st_mode & 0o777 == 0o700, folder.stat())
     return folder
 
 
@@ -86,7 +86,7 @@ def free_port():
 def wait_for(port, process):
     for _ in range(100):
         if process.poll() is not None:
-            sys.exit(f"{process.args[0]} ended with {process.returncode}")
+            sys.exit(f"{process.args[0]} exited with code {process.returncode}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
@@ -106,7 +106,7 @@ def ask(port, method, path, headers=None, form=None):
 
 
 def claims_of(token):
-    """The claims, if the signature is valid. The format is checked here without the service's own library."""
+    """Verifies the token's header and signature without a JWT library, and returns its claims."""
     unpad = lambda text: base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))  # noqa: E731
     signed, _, signature = token.rpartition(".")
     header, payload = (json.loads(unpad(part)) for part in signed.split("."))
@@ -127,34 +127,34 @@ def check_demo(work, app_port, service_port, service, stop_service):
     status, body, _ = token(forged)
     check("an identity header sent by the browser is ignored", (status, body["code"]) == (401, "no_session"), (status, body))
     status, _, body = ask(app_port, "GET", "/")
-    check("signed out: a form to sign in", status == 200 and 'action="/sign-in"' in body, (status, body))
+    check("signed out: the page has a sign-in form", status == 200 and 'action="/sign-in"' in body, (status, body))
     status, _, body = ask(app_port, "POST", "/sign-in", form={"user": "<b>ann, root"})
-    check("a name that could do harm is refused", status == 400, (status, body))
+    check("a user name with HTML is refused", status == 400, (status, body))
 
     status, headers, _ = ask(app_port, "POST", "/sign-in", form={"user": "ann"})
     cookie = headers.get("Set-Cookie", "")
-    check("sign-in leads home with a cookie", status == 303 and "HttpOnly; SameSite=Lax" in cookie, (status, cookie))
+    check("sign-in redirects to the page and sets a cookie", status == 303 and "HttpOnly; SameSite=Lax" in cookie, (status, cookie))
     signed_in = {"Cookie": "other=1; " + cookie.split(";")[0]}
     status, _, body = ask(app_port, "GET", "/", signed_in)
     check("signed in: the page greets ann", "Hello, ann" in body, (status, body))
     script = work / "page.js"
     script.write_text(body.partition("<script>")[2].partition("</script>")[0])
     parsed = subprocess.run(["node", "--check", script], capture_output=True, text=True)
-    check("the page's script parses and asks for the token", parsed.returncode == 0 and "/rollout/token" in body, parsed)
+    check("the page's script parses and requests the token", parsed.returncode == 0 and "/rollout/token" in body, parsed)
 
     status, headers, body = ask(app_port, "GET", "/rollout/client.js")
     check("the browser helper is served", status == 200 and "createTokenSource" in body, (status, body[:100]))
     status, _, _ = ask(app_port, "GET", "/rollout/client.js", {"If-None-Match": headers["ETag"]})
-    check("the browser helper is not sent twice", status == 304, status)
+    check("the browser helper is revalidated with its ETag: 304", status == 304, status)
 
     status, body, headers = token(signed_in)
     claims = claims_of(body["token"]) if status == 200 else {}
-    check("signed in: a token for ann", (claims.get("iss"), claims.get("sub")) == (CLIENT_ID, "ann"), (status, body))
-    check("the token lives 15 minutes", claims and claims["exp"] - claims["iat"] == 900, claims)
-    check("the answer is not to be stored", headers.get("Cache-Control") == "no-store", headers)
+    check("signed in: the caller gets a token for ann", (claims.get("iss"), claims.get("sub")) == (CLIENT_ID, "ann"), (status, body))
+    check("the token expires after 15 minutes", claims and claims["exp"] - claims["iat"] == 900, claims)
+    check("the response has Cache-Control: no-store", headers.get("Cache-Control") == "no-store", headers)
     status, body, _ = token(signed_in | forged)
     sub = claims_of(body["token"])["sub"] if status == 200 else None
-    check("signed in, a header does not change the subject", sub == "ann", (status, body))
+    check("signed in: forged headers do not change the subject", sub == "ann", (status, body))
     own = f"http://127.0.0.1:{app_port}"
     for name, headers, want in [
         ("the demo page's own fetch", {"Origin": own, "Sec-Fetch-Site": "same-origin"}, 200),
@@ -169,15 +169,15 @@ def check_demo(work, app_port, service_port, service, stop_service):
         ("with a wrong secret", {"X-Demo-User": "ann", "X-Demo-Secret": "x" * 32}),
     ]:
         status, _, body = ask(service_port, "POST", "/rollout/token", headers)
-        check(f"past the app, {name}: 401", status == 401, (status, body))
+        check(f"a direct request to the service, {name}: 401", status == 401, (status, body))
 
     ask(app_port, "POST", "/sign-out", signed_in)
     status, body, _ = token(signed_in)
     check("signed out again: 401", status == 401, (status, body))
     stop_service()
-    check("the service ends with exit code 0 on SIGTERM", service.returncode == 0, service.returncode)
+    check("the service exits with code 0 on SIGTERM", service.returncode == 0, service.returncode)
     status, body, headers = token()
-    check("without the service: 502 as JSON", status == 502 and headers["Content-Type"] == "application/problem+json", body)
+    check("while the service is stopped, the app responds with 502 and JSON", status == 502 and headers["Content-Type"] == "application/problem+json", body)
 
 
 def main():
@@ -190,7 +190,7 @@ def main():
         service_port, app_port = free_port(), free_port()
         here = lambda text: text.replace("/run/secrets", str(secrets))  # noqa: E731
 
-        # As in docker-compose.yml, with this machine's addresses and paths.
+        # Use the settings in docker-compose.yml, with this machine's addresses and paths.
         service = compose["services"]["rollout-token"]
         environment = {name: here(value) for name, value in service["environment"].items()} | {
             "ROLLOUT_CLIENT_ID": CLIENT_ID,
@@ -219,7 +219,7 @@ def main():
 
             check_demo(work, app_port, service_port, processes[0], stop_service)
             processes[1].terminate()
-            check("the app ends on SIGTERM", processes[1].wait(5) == 0, processes[1].returncode)
+            check("the app exits with code 0 on SIGTERM", processes[1].wait(5) == 0, processes[1].returncode)
             logged = (work / "log").read_text()
             check("no secret and no token in the logs", CLIENT_SECRET not in logged and "eyJ" not in logged, logged)
         finally:

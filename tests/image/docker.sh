@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the image and the Compose demo in a real Docker engine: one that is already running or, as root, one that this
-# script installs (Debian's docker.io) and starts with its own store below target/image/docker. The base images are
-# imported replacements, so that nothing is pulled. `make image-test`.
+# Tests the image and the Compose demo in a real Docker engine (`make image-test`). If no engine is running, root can
+# let this script install one (Debian's docker.io) and start it with its own store below target/image/docker.
+# Replacements for the base images are imported, so that nothing is pulled.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
@@ -29,7 +29,7 @@ check() {
     sed 's/^/        /' "$work/out"
   fi
 }
-stop_if_failed() { [ "$failed" = 0 ] || { echo "$failed failed; the rest needs it"; exit 1; }; }
+stop_if_failed() { [ "$failed" = 0 ] || { echo "$failed failed; the remaining checks depend on it"; exit 1; }; }
 equal() { [ "$1" = "$2" ] || { printf 'want %s\ngot  %s\n' "$2" "$1"; false; }; }
 
 # ---- The engine ---------------------------------------------------------------------------------
@@ -44,13 +44,13 @@ docker info >/dev/null 2>&1 || need dockerd docker.io
 if ((${#missing[@]})); then
   echo "Installing with apt-get: ${missing[*]}"
   as_root apt-get update -qq
-  # Install it without its system service, because the engine of this test is started below.
+  # RUNLEVEL=1 prevents apt-get from starting the packaged Docker service; this script starts its own engine.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 fi
 if ! docker info >/dev/null 2>&1; then
-  [ "$(id -u)" = 0 ] || { echo "Start a Docker engine, or run this as root" >&2; exit 1; }
-  # Use the client from the same package, because another client may lack BuildKit.
+  [ "$(id -u)" = 0 ] || { echo "Start a Docker engine, or run this script as root" >&2; exit 1; }
+  # Use the docker client of the same package, because another client may lack BuildKit.
   PATH=/usr/bin:$PATH
   export DOCKER_HOST=unix://$work/docker.sock
   dockerd --host "$DOCKER_HOST" --iptables=false --storage-driver overlay2 --data-root "$kept/docker" \
@@ -68,7 +68,7 @@ app=$(sed -n 's/^ *image: \(node:.*\)$/\1/p' docker-compose.yml)
 suite=${base##*-}
 rootfs=$kept/$suite
 if [ ! -d "$rootfs" ]; then
-  echo "Making Debian $suite with debootstrap in target/image/$suite"
+  echo "Installing Debian $suite with debootstrap in target/image/$suite"
   as_root rm -rf "$rootfs.part"
   as_root debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$rootfs.part" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log"; exit 1; }
@@ -80,11 +80,11 @@ copy_of_rootfs() {
   as_root cp -a --one-file-system "$rootfs" "$work/image"
 }
 if ! docker image inspect "$base" >/dev/null 2>&1; then
-  echo "Importing a stand-in for $base: Debian $suite with $(rustc --version)"
+  echo "Importing a replacement for $base: Debian $suite with $(rustc --version)"
   copy_of_rootfs
   as_root mkdir -p "$work/image/usr/local/rust" "$work/image/usr/local/cargo"
   as_root cp -a "$(rustc --print sysroot)"/{bin,lib} "$work/image/usr/local/rust"
-  # The settings with which this machine reaches its registry.
+  # Cargo in the container needs this machine's registry settings.
   as_root cp /etc/ssl/certs/ca-certificates.crt "$work/image/etc/ssl/certs/"
   for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
     [ ! -e "$file" ] || as_root cp "$file" "$work/image/usr/local/cargo/"
@@ -94,7 +94,7 @@ if ! docker image inspect "$base" >/dev/null 2>&1; then
   as_root tar --create --directory "$work/image" . | docker import "${changes[@]}" - "$base" >/dev/null
 fi
 if ! docker image inspect "$app" >/dev/null 2>&1; then
-  echo "Importing a stand-in for $app: Debian $suite with Node $(node --version)"
+  echo "Importing a replacement for $app: Debian $suite with Node $(node --version)"
   copy_of_rootfs
   node=$(readlink -f "$(command -v node)")
   as_root cp "$node" "$work/image/usr/bin/node"
@@ -112,8 +112,8 @@ check "BuildKit builds the unchanged Dockerfile" build
 stop_if_failed
 
 started=yes
-check "setup.sh makes a throwaway client" env -u ROLLOUT_CLIENT_ID -u ROLLOUT_CLIENT_SECRET "$work/project/examples/compose/setup.sh"
-# Use another port, because a demo may already be running on the default one.
+check "setup.sh creates a throwaway client" env -u ROLLOUT_CLIENT_ID -u ROLLOUT_CLIENT_SECRET "$work/project/examples/compose/setup.sh"
+# Use a free port, because another demo may be running on the default port.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -i "s/127.0.0.1:3000:3000/127.0.0.1:$port:3000/" "$work/project/docker-compose.yml"
 check "docker compose up starts both services" compose up --detach --no-build
@@ -126,26 +126,26 @@ check "the service is healthy" healthy
 app_url=http://127.0.0.1:$port
 ask() { curl -sS --max-time 10 "$@"; }
 up() { for _ in $(seq 100); do ask -f -o /dev/null "$app_url/" 2>/dev/null && return; sleep 0.2; done; compose logs app; false; }
-check "the app answers" up
+check "the app responds" up
 status() { equal "$(ask -o "$work/answer.json" -w '%{http_code}' -X POST "$@" "$app_url/rollout/token")" "$want"; }
-want=401 check "a caller who is not signed in gets 401" status
+want=401 check "a request without a session gets 401" status
 signs_in() { ask -o /dev/null -c "$work/cookies" -d user=ann "$app_url/sign-in"; }
 check "the user signs in" signs_in
 want=200 check "the signed-in user gets a token" status -b "$work/cookies"
 subject() { equal "$(jq -r .token "$work/answer.json" | cut -d. -f2 | tr _- /+ | base64 -d 2>/dev/null | jq -r .sub)" ann; }
-check "the token is for that user" subject
+check "the token's subject is the signed-in user" subject
 
-# ---- Memory under the shipped limit ----------------------------------------------------------------
+# ---- Memory limit of docker-compose.yml ----------------------------------------------------------------
 
 address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$service")
-check "3,000 connections with 30 kB of an unfinished head do not get the container killed" \
+check "3,000 connections with unfinished heads of 30 kB can be opened" \
   python3 tests/image/unfinished_heads.py "$address" 3000 30000
 alive() { equal "$(state .State.OOMKilled) $(state .RestartCount) $(state .State.Running)" "false 0 true"; }
-check "the container was not restarted" alive
+check "the container was neither killed for memory nor restarted" alive
 want=200 check "the signed-in user still gets a token" status -b "$work/cookies"
 
 stops() { docker stop --time 30 "$service" && equal "$(state .State.ExitCode)" 0; }
-check "docker stop ends it with exit code 0" stops
+check "the service exits with code 0 on docker stop" stops
 no_secret() { ! docker logs "$service" 2>&1 | grep -F -f "$work/project/examples/compose/secrets/rollout_client_secret"; }
 check "no secret in the log" no_secret
 

@@ -1,4 +1,4 @@
-"""An identity provider for run.sh on loopback: it resolves the name idp.test over DNS, and serves its keys over https.
+"""The identity provider for run.sh, on loopback: a DNS server for the name idp.test, and its JWKS over HTTPS.
 
 Usage: idp.py FOLDER   (writes ca.pem there; listens on ports 53 and 8443, so it needs its own network namespace)
 """
@@ -35,7 +35,7 @@ def answer_names():
             question = query[12 : query.index(0, 12) + 5]
             known = question[:-4] == b"\x03idp\x04test\x00"
             address = known and question[-4:-2] == b"\x00\x01"
-            # The flags: response, recursion available; NXDOMAIN for other names; no record for questions other than A.
+            # Flags: response, recursion available. Other names get NXDOMAIN; other record types than A get no record.
             head = query[:2] + (b"\x81\x80" if known else b"\x81\x83") + b"\x00\x01" + bytes([0, address]) + bytes(4)
             record = b"\xc0\x0c\x00\x01\x00\x01" + (60).to_bytes(4, "big") + b"\x00\x04" + socket.inet_aton("127.0.0.1")
             names.sendto(head + question + (record if address else b""), peer)
@@ -43,7 +43,7 @@ def answer_names():
 
 class Keys(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        # The DER encoding of a P-256 public key ends with its two coordinates.
+        # The DER encoding of a P-256 public key ends with its coordinates x and y.
         point = openssl("pkey", "-in", "idp.key", "-pubout", "-outform", "DER")[-64:]
         x, y = (base64.urlsafe_b64encode(half).rstrip(b"=").decode() for half in (point[:32], point[32:]))
         body = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1", "x": x, "y": y}]}).encode()

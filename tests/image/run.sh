@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Tests the container image without a container engine: build.sh builds it, and this script runs its binary as a
-# container would: as process 1, with the image's own user, command and environment variables, without capabilities,
-# with a read-only root, in its own network namespace. Then tests the parts of docker-compose.yml (compose.py). `make
-# image-test`.
+# Tests the container image without a container engine (`make image-test`). build.sh builds the image, and this script
+# runs its binary as an engine would: as process 1, with the image's user, command and environment variables, without
+# capabilities, with a read-only root, in its own network namespace. Then compose.py tests docker-compose.yml.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
@@ -49,7 +48,7 @@ check "hadolint finds nothing in the Dockerfile" "$kept/venv/bin/hadolint" Docke
 
 storage inspect --type image localhost/rollout-token | jq .Docker.config >"$work/config.json"
 config() { jq -c "$1" "$work/config.json"; }
-check "the user is 65534 (nobody), by number" equal "$(config .User)" '"65534:65534"'
+check "the user is the number 65534 (nobody)" equal "$(config .User)" '"65534:65534"'
 check "the entrypoint is the binary" equal "$(config .Entrypoint)" '["/rollout-token"]'
 check "the command is serve" equal "$(config .Cmd)" '["serve"]'
 check "the health check is the binary itself" equal "$(config .Healthcheck.Test)" '["CMD","/rollout-token","health"]'
@@ -57,15 +56,15 @@ check "the port is 8080" equal "$(config .ExposedPorts)" '{"8080/tcp":{}}'
 
 image=$(storage mount "$container")
 files=$(cd "$image" && find . ! -type d | sort | tr '\n' ' ')
-check "it holds the binary and the certificates, so no shell" equal "$files" "./etc/ssl/certs/ca-certificates.crt ./rollout-token "
+check "the image contains only the binary and the CA certificates" equal "$files" "./etc/ssl/certs/ca-certificates.crt ./rollout-token "
 static() { file "$1" | grep -E 'static-pie linked|statically linked'; }
 check "the binary is static" static "$image/rollout-token"
 size=$(stat -c %s "$image/rollout-token")
-check "the binary has at most 12 MiB ($((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
+check "the binary has at most 12 MiB (it has $((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
 
 # ---- Running it ----------------------------------------------------------------------------------
 
-# A copy of the image with the files that an engine would mount, and with the certificate of the test's own identity
+# Copy the image, and add resolv.conf, which an engine would mount, and the CA certificate of the test's identity
 # provider.
 mkdir "$work/root" "$work/idp"
 cp -a "$image/." "$work/root"
@@ -83,7 +82,7 @@ mapfile -t serve < <(jq -r '(.Entrypoint + .Cmd)[]' "$work/config.json")
 mapfile -t health < <(jq -r '.Healthcheck.Test[1:][]' "$work/config.json")
 user=$(jq -r .User "$work/config.json")
 secret=$(od -An -N48 -tx1 /dev/urandom | tr -d ' \n')
-# The whole configuration as environment variables, as for `docker run --env`.
+# The complete configuration as environment variables, as with `docker run --env`.
 given=(
   ROLLOUT_CLIENT_ID=image-client
   ROLLOUT_CLIENT_SECRET="$secret"
@@ -99,46 +98,46 @@ chroot=$(command -v chroot)
 in_image() { env -i "${image_environment[@]}" "${given[@]}" "$chroot" --userspec="$user" --groups= "$work/root" "$@"; }
 exit_code_is() { local want=$1; shift; local code=0; "$@" || code=$?; equal "$code" "$want"; }
 
-check "the health check says 1 while nothing runs" exit_code_is 1 in_image "${health[@]}"
-check "dev, which signs any caller in, refuses to run" exit_code_is 2 in_image "${serve[0]}" dev
+check "the health check exits with code 1 before the service starts" exit_code_is 1 in_image "${health[@]}"
+check "dev refuses to start in the container" exit_code_is 2 in_image "${serve[0]}" dev
 
 setpriv --no-new-privs --inh-caps=-all unshare --pid --fork --kill-child \
   env -i "${image_environment[@]}" "${given[@]}" "$chroot" --userspec="$user" --groups= "$work/root" "${serve[@]}" \
   >"$work/log" 2>&1 &
 unshared=$!
 up() { for _ in $(seq 100); do in_image "${health[@]}" 2>/dev/null && return; sleep 0.1; done; cat "$work/log"; false; }
-check "it serves, and the health check says 0" up
+check "the health check exits with code 0 once the service runs" up
 service=$(pgrep -P "$unshared")
 
 status() { sed -n "s/^$1:\t*//p" "/proc/$service/status"; }
-check "it runs as that user" equal "$(status Uid)" "$(printf '65534\t65534\t65534\t65534')"
-check "it has no capabilities" equal "$(status CapEff)" 0000000000000000
-check "its root is read-only" exit_code_is 1 touch "$work/root/file"
+check "the process runs as user 65534" equal "$(status Uid)" "$(printf '65534\t65534\t65534\t65534')"
+check "the process has no capabilities" equal "$(status CapEff)" 0000000000000000
+check "the root file system is read-only" exit_code_is 1 touch "$work/root/file"
 
 ask() { curl -sS --max-time 5 "$@"; }
 ready() { for _ in $(seq 50); do ask -f -o /dev/null http://127.0.0.1:8080/readyz 2>/dev/null && return; sleep 0.1; done; cat "$work/log" "$work/idp/log"; false; }
 check "the service resolves a host name and fetches keys over HTTPS" ready
 ask -X POST -H 'X-User: ann' http://127.0.0.1:8080/rollout/token >"$work/answer.json" || true
 token=$(jq -r '.token // empty' "$work/answer.json" || true)
-check "it answers with a token" test -n "$token"
+check "a request with X-User gets a token" test -n "$token"
 genuine() { in_image "${serve[0]}" inspect "$token" | grep '"sub": "ann"'; }
-check "the token is signed with the secret and is for ann" genuine
+check "the token is signed with the client secret, and its subject is ann" genuine
 refused() { equal "$(ask -o /dev/null -w '%{http_code}' -X POST http://127.0.0.1:8080/rollout/token)" 401; }
 check "a request without a session gets 401" refused
 for _ in $(seq 200); do ask -o /dev/null -X POST -H "X-User: user-$_" http://127.0.0.1:8080/rollout/token; done
 memory=$(status VmRSS | tr -dc 0-9)
-check "it is far from a limit of 64 MiB ($memory KiB resident)" at_most "$memory" $((32 * 1024))
+check "resident memory is at most 32 MiB (it is $memory KiB)" at_most "$memory" $((32 * 1024))
 
 kill -TERM "$service"
 service=''
-check "process 1 ends with 0 on SIGTERM" exit_code_is 0 wait "$unshared"
-check "the health check says 1 again" exit_code_is 1 in_image "${health[@]}"
+check "process 1 exits with code 0 on SIGTERM" exit_code_is 0 wait "$unshared"
+check "the health check exits with code 1 after the service has stopped" exit_code_is 1 in_image "${health[@]}"
 no_secret() { ! grep -F -e "$secret" -e "${token:-no token}" "$work/log"; }
 check "no secret and no token in the log" no_secret
 
 # ---- The service in docker-compose.yml -----------------------------------------------------------
 
-check "the parts of docker-compose.yml work together" "$kept/venv/bin/python" tests/image/compose.py "$image/rollout-token"
+check "docker-compose.yml works with this binary" "$kept/venv/bin/python" tests/image/compose.py "$image/rollout-token"
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,5 +1,4 @@
-"""Opens many connections, sends the beginning of an endless request head on each, and keeps them open until all are
-sent.
+"""Opens many connections, and sends an unfinished request head on each. They stay open until all heads are sent.
 
 Usage: unfinished_heads.py ADDRESS CONNECTIONS BYTES
 """
@@ -17,9 +16,9 @@ held = []
 for _ in range(connections):
     peer = socket.socket()
     peer.settimeout(5)
-    # The service may refuse or close connections, which is the purpose of its limit.
+    # The service may refuse or close connections above its connection limit.
     with contextlib.suppress(OSError):
         peer.connect((address, 8080))
         peer.sendall(head)
     held.append(peer)
-print(f"{len(held)} connections of {size} bytes")
+print(f"{len(held)} connections with heads of {size} bytes")

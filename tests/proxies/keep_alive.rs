@@ -1,5 +1,5 @@
-//! Keep-alive connections between the proxy and the service: the proxy closes them first, and request buffering does
-//! not change the response.
+//! Keep-alive connections between a proxy and the service: the proxy closes idle connections first, and its request
+//! buffering does not change the response.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,19 +12,19 @@ use crate::helpers::client;
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service, start_service};
 use crate::smuggling::{Talk, talk};
 
-/// The proxy's idle timeout. The default is 60s in nginx and 75s in the service. The tests use a hundredth of these
-/// times, so the proxy still closes first.
+/// The proxy's idle timeout. By default it is 60 s in nginx and 75 s in the service; the tests use a hundredth of both,
+/// so the proxy still closes idle connections first.
 const PROXY_KEEPS: Duration = Duration::from_millis(600);
 const SERVICE_KEEPS: &str = "750ms";
 
 #[tokio::test]
-async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
+async fn request_near_the_proxys_idle_timeout_is_not_lost() {
     let address = free_address();
     let _service =
         Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
     let nginx =
         nginx_to(&[address], "").replace("keepalive 16;", "keepalive 16; keepalive_timeout 600ms;");
-    // By default, HAProxy closes half of its idle connections every 5s.
+    // By default, HAProxy closes half of its idle connections every 5 s; here it does so every 50 ms.
     let haproxy = haproxy_to(&[address], "");
     let haproxy = haproxy.replace(
         "http-reuse always",
@@ -32,8 +32,7 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
     );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
-        // Each client pauses for a different time, from well below the proxy's idle timeout to well above the
-        // service's.
+        // The clients' pauses range from well below the proxy's idle timeout to well above the service's idle timeout.
         let clients = (0..60_u32).map(|n| {
             let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
             tokio::spawn(async move {
@@ -57,7 +56,7 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
 }
 
 #[tokio::test]
-async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
+async fn answer_is_the_same_whether_the_proxy_buffers_or_streams_the_body() {
     let address = free_address();
     let _service = start_service(address);
     for buffering in ["on", "off"] {
@@ -85,7 +84,7 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
                 200,
             ),
             (
-                "a body that is too large",
+                "a body above the size limit",
                 request().body("x".repeat(5000)),
                 413,
             ),
@@ -103,7 +102,8 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
             assert!(type_.ends_with("json"), "{case}: {type_}");
             response.bytes().await.expect("the whole answer");
         }
-        // A chunked body: with buffering, the proxy sends it with a length; otherwise it forwards the chunks.
+        // With buffering, nginx forwards a chunked body with `Content-Length`; without buffering it forwards the
+        // chunks.
         let asked = format!(
             "POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
              Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
@@ -117,14 +117,14 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
         assert_eq!(
             request().send().await.expect("an answer").status(),
             200,
-            "the next answer is not affected"
+            "the next request gets a token too"
         );
     }
 }
 
-/// An HTTP/2 body needs no length, and HAProxy then forwards even an empty body as chunks.
+/// An HTTP/2 request needs no `Content-Length`. HAProxy then forwards its body, even an empty one, as chunks.
 #[tokio::test]
-async fn http2_request_without_a_length_gets_a_token_behind_haproxy() {
+async fn http2_request_without_content_length_gets_a_token_behind_haproxy() {
     let address = free_address();
     let _service = start_service(address);
     let haproxy = haproxy_to(&[address], "");

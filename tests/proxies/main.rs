@@ -1,5 +1,5 @@
-//! The service behind nginx and HAProxy from Debian: a rolling restart loses no request, no response is cached, and no
-//! header or request can be smuggled in. tinyproxy is between the service and its backends. `make proxies`.
+//! The service behind Debian's nginx and HAProxy: a rolling restart loses no request, no response is cached, and no
+//! header or request can be smuggled. One test calls a backend through tinyproxy. `make proxies` runs the tests.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
     clippy::redundant_closure_for_method_calls,
     clippy::doc_markdown,
     dead_code,
-    reason = "a test fails by panicking; the harness is shared with other tests"
+    reason = "a test fails by panicking; other test binaries use the rest of the harness"
 )]
 
 #[path = "../api/binary.rs"]

@@ -1,4 +1,4 @@
-//! Calls of the service through a real proxy, tinyproxy, to a server with a certificate from plain `openssl`.
+//! Outgoing calls through a real HTTP proxy (tinyproxy) to an app with a self-signed certificate.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::thread;
 use crate::binary::{binary, run};
 use crate::proxy::{Proxy, free_address};
 
-/// A tinyproxy that requires a password. It stops when the test ends.
+/// A tinyproxy that requires a password. It is stopped when this value is dropped.
 struct TinyProxy {
     address: SocketAddr,
     child: Child,
@@ -32,7 +32,7 @@ impl TinyProxy {
             .arg(configuration)
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("tinyproxy: {error} (make tools installs it)"));
+            .unwrap_or_else(|error| panic!("tinyproxy: {error}; run `make tools`"));
         while std::net::TcpStream::connect(address).is_err() {
             thread::yield_now();
         }
@@ -55,7 +55,7 @@ impl Drop for TinyProxy {
     }
 }
 
-/// The exit code and output of `explain`, for the app at this URL.
+/// Runs `explain` with a session endpoint at this URL. Returns its exit code and output.
 fn explain(url: &str, ca: &str, variables: &[(&str, String)]) -> (Option<i32>, String) {
     let mut command = binary(&["explain", "-H", "Cookie: sid=1"]);
     command
@@ -74,7 +74,7 @@ fn explain(url: &str, ca: &str, variables: &[(&str, String)]) -> (Option<i32>, S
 }
 
 #[test]
-fn app_behind_tinyproxy_with_a_plain_self_signed_certificate_is_asked() {
+fn session_endpoint_with_a_self_signed_certificate_is_called_through_tinyproxy() {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = (
         directory.path().join("app.pem"),
@@ -90,9 +90,9 @@ fn app_behind_tinyproxy_with_a_plain_self_signed_certificate_is_asked() {
         .arg(&certificate)
         .stderr(Stdio::null())
         .status()
-        .expect("openssl (make tools installs it)");
+        .expect("openssl, which `make tools` installs");
     assert!(made.success());
-    // The test needs a host name of this machine other than `localhost`, which is never called through a proxy.
+    // The URL contains the machine's host name, because calls to `localhost` never use the proxy.
     let name = run(&mut Command::new("hostname")).1.trim().to_owned();
     let address = free_address();
     let port = address.port();

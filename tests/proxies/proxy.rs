@@ -1,4 +1,4 @@
-//! A real nginx or HAProxy on a free port with a temporary directory. It stops when the test ends.
+//! Starts a real nginx or HAProxy on a free port with a temporary directory, and stops it when dropped.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::binary::{Process, binary};
 
-/// A port that is currently free. The proxy's configuration needs the addresses before the services start.
+/// A loopback address with a free port. The proxy's configuration needs the services' addresses before they start.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -16,7 +16,7 @@ pub fn free_address() -> SocketAddr {
         .unwrap()
 }
 
-/// A service that accepts the proxy's `X-Forwarded-User`, and bearer tokens.
+/// The command of a service that accepts bearer tokens, and `X-Forwarded-User` from a proxy on loopback.
 pub fn service(address: SocketAddr) -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -33,7 +33,7 @@ pub fn service(address: SocketAddr) -> Command {
     command
 }
 
-/// Starts a service and keeps reading its log.
+/// Starts the service at this address. The returned process keeps reading its log.
 pub fn start_service(address: SocketAddr) -> Process {
     Process::start(&mut service(address))
 }
@@ -47,7 +47,7 @@ pub struct Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Terminate the proxy instead of killing it, so that its workers end too.
+        // Terminate the proxy instead of killing it, so that its worker processes exit too.
         if let Ok(None) = self.child.try_wait() {
             self.signal(rustix::process::Signal::TERM);
         }
@@ -56,13 +56,12 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts nginx with this text in the `http` block, after the directives for logs and temporary files. `{listen}`
-    /// is replaced by its address.
+    /// Starts nginx with these directives at the end of its `http` block. `{listen}` stands for its own address.
     pub fn nginx(http: &str) -> Self {
         Self::nginx_at(free_address(), http)
     }
 
-    /// Like [`Self::nginx`], at this address.
+    /// Like [`Self::nginx`], but listens on this address.
     pub fn nginx_at(address: SocketAddr, http: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_nginx(&directory, address, http);
@@ -78,7 +77,7 @@ impl Proxy {
         Self::start("nginx", command, directory, address)
     }
 
-    /// Starts HAProxy with this text after the `defaults` section. `{listen}` is replaced by its address.
+    /// Starts HAProxy with these sections after `defaults`. `{listen}` stands for its own address.
     pub fn haproxy(sections: &str) -> Self {
         let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
         let text = format!(
@@ -114,7 +113,7 @@ impl Proxy {
             .stderr(Stdio::inherit());
         let child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error} (make tools installs it)"));
+            .unwrap_or_else(|error| panic!("{program}: {error}; run `make tools`"));
         let mut proxy = Self {
             address,
             child,
@@ -123,13 +122,16 @@ impl Proxy {
         };
         while TcpStream::connect(address).is_err() {
             let ended = proxy.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{program} does not start: {ended:?}");
+            assert!(
+                ended.is_none(),
+                "{program} exited during the start: {ended:?}"
+            );
             std::thread::yield_now();
         }
         proxy
     }
 
-    /// Makes nginx load another configuration, as an ingress controller does when its endpoints change.
+    /// Reloads nginx with another configuration, as an ingress controller does when the endpoints change.
     pub fn reconfigure(&self, http: &str) {
         assert_eq!(self.program, "nginx");
         write_nginx(&self.directory, self.address, http);
@@ -151,7 +153,7 @@ impl Proxy {
 
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
-    // Otherwise the workers would switch to a user that has no write access to this directory.
+    // As root, nginx's workers would switch to a user without write access to this directory.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {
@@ -183,8 +185,8 @@ fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     .unwrap();
 }
 
-/// An nginx configuration that keeps connections to these services alive, adds `more` to its location, and retries no
-/// request.
+/// An nginx configuration with keep-alive connections to these services, without retries, and with the directives
+/// `more` in its location.
 pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     let servers: String = services
         .iter()
@@ -206,8 +208,8 @@ pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     )
 }
 
-/// A HAProxy configuration that keeps connections to these services alive, adds `more` to its frontend, and retries no
-/// request.
+/// A HAProxy configuration with keep-alive connections to these services, without retries, and with the directives
+/// `more` in its frontend.
 pub fn haproxy_to(services: &[SocketAddr], more: &str) -> String {
     let servers: Vec<_> = services
         .iter()

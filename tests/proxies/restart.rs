@@ -1,5 +1,4 @@
-//! A rolling restart under 500 requests per second, behind a load balancer that notices changes late: no request is
-//! lost.
+//! A rolling restart under 500 requests per second loses no request, although the load balancer reacts late.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service};
 
 const PER_SECOND: u32 = 500;
 
-/// How long the load balancer takes to notice that an instance is draining.
+/// How long the load balancer keeps sending requests to an instance that is draining.
 const LAG: Duration = Duration::from_secs(1);
 
-/// Starts an instance whose drain delay is longer than the lag. The default is 5s.
+/// Starts an instance with a drain delay of 3 s, longer than [`LAG`]. The default is 5 s.
 fn start(address: SocketAddr) -> Process {
     Process::start(service(address).env("ROLLOUT__SERVER__DRAIN_DELAY", "3s"))
 }
@@ -69,7 +68,7 @@ impl Load {
             .filter(|outcome| **outcome != Ok(200))
             .collect();
         println!(
-            "{} requests while {replaced} instances were replaced, {} lost",
+            "{} requests while {replaced} instances were replaced, {} of them lost",
             outcomes.len(),
             lost.len()
         );
@@ -78,8 +77,8 @@ impl Load {
     }
 }
 
-/// A client that retries if the proxy closes idle connections while it is reconfigured, which the service cannot
-/// prevent.
+/// A client that opens a new connection for each request: nginx closes idle client connections when it is reconfigured,
+/// which the service cannot prevent.
 fn one_time_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -88,7 +87,7 @@ fn one_time_client() -> reqwest::Client {
         .unwrap()
 }
 
-/// Waits until the load balancer sends requests to this process.
+/// Waits until this instance has issued a token, so the load balancer uses it.
 async fn until_used(process: &Process) {
     let url = format!("http://{}/metrics", process.admin);
     let issued = |metrics: String| {
@@ -139,7 +138,7 @@ async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request
     let proxy = Proxy::nginx(&nginx_to(&addresses, ""));
     let load = Load::on(&proxy, false);
     for n in 0..2 {
-        // As in a deployment, the new instance starts before the old one stops.
+        // As in a Kubernetes Deployment, the new instance starts before the old one stops.
         let new = free_address();
         let old = std::mem::replace(&mut instances[n], start(new));
         let left = addresses[1 - n];
@@ -149,7 +148,7 @@ async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request
         sleep(LAG).await;
         addresses[n] = new;
         proxy.reconfigure(&nginx_to(&addresses, ""));
-        ended.await.expect("the old instance ends with exit code 0");
+        ended.await.expect("the old instance exits with code 0");
     }
     load.end(2).await;
 }

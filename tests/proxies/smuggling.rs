@@ -1,5 +1,5 @@
-//! Hundreds of requests that a proxy and the service might frame differently: each gets one response, and the next
-//! caller on the same upstream connection gets its own.
+//! Requests that a proxy and the service might frame differently: no smuggled request reaches the service, and the next
+//! caller gets the response to its own request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-Ignore: ";
 
-/// Body framing that two parsers may interpret differently.
+/// Framing headers that two parsers may interpret differently (CL: `Content-Length`, TE: `Transfer-Encoding`).
 const FRAMES: [(&str, &str); 14] = [
     (
         "CL and TE",
@@ -29,7 +29,7 @@ const FRAMES: [(&str, &str); 14] = [
         "Content-Length: 4\r\nTransfer-Encoding: xchunked\r\n",
     ),
     (
-        "TE with a space before its colon",
+        "TE with a space before the colon",
         "Content-Length: 4\r\nTransfer-Encoding : chunked\r\n",
     ),
     (
@@ -65,7 +65,7 @@ const FRAMES: [(&str, &str); 14] = [
     ),
 ];
 
-/// Bytes after the head that are a body to one parser and a second request to another.
+/// Bodies that contain a smuggled request, depending on where the parser ends the body.
 fn bodies() -> [String; 3] {
     [
         format!("0\r\n\r\n{SMUGGLED}"),
@@ -74,15 +74,16 @@ fn bodies() -> [String; 3] {
     ]
 }
 
-/// Whether the client closes its sending side.
+/// What the client does after sending.
 #[derive(PartialEq, Eq)]
 pub enum Talk {
-    /// The client closes its sending side, so that the proxy does not wait for the rest of a body.
+    /// Shuts down the sending side, so that the proxy does not wait for the rest of the body.
     HangUp,
+    /// Keeps the sending side open.
     Stay,
 }
 
-/// Sends the bytes and reads until the proxy closes the connection.
+/// Sends these bytes, and reads until the proxy closes the connection.
 pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
     let mut stream = TcpStream::connect(proxy).await.unwrap();
     let _ = stream.write_all(bytes).await;
@@ -97,7 +98,7 @@ pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
 }
 
 #[tokio::test]
-async fn smuggled_request_behind_a_proxy_is_never_answered() {
+async fn smuggled_request_does_not_reach_the_service_behind_a_proxy() {
     let address = free_address();
     let service = start_service(address);
     for (what, proxy) in [
@@ -108,7 +109,7 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
         ),
         ("HAProxy", Proxy::haproxy(&haproxy_to(&[address], ""))),
         (
-            "HAProxy that accepts malformed requests",
+            "HAProxy with accept-invalid-http-request",
             Proxy::haproxy(&haproxy_to(
                 &[address],
                 "option accept-invalid-http-request",
@@ -139,7 +140,7 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
                 assert_eq!(
                     next.headers()["x-request-id"],
                     id,
-                    "{what}, after {case}: the answer to another request"
+                    "{what}, after {case}: the response has another request's id"
                 );
             }
         }
@@ -167,6 +168,6 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
         .unwrap();
     assert!(
         metrics().await.contains(arrived),
-        "the same request, sent normally, reaches the service"
+        "a request for /smuggled that is sent directly must be counted"
     );
 }

@@ -1,10 +1,10 @@
-//! The user header from the proxy is trusted, one from a caller is not, and no response is cached for the next caller.
+//! The user header that the proxy sets is trusted, one that a caller sends is not, and proxies cache no response.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
-/// Headers with which a caller tries to impersonate another user, or to remove the proxy's header.
+/// Headers that a caller sends to impersonate another user, or to make the proxy drop its own header.
 const ATTEMPTS: [(&str, &str); 8] = [
     ("x-forwarded-user", "admin"),
     ("X_Forwarded_User", "admin"),
@@ -17,13 +17,13 @@ const ATTEMPTS: [(&str, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn only_the_proxy_sets_the_user_header() {
+async fn user_header_from_a_caller_is_ignored_or_refused_behind_a_proxy() {
     let address = free_address();
     let _service = start_service(address);
     let named = "proxy_set_header X-Forwarded-User bob;";
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], named))),
-        // nginx forwards header names with underscores only with this setting.
+        // By default, nginx does not forward header names with underscores.
         (
             "nginx with underscores",
             Proxy::nginx(&format!(
@@ -56,10 +56,10 @@ async fn only_the_proxy_sets_the_user_header() {
             match status.as_u16() {
                 200 => assert_eq!(verified(&body)["sub"], "bob", "{what}, {name}: {value}"),
                 401 => {}
-                other => panic!("{what}, {name}: {value} gives {other}"),
+                other => panic!("{what}, {name}: {value} has the unexpected status {other}"),
             }
         }
-        // Both spellings of the header arrive, so the request is refused.
+        // The service receives both spellings of the header, so it refuses the request.
         if what != "nginx" {
             let (status, body) = answer(ask("X_Forwarded_User", "admin").await.unwrap()).await;
             assert_eq!(
@@ -75,7 +75,7 @@ async fn only_the_proxy_sets_the_user_header() {
 async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
-    // Each proxy is configured to cache as much as possible.
+    // Both proxies are configured to cache as much as possible.
     let nginx = nginx_to(
         &[address],
         "proxy_cache answers;

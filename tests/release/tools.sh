@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that `make release` and `make release-test` need in addition to those of `make tools`, and
-# announces each step.
+# Installs the programs that `make release` and `make release-test` need in addition to those that `make tools`
+# installs, and prints each step.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/installing.sh

@@ -1,5 +1,5 @@
-// Follows a developer who has only Node, from an empty folder to a token in their own Vite page, with the packed npm
-// packages and the lines from docs/connect.md. Prints the steps and the time. `make release-test`.
+// Tests what a developer with only Node does, from an empty folder to a token in a new Vite page: installs the packed
+// npm packages, and uses the Vite configuration in docs/connect.md. Prints the steps and the time.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -19,11 +19,11 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-/** No program of the repository is on this `PATH`. */
+/** This `PATH` contains Node, but no program of the repository. */
 const environment = { PATH: `${path.dirname(process.execPath)}:/usr/bin:/bin`, HOME: process.env.HOME };
 const npm = (cwd, ...parameters) => execFileSync("npm", parameters, { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "ignore", "inherit"] });
 
-test("empty folder to a token in a Vite page", async () => {
+test("a new Vite app with the npm packages shows a token", async () => {
   assert.ok(packages.length >= 2, "make release");
   const started = Date.now();
   const steps = [];

@@ -1,5 +1,5 @@
-//! Stores that are down, slow, disconnected, full or have a wrong certificate: the response is 503, never 401 and never
-//! another user's session.
+//! Stores that are down, slow, disconnected, out of connections or have a wrong certificate: the response is 503, never
+//! 401 and never another user's session.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use crate::helpers::{Service, verified};
 use crate::proxy::{FAULTS, Fault, Proxy};
 use crate::servers::{Certificate, MariaDb, Postgres, Redis, eventually, free_port};
 
-/// The keys of a section for each store.
+/// The extractor section for Redis; `configuration` replaces `PORT`.
 pub const REDIS: &str = r#"
     kind = "redis_session"
     cookie = "sid"
@@ -65,7 +65,7 @@ pub fn service(keys: &str, port: u16) -> Service {
     Service::start(configuration(keys, port))
 }
 
-/// The subject of the token, or the code of the refusal.
+/// Requests a token with this session id. Returns the token's subject, or the error code.
 pub async fn ask(service: &Service, id: &str) -> Result<String, String> {
     let (status, body) = service.ask(&[("cookie", &format!("sid={id}"))]).await;
     match status.as_u16() {
@@ -78,7 +78,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// Checks that each fault gives 503 while it lasts, and that the service recovers when it ends.
+/// Checks that requests get 503 during each fault, and tokens again afterwards.
 async fn every_fault_is_503(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = service(toml, proxy.port);
@@ -109,7 +109,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     let service = Arc::new(service);
     let mut answered = 0;
     for round in 0..40u64 {
-        // Every other round is quick, so that late replies on kept connections could reach another caller.
+        // Every other round has no delay, so that a late reply on a reused connection could reach another caller.
         let late = Duration::from_millis(TIMEOUT / 3 + round * 7 % TIMEOUT);
         proxy.set(if round % 2 == 0 {
             Fault::None
@@ -144,11 +144,11 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     assert_eq!(last, "user-7");
     assert!(
         answered > 0,
-        "every request timed out, so the test checks nothing"
+        "no request got a token, so the test checks nothing"
     );
 }
 
-/// Checks that concurrent callers are served or refused, and that the pool stays within its limit.
+/// Checks that 1,000 concurrent requests get a token or 503, and that the pool does not exceed its limit.
 async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -168,10 +168,10 @@ async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
             ),
         }
     }
-    // At most 8 connections are open, but on a busy machine many more are still closing.
+    // The pool has at most 8 connections, but on a busy machine the proxy still counts closing ones.
     assert!(
         proxy.most() <= 32,
-        "{} connections, some of them closing",
+        "{} connections, including closing ones",
         proxy.most()
     );
     proxy.set(Fault::None);
@@ -181,8 +181,8 @@ async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
     );
 }
 
-/// Cancels 10,000 requests at different stages. Afterwards each caller gets only its own session, and the pool has no
-/// more connections than its limit.
+/// Cancels 10,000 requests at different stages. Checks that each caller then gets its own session, and that the pool
+/// does not exceed its limit.
 async fn cancelled_requests_leave_the_pool_intact(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -214,7 +214,7 @@ async fn cancelled_requests_leave_the_pool_intact(toml: &str, upstream: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_with_network_faults_is_503_and_recovers() {
+async fn redis_network_faults_are_503_and_no_caller_gets_another_session() {
     let redis = redis_with_users(&[]).await;
     every_fault_is_503(REDIS, redis.port).await;
     answers_reach_only_their_own(REDIS, redis.port).await;
@@ -223,7 +223,7 @@ async fn redis_with_network_faults_is_503_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_with_network_faults_is_503_and_recovers() {
+async fn postgres_network_faults_are_503_and_no_caller_gets_another_session() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     every_fault_is_503(POSTGRES, postgres.port).await;
@@ -233,7 +233,7 @@ async fn postgres_with_network_faults_is_503_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mariadb_with_network_faults_is_503_and_recovers() {
+async fn mariadb_network_faults_and_query_errors_are_503() {
     let mariadb = MariaDb::start(&[]).await;
     mariadb
         .run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))")
@@ -279,8 +279,7 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
     }
 }
 
-/// The responses to callers that send requests without a pause: the number of tokens, the number of 503s, and all
-/// others.
+/// Counts the responses to callers that send requests continuously: tokens, 503s, and all other responses.
 #[derive(Default)]
 struct Seen {
     tokens: AtomicUsize,
@@ -303,7 +302,8 @@ impl Seen {
     }
 }
 
-/// The extractor's state in `/readyz`. The status is always 200, because all instances share the same store.
+/// The extractor's state in `/readyz`. The status is always 200, because no other instance could reach the store
+/// either.
 async fn state(service: &Service) -> String {
     let answer = service
         .request(reqwest::Method::GET, "/readyz")
@@ -315,7 +315,7 @@ async fn state(service: &Service) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_killed_under_load_is_503_until_it_is_back() {
+async fn redis_killed_under_load_is_503_until_it_restarts() {
     let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let (service, seen) = (
         Arc::new(service(REDIS, redis.port)),
@@ -347,7 +347,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
         seen.more(|seen| &seen.unavailable, 100).await;
         assert_eq!(state(&service).await, "stale");
         redis.restart();
-        // The first request after Redis is back gets a token.
+        // Once Redis has loaded its data, the first request gets a token.
         redis.connection().await;
         let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
         eventually("redis-server's data", loaded).await;
@@ -366,9 +366,9 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
     assert_eq!(*seen.others.lock().unwrap(), Vec::<String>::new());
 }
 
-/// A Redis that replies with an error: loading, moved, read-only, not allowed.
+/// Redis replies with an error, such as `LOADING`, `READONLY`, `MOVED` or `NOPERM`, or with a malformed reply.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_that_answers_errors_is_503_and_recovers() {
+async fn redis_error_replies_are_503_until_redis_recovers() {
     let redis = redis_with_users(&["--replica-serve-stale-data", "no"]).await;
     let proxy = Proxy::start(redis.port).await;
     let behind = service(REDIS, proxy.port);
@@ -383,7 +383,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
         "-NOPERM No permissions to access a key\r\n",
         "-ERR max number of clients reached\r\n",
         "-BUSY Redis is busy running a script.\r\n",
-        // These are not valid replies to GET.
+        // These are not valid replies to GETRANGE.
         ":1\r\n",
         "*1\r\n$1\r\nx\r\n",
         "+OK\r\n",
@@ -401,7 +401,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
             );
         }
     }
-    // The same with a real server: a replica whose primary is down.
+    // A real Redis server replies with `MASTERDOWN` while it is a replica whose primary is down.
     let direct = service(REDIS, redis.port);
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
     redis
@@ -415,7 +415,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
 }
 
-/// The output of `rollout-token explain` for a session id.
+/// The output of `rollout-token explain` for a request with this session id.
 async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration(toml, port)).unwrap();
@@ -433,7 +433,7 @@ async fn explain(toml: &str, port: u16, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn explain_and_metrics_show_the_store_error_and_no_secret() {
+async fn explain_and_metrics_report_the_store_error_without_secrets() {
     let (redis, postgres) = (redis_with_users(&[]).await, Postgres::start(&[]).await);
     redis.run(&["RPUSH", "sess:s3cr3t-list", "x"]).await;
     redis
@@ -525,9 +525,9 @@ async fn explain_and_metrics_show_the_store_error_and_no_secret() {
     }
 }
 
-/// For every session id, the service reads exactly one key from Redis, or none.
+/// For each session id, the service reads exactly one key from Redis, or none if the id is invalid.
 #[tokio::test]
-async fn redis_lookup_reads_one_key() {
+async fn each_session_id_reads_at_most_one_redis_key() {
     let redis = redis_with_users(&[]).await;
     let mut monitor = redis.monitor().await;
     let signed = REDIS.replace(
@@ -536,7 +536,7 @@ async fn redis_lookup_reads_one_key() {
     );
     let (plain, signed) = (service(REDIS, redis.port), service(&signed, redis.port));
     let long = "x".repeat(257);
-    // Each id is sent once as plain text in the cookie, and once signed.
+    // Each id is sent twice: as the cookie's plain value, and signed.
     for (id, plainly, if_signed) in [
         ("s1", true, true),
         ("*", true, true),
@@ -561,7 +561,7 @@ async fn redis_lookup_reads_one_key() {
             ask(&signed, &express_signed(id)).await,
         ];
         let sent = usize::from(plainly) + usize::from(if_signed);
-        // MONITOR prints text in this format.
+        // MONITOR escapes strings in this way.
         let key = format!("sess:{id}")
             .into_bytes()
             .escape_ascii()
@@ -598,7 +598,7 @@ async fn redis_lookup_reads_one_key() {
     }
 }
 
-/// The cookie value that express-session writes for this id.
+/// The signed cookie value that express-session writes for this session id.
 pub fn express_signed(id: &str) -> String {
     use aws_lc_rs::hmac;
     use base64::Engine;
@@ -612,7 +612,7 @@ pub fn express_signed(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn redis_user_with_getrange_only_is_sufficient() {
+async fn redis_acl_user_with_only_getrange_can_read_sessions() {
     let redis = redis_with_users(&[]).await;
     redis
         .run(&[
@@ -640,14 +640,14 @@ async fn redis_user_with_getrange_only_is_sufficient() {
     assert_eq!(
         refused,
         Err("session_backend_unavailable".to_owned()),
-        "keys that the reader may not read"
+        "the ACL user must not read keys with another prefix"
     );
 }
 
-/// TLS: the certificate must be for the server's name and signed by a trusted authority.
+/// Checks that the store is used only if a trusted authority signed its certificate, which must contain its host name.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
-    // The timeout is long, because a TLS handshake is slow in a debug build on a busy machine.
+    // A long timeout, because TLS handshakes are slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
@@ -659,7 +659,7 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
     for (case, toml, want) in [
         ("our authority", with(toml, ours), Ok("user-1".to_owned())),
         (
-            "our authority, configured for all calls",
+            "our authority, configured in [outgoing]",
             for_all,
             Ok("user-1".to_owned()),
         ),
@@ -684,7 +684,7 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
 }
 
 #[tokio::test]
-async fn redis_session_over_tls_is_read() {
+async fn redis_over_tls_is_used_only_with_a_trusted_certificate() {
     let certificate = Certificate::issue("root");
     let port = free_port();
     let path = |path: &std::path::Path| path.display().to_string();
@@ -706,9 +706,10 @@ async fn redis_session_over_tls_is_read() {
     drop(redis);
 }
 
-/// `openssl req -x509` creates a CA certificate without a host name, which rustls does not accept as a server certificate.
+/// `openssl req -x509` creates a CA certificate without a host name. rustls rejects it as a server certificate, but the
+/// service accepts it if `ca_file` contains exactly this certificate.
 #[tokio::test]
-async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_one() {
+async fn redis_with_a_self_signed_certificate_is_used_only_if_ca_file_contains_it() {
     let (ours, other) = (Certificate::plain_openssl(), Certificate::plain_openssl());
     let port = free_port();
     let path = |path: &std::path::Path| path.display().to_string();
@@ -738,7 +739,7 @@ async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_o
 }
 
 #[tokio::test]
-async fn postgres_session_over_tls_is_read() {
+async fn postgres_over_tls_is_used_only_with_a_trusted_certificate() {
     let certificate = Certificate::issue("postgres");
     let setting = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
     let postgres = Postgres::start(&[
@@ -752,7 +753,7 @@ async fn postgres_session_over_tls_is_read() {
         .replace("@127.0.0.1", "@localhost")
         .replace("sslmode=disable", "sslmode=verify-full");
     only_the_right_server_is_asked(&toml, postgres.port, &certificate).await;
-    // libpq's own parameter for the certificate authority.
+    // `sslrootcert` is libpq's URL parameter for the certificate authority.
     let in_url = toml.replace(
         "verify-full",
         &format!(
@@ -767,7 +768,7 @@ async fn postgres_session_over_tls_is_read() {
 }
 
 #[tokio::test]
-async fn mariadb_session_over_tls_is_read() {
+async fn mariadb_over_tls_is_used_only_with_a_trusted_certificate() {
     let certificate = Certificate::issue("mysql");
     let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
     let mariadb = MariaDb::start(&[
@@ -787,9 +788,10 @@ async fn mariadb_session_over_tls_is_read() {
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
-/// A stored value that is not a session gives 401.
+/// A missing key or a malformed session gets 401, because a request with such a session id must not look like an
+/// outage.
 #[tokio::test]
-async fn redis_value_that_is_not_a_session_is_401() {
+async fn missing_or_malformed_redis_session_is_401() {
     let redis = Redis::start(&[]).await;
     redis.run(&["RPUSH", "sess:list", "x"]).await;
     for (id, value) in [
@@ -824,7 +826,7 @@ async fn redis_value_that_is_not_a_session_is_401() {
 }
 
 #[tokio::test]
-async fn redis_that_refuses_the_login_is_503() {
+async fn redis_with_wrong_credentials_is_503() {
     let redis = Redis::start(&["--requirepass", "hunter2"]).await;
     for (case, user) in [
         ("no password", ""),
@@ -852,7 +854,7 @@ async fn redis_that_refuses_the_login_is_503() {
 }
 
 #[tokio::test]
-async fn postgres_that_cannot_answer_the_query_is_503() {
+async fn failing_postgres_query_is_503() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     postgres

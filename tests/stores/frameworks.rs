@@ -1,4 +1,4 @@
-//! Tests of sessions that real frameworks wrote, in the stores that the frameworks use.
+//! Tests of sessions that real frameworks wrote, in each framework's own store.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ async fn load_redis(redis: &Redis, case: &Case) -> Place {
     Place::Store(redis.url())
 }
 
-/// Recreates the table and fills it. PostgreSQL itself reads the values from the row's JSON.
+/// Recreates the table and inserts the case's rows. PostgreSQL converts the values from each row's JSON.
 async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str, case: &Case) {
     let quoted = format!("\"{table}\"");
     let sql = format!("DROP TABLE IF EXISTS {quoted}; CREATE TABLE {quoted} ({columns})");
@@ -40,7 +40,7 @@ async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str
     }
 }
 
-/// The same in MariaDB, where creating tables is slow and times have no time zone: frameworks write UTC.
+/// Empties or creates the table in MariaDB and inserts the case's rows. Times become UTC without a time zone.
 async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
     let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -79,7 +79,7 @@ async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &s
     }
 }
 
-/// Runs the cases of a family. Returns how many were run, and how many of those were signed in.
+/// Runs a family's cases. Returns the number of cases that ran, and the number of those that got a token.
 async fn check(family: &str, place: impl AsyncFnMut(&Case) -> Place) -> (usize, usize) {
     let count = check_all(family, place).await;
     (count.run, count.signed_in)
@@ -124,7 +124,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // Prisma writes times without a time zone, in UTC; the adapter for `pg` writes them with one.
+    // Prisma's column has the type `timestamp` (in UTC); the column of the `pg` adapter has `timestamptz`.
     for time in ["timestamp(3)", "timestamptz"] {
         let columns = format!(
             "\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL"
@@ -136,7 +136,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
         assert_eq!(ran.await, (26, 6));
     }
 
-    // The users' primary keys are numbers, or UUIDs as text.
+    // `user_id` is varchar, because the primary keys of the users are numbers in some cases and UUIDs in others.
     let columns = "id varchar(255) PRIMARY KEY, user_id varchar(36), payload text NOT NULL, \
                    last_activity integer NOT NULL";
     let ran = check("laravel", async |case| {
@@ -170,7 +170,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // The columns as Prisma defines them.
+    // These are the column types that Prisma uses.
     let columns =
         "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
     let ran = check("authjs-database", async |case| {
@@ -180,7 +180,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     assert_eq!(ran.await, (26, 6));
 
     let ran = check("better-auth", async |case| {
-        // MySQL has a type for times, so only the other databases contain them as numbers.
+        // With MySQL, Better Auth stores times in a timestamp column, so cases with numeric times are skipped.
         let has_numbers = case
             .rows_of("session")
             .any(|row| row["expiresAt"].is_number());
@@ -231,11 +231,11 @@ async fn better_auth_sessions_in_postgres_and_redis_are_accepted() {
         load_postgres(connection, "session", &columns, case).await;
         Place::Store(postgres.url("postgres"))
     });
-    // The remaining cases are cookie caches, which need no store.
+    // The remaining cases test cookie caches, which need no store.
     assert_eq!(ran.await, (57, 11));
 }
 
-/// Laravel's Redis driver stores the same sessions, serialized once more, under a prefix and the id.
+/// Laravel's Redis driver stores the session payload as a serialized PHP string, under a prefix and the session id.
 #[tokio::test]
 async fn laravel_sessions_in_redis_are_accepted() {
     let redis = Redis::start(&[]).await;

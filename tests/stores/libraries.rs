@@ -1,5 +1,5 @@
-//! Tests of sessions that session libraries of several languages stored in Redis and in SQL tables, and of altered
-//! copies of them. The vectors contain the section that an operator writes.
+//! Tests of sessions that session libraries of several languages wrote to Redis and SQL tables, and of altered copies.
+//! Each vector contains the extractor section that an operator would write.
 
 use std::collections::BTreeMap;
 
@@ -21,18 +21,18 @@ struct Case {
     name: String,
     section: toml::Table,
     headers: BTreeMap<String, String>,
-    /// The values by key, encoded in base64.
+    /// The Redis values by key, base64-encoded.
     redis: BTreeMap<String, String>,
     expect: Value,
 }
 
-/// A service with this section, whose store is at `url`.
+/// A service with this extractor section and the store at `url`.
 fn service(kind: &str, url: String, section: &toml::Table) -> Service {
     let mut section = section.clone();
     for (key, value) in [
         ("kind", kind.to_owned()),
         ("url", url),
-        // The timeouts are longer than the defaults, so that a busy machine does not cause 503.
+        // Longer timeouts than the defaults, so that a busy machine does not cause 503.
         ("timeout", "5s".to_owned()),
         ("pool_wait", "5s".to_owned()),
     ] {
@@ -62,7 +62,7 @@ async fn load(redis: &Redis, case: &Case) {
         .expect("commands that work");
 }
 
-/// The subject of the token, or the error code of the refusal.
+/// Requests a token. Returns `{"sub": …}` with its subject, or `{"code": …}` with the error code.
 async fn outcome(service: &Service, headers: &BTreeMap<String, String>) -> Value {
     let headers: Vec<_> = headers
         .iter()
@@ -76,7 +76,7 @@ async fn outcome(service: &Service, headers: &BTreeMap<String, String>) -> Value
 }
 
 #[tokio::test]
-async fn sessions_of_libraries_in_redis_are_accepted_and_changed_ones_refused() {
+async fn redis_sessions_of_libraries_are_accepted_and_altered_copies_are_refused() {
     let text = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/stores/vectors/redis-stores.json"
@@ -106,7 +106,7 @@ struct Tables {
     families: Vec<TableFamily>,
 }
 
-/// The tables of one library in several databases, and requests whose outcome is the same in all of them.
+/// One library's tables in several databases, and requests whose outcome is the same for each database.
 #[derive(serde::Deserialize)]
 struct TableFamily {
     name: String,
@@ -126,7 +126,8 @@ struct TableRequest {
     expect: Value,
 }
 
-/// Runs the families of one database. `fill` runs a family's SQL in an empty database and returns its URL.
+/// Runs all requests for one database. `fill` runs a family's SQL in an empty database and returns the database's URL.
+/// Returns the number of requests, and the number of those that got a token.
 async fn check_tables(
     dialect: &str,
     mut fill: impl AsyncFnMut(&TableFamily, String) -> String,
@@ -161,7 +162,7 @@ async fn check_tables(
 }
 
 #[tokio::test]
-async fn tables_of_libraries_in_postgres_are_read() {
+async fn postgres_session_tables_of_libraries_are_supported() {
     let postgres = Postgres::start(&[]).await;
     let counted = check_tables("postgres", async |family, setup| {
         let database = family.name.replace('-', "_");
@@ -178,7 +179,7 @@ async fn tables_of_libraries_in_postgres_are_read() {
 }
 
 #[tokio::test]
-async fn tables_of_libraries_in_mariadb_are_read() {
+async fn mariadb_session_tables_of_libraries_are_supported() {
     let mariadb = MariaDb::start(&[]).await;
     let counted = check_tables("mysql", async |family, setup| {
         let database = family.name.replace('-', "_");
@@ -192,7 +193,7 @@ async fn tables_of_libraries_in_mariadb_are_read() {
 }
 
 #[tokio::test]
-async fn tables_of_libraries_in_sqlite_are_read() {
+async fn sqlite_session_tables_of_libraries_are_supported() {
     let directory = tempfile::tempdir().expect("a directory");
     let counted = check_tables("sqlite", async |family, setup| {
         let path = directory.path().join(&family.name);

@@ -1,4 +1,4 @@
-//! Tests with real session stores: each test starts its own Redis, PostgreSQL or MariaDB. `make stores`.
+//! Tests with real session stores: each test starts its own Redis, PostgreSQL or MariaDB. `make stores` runs them.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
     dead_code,
-    reason = "a test fails by panicking; the harness is shared with other tests"
+    reason = "a test fails by panicking; other test binaries use the rest of the harness"
 )]
 
 mod faults;

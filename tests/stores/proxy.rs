@@ -1,5 +1,5 @@
-//! A proxy in front of a store that injects faults. It looks up the current fault for each reply, so a fault can begin
-//! and end while connections are open.
+//! A fault-injecting proxy in front of a store. It applies the current fault to each reply, so a fault can begin and
+//! end while connections are open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,21 +13,21 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// Replies are delayed.
+    /// Each reply is delayed by this duration.
     Delay(Duration),
-    /// Replies arrive one byte at a time.
+    /// Replies are forwarded one byte at a time, with this delay before each byte.
     Drip(Duration),
-    /// Connections are closed before the reply.
+    /// The connection is closed instead of forwarding a reply.
     Reset,
-    /// No reply is forwarded.
+    /// Replies are discarded, and the connection stays open.
     BlackHole,
-    /// The connection is closed after the first byte of a reply.
+    /// The first byte of a reply is forwarded, and the connection is closed.
     Truncate,
-    /// Every request gets this reply.
+    /// Each reply is replaced by this text.
     Say(&'static str),
 }
 
-/// All faults except those with a reply of their own.
+/// All faults except [`Fault::None`] and [`Fault::Say`].
 pub const FAULTS: [Fault; 5] = [
     Fault::Delay(Duration::from_secs(2)),
     Fault::Drip(Duration::from_millis(300)),
@@ -78,17 +78,17 @@ impl Proxy {
         self.fault.send_replace(fault);
     }
 
-    /// How many connections were closed.
+    /// The number of connections that have been closed.
     pub fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of replies were forwarded.
+    /// The number of reply bytes that were forwarded unchanged.
     pub fn relayed(&self) -> usize {
         self.relayed.load(Ordering::SeqCst)
     }
 
-    /// The maximum number of connections that were open at once.
+    /// The maximum number of connections that were open at the same time.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
@@ -105,7 +105,7 @@ async fn relay(
     };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
-    // When one side ends, the other is closed too.
+    // When either side closes its connection, close the other one too.
     tokio::select! {
         () = questions(from_client, to_server) => {}
         () = answers(from_server, to_client, fault, relayed) => {}

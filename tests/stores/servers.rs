@@ -1,4 +1,4 @@
-//! A real Redis, PostgreSQL and MariaDB on free ports, with temporary data. Each stops when the test ends.
+//! Starts real Redis, PostgreSQL and MariaDB servers on free ports with temporary data, and stops them when dropped.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 
-/// How long a server may take to start on a busy machine.
+/// How long [`eventually`] retries. Servers start slowly on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn free_port() -> u16 {
@@ -21,7 +21,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Repeats the attempt until it succeeds, within a time limit.
+/// Repeats `attempt` until it succeeds. Panics after [`PATIENCE`].
 pub async fn eventually<T, E: std::fmt::Debug>(
     what: &str,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
@@ -54,7 +54,7 @@ fn start(command: &mut Command) -> Server {
     Server(
         command
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error} (make tools installs it)")),
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; run `make tools`")),
     )
 }
 
@@ -103,12 +103,12 @@ impl Redis {
         self.server = Some(start(command.arg(self.directory.path()).args(&self.extra)));
     }
 
-    /// Opens a connection for the test itself, not through the service.
+    /// Opens a connection for the test itself, which does not pass through the service.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a URL");
         eventually("redis-server", async || {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            // A server that requires a password is running as well, and so is a replica without its primary.
+            // The server is also up if it requires a password, or is a replica whose primary is down.
             match redis::cmd("PING").exec_async(&mut connection).await {
                 Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => {
                     Ok(connection)
@@ -140,7 +140,7 @@ impl Redis {
             .ok()
     }
 
-    /// Records every command that Redis receives from now on.
+    /// Records all commands that Redis receives from now on (MONITOR).
     pub async fn monitor(&self) -> Monitor {
         let stream = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -174,7 +174,7 @@ impl Monitor {
             .expect("a line")
     }
 
-    /// The commands since the last call, without those that a client sends when it connects.
+    /// The commands since the last call, without CLIENT and HELLO, which clients send when they connect.
     pub async fn commands(&mut self) -> Vec<String> {
         let mut marker = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -214,7 +214,7 @@ impl Postgres {
             if !is_root {
                 return Command::new(program);
             }
-            // PostgreSQL refuses to run as root.
+            // PostgreSQL refuses to run as root, so run it as the user `postgres`.
             let mut command = Command::new("setpriv");
             command
                 .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
@@ -252,7 +252,7 @@ impl Postgres {
         )
     }
 
-    /// Opens a connection for the test itself, not through the service.
+    /// Opens a connection for the test itself, which does not pass through the service.
     pub async fn connection(&self, database: &str) -> PgConnection {
         let url = self.url(database);
         eventually("postgres", async || PgConnection::connect(&url).await).await
@@ -278,7 +278,7 @@ impl MariaDb {
         let directory = tempfile::tempdir().expect("a directory");
         let data = format!("--datadir={}", directory.path().join("data").display());
         let socket = format!("--socket={}", directory.path().join("socket").display());
-        // When root starts MariaDB, it must run as its own user, so that user is passed explicitly.
+        // MariaDB refuses to run as root unless a user is passed explicitly.
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
         install.args([
@@ -287,10 +287,10 @@ impl MariaDb {
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]);
-        // Concurrent installations use the same names for their temporary tables.
+        // A separate TMPDIR, because concurrent installations use the same names for temporary tables.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
-        // Debian installs it in /usr/sbin, which is not on every user's `PATH`.
+        // Debian installs mariadbd in /usr/sbin, which is not on every user's `PATH`.
         let mut mariadb = Command::new("/usr/sbin/mariadbd");
         mariadb.args([
             "--no-defaults",
@@ -326,7 +326,7 @@ impl MariaDb {
         )
     }
 
-    /// Opens a connection for the test itself, not through the service.
+    /// Opens a connection for the test itself, which does not pass through the service.
     pub async fn connection(&self) -> MySqlConnection {
         let url = self.url();
         eventually("mariadbd", async || MySqlConnection::connect(&url).await).await
@@ -341,7 +341,7 @@ impl MariaDb {
     }
 }
 
-/// A certificate for `localhost` and its certificate authority, as files that every server may read.
+/// PEM files with a certificate for `localhost`, its key, and the certificate authority that issued it.
 pub struct Certificate {
     pub authority: PathBuf,
     pub chain: PathBuf,
@@ -350,14 +350,15 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The key file belongs to `user`, because PostgreSQL refuses a key that others can read.
+    /// Issues a certificate. `user` owns the key file, because PostgreSQL refuses a key that other users can read.
     pub fn issue(user: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut parameters = rcgen::CertificateParams::default();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "an authority of our own");
+        parameters.distinguished_name.push(
+            rcgen::DnType::CommonName,
+            "the test's certificate authority",
+        );
         let authority_key = rcgen::KeyPair::generate().expect("a key");
         let authority = parameters
             .self_signed(&authority_key)
@@ -388,7 +389,7 @@ impl Certificate {
 }
 
 impl Certificate {
-    /// A self-signed certificate, created with the command that most guides show.
+    /// A self-signed certificate, created with `openssl req -x509` as in most guides.
     pub fn plain_openssl() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (chain, key) = (
@@ -410,7 +411,8 @@ impl Certificate {
     }
 }
 
-/// If the tests run as root, gives the directory to the server's own user, because such servers refuse to run as root.
+/// If the tests run as root, changes the owner of the path to `user`, which the server runs as. Returns whether they
+/// do.
 fn give_to(user: &str, directory: &Path) -> bool {
     let is_root = run(Command::new("id").arg("-u")) == "0";
     if is_root {
@@ -419,10 +421,10 @@ fn give_to(user: &str, directory: &Path) -> bool {
     is_root
 }
 
-/// The directory of PostgreSQL's programs on Debian, which is not on `PATH`.
+/// Debian's directory of PostgreSQL server programs, which is not on `PATH`.
 fn programs() -> PathBuf {
     let versions =
-        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL, which `make tools` installs");
     let mut versions: Vec<_> = versions
         .map(|entry| entry.expect("an entry").path().join("bin"))
         .collect();
@@ -430,7 +432,7 @@ fn programs() -> PathBuf {
     versions.sort();
     versions
         .pop()
-        .expect("PostgreSQL's programs (make tools installs them)")
+        .expect("PostgreSQL's server programs, which `make tools` installs")
 }
 
 fn run(command: &mut Command) -> String {

@@ -1,4 +1,4 @@
-//! Tests of values larger than the limit for a session, and of the expiry of a store's key.
+//! Tests of stored sessions above the size limit of 1 MiB, and of the expiry of Redis keys.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ fn invalid() -> Result<String, String> {
     Err("session_invalid".to_owned())
 }
 
-/// Eight concurrent requests for a value of 10 MiB, with legitimate requests at the same time.
+/// Sends eight requests for a value of 10 MiB, and eight legitimate requests at the same time.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served() {
+async fn redis_values_of_10_mib_are_truncated_by_redis_and_other_callers_are_served() {
     let redis = redis_with_users(&[]).await;
     set_large(&redis, "sess:large", 10 * MIB).await;
     let proxy = Proxy::start(redis.port).await;
@@ -43,13 +43,13 @@ async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served
     }
     assert!(
         proxy.relayed() < 9 * MIB,
-        "{} bytes for 8 values of 10 MiB",
+        "Redis sent {} bytes for 8 values of 10 MiB",
         proxy.relayed()
     );
 }
 
 #[tokio::test]
-async fn redis_values_of_one_mebibyte_are_read_and_longer_ones_are_not() {
+async fn redis_value_of_1_mib_is_accepted_and_a_longer_one_is_401() {
     let redis = Redis::start(&[]).await;
     let json = r#"{"user_id":"ann"}"#;
     for (id, length) in [("longest", MIB), ("too-long", MIB + 1)] {
@@ -67,7 +67,7 @@ async fn redis_values_of_one_mebibyte_are_read_and_longer_ones_are_not() {
 }
 
 #[tokio::test]
-async fn redis_with_get_only_is_read_whole_and_the_connection_is_closed_after_a_large_value() {
+async fn without_getrange_the_connection_is_closed_after_a_value_over_1_mib() {
     let redis = redis_with_users(&[]).await;
     set_large(&redis, "sess:large", 2 * MIB).await;
     redis
@@ -114,7 +114,7 @@ async fn closes_one_connection(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn redis_that_refuses_getrange_is_read_with_get_from_then_on() {
+async fn redis_without_getrange_is_read_with_get() {
     let redis = redis_with_users(&["--rename-command", "GETRANGE", ""]).await;
     let service = service(REDIS, redis.port);
     let mut monitor = redis.monitor().await;
@@ -135,7 +135,7 @@ async fn expires_in(service: &Service, id: &str) -> Result<i64, String> {
 }
 
 #[tokio::test]
-async fn cap_to_session_ends_tokens_with_the_redis_key() {
+async fn cap_to_session_expires_the_token_with_the_redis_key() {
     let redis = redis_with_users(&[]).await;
     redis.run(&["PEXPIRE", "sess:s1", "100500"]).await;
     redis.run(&["PEXPIRE", "sess:s2", "100000000"]).await;
@@ -151,7 +151,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     assert_eq!(
         expires_in(&service, "s2").await,
         Ok(900),
-        "the key lives for longer than a token"
+        "the key expires after the token would"
     );
     assert_eq!(
         expires_in(&service, "s3").await,
@@ -183,7 +183,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     assert!((40..=100).contains(&short), "{short}");
 }
 
-/// `touch` in express-session extends the key's expiry and does not change `cookie.expires`.
+/// express-session's `touch` extends the key's expiry, but does not change `cookie.expires` in the value.
 #[tokio::test]
 async fn connect_redis_session_is_active_until_its_key_expires() {
     let redis = Redis::start(&[]).await;
@@ -215,9 +215,9 @@ async fn key_hash_sha256_finds_the_session_stored_by_hash() {
     assert_eq!(ask(&service, hash).await, invalid());
 }
 
-/// The preset's own table, with one payload of 10 MiB and a normal one.
+/// Tests a preset and an operator's query with a row of 10 MiB, and the preset with a normal row.
 #[tokio::test]
-async fn postgres_cuts_rows_before_they_are_read() {
+async fn postgres_truncates_rows_of_10_mib_before_sending_them() {
     let postgres = Postgres::start(&[]).await;
     postgres
         .run(
@@ -242,19 +242,19 @@ async fn postgres_cuts_rows_before_they_are_read() {
             .as_deref(),
         Ok("ann")
     );
-    // The same with the operator's own query.
+    // The operator's own query reads the same table.
     let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"5s\"";
     let by_query = service(&POSTGRES.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "large").await, invalid());
     assert!(
         proxy.relayed() < 3 * MIB,
-        "{} bytes for 2 rows of 10 MiB",
+        "PostgreSQL sent {} bytes for 2 rows of 10 MiB",
         proxy.relayed()
     );
 }
 
 #[tokio::test]
-async fn mariadb_cuts_payloads_of_presets_and_a_connection_is_closed_after_a_large_row() {
+async fn mariadb_truncates_preset_payloads_and_a_large_row_closes_the_connection() {
     let mariadb = MariaDb::start(&[]).await;
     mariadb
         .run(
@@ -272,7 +272,7 @@ async fn mariadb_cuts_payloads_of_presets_and_a_connection_is_closed_after_a_lar
     assert_eq!(ask(&by_preset, "large-session").await, invalid());
     assert!(
         proxy.relayed() < 2 * MIB,
-        "{} bytes for a payload of 10 MiB",
+        "MariaDB sent {} bytes for a payload of 10 MiB",
         proxy.relayed()
     );
 

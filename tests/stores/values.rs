@@ -1,13 +1,13 @@
-//! Tests of session ids that do not fit the types of a query, and of times that a database cannot represent. The
-//! databases themselves work; `faults.rs` tests their failures.
+//! Tests of session ids that a query cannot convert to a column's type, and of dates outside the usual range. The
+//! databases work; `faults.rs` tests database failures.
 
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
 use crate::servers::{MariaDb, Postgres};
 
-/// A type error caused by the session id gives 401, because the caller chose the id. Any other error of the query gives
-/// 503.
+/// If the session id causes the type error, the response is 401, because the caller chose the id. Any other query error
+/// is a 503.
 #[tokio::test]
-async fn session_id_of_another_type_than_the_postgres_column_is_401() {
+async fn unconvertible_session_id_in_postgres_is_401() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     postgres
@@ -37,7 +37,7 @@ async fn session_id_of_another_type_than_the_postgres_column_is_401() {
             "{condition}: {id}"
         );
     }
-    // Mistakes in the query that cause the same SQLSTATE codes: these queries fail for every session id.
+    // These queries have mistakes with the same SQLSTATE codes, and fail for every session id: 503.
     for condition in [
         "id = $1 AND now() < '2026-13-45'",
         "id = $1 AND now() < 'tomorow'::timestamptz",
@@ -56,13 +56,13 @@ async fn session_id_of_another_type_than_the_postgres_column_is_401() {
 }
 
 #[tokio::test]
-async fn session_id_that_mariadb_refuses_is_401_and_unusual_dates_are_read() {
+async fn unconvertible_session_id_in_mariadb_is_401_and_zero_date_is_503() {
     let mariadb = MariaDb::start(&[]).await;
     refused_ids(&mariadb).await;
     unusual_dates(&mariadb).await;
 }
 
-/// MariaDB converts nearly every text. It refuses characters that the column's character set lacks.
+/// MariaDB converts most strings, but refuses characters outside the column's character set.
 async fn refused_ids(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))")
@@ -109,7 +109,8 @@ async fn refused_ids(mariadb: &MariaDb) {
     }
 }
 
-/// A zero date gives 503, unlike a missing date, and a date before 1970 is expired.
+/// A session with a NULL date does not expire, one with a date before 1970 has expired, and a zero date (`0000-00-00`)
+/// is a 503.
 async fn unusual_dates(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")
