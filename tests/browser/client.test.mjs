@@ -1,4 +1,4 @@
-// Tests the helper in a real browser, served by the real service. web/test tests each of its rules with a fake clock.
+// Tests the browser helper in Chromium, served by the service. web/test tests its rules with a fake clock.
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 
@@ -23,7 +23,7 @@ async function signedIn(name) {
   return context;
 }
 
-/** A page of the app with this token source. Its callbacks are recorded in `told`. */
+/** Opens a page of the app with a token source. The page records the calls of `onSignedOut` in `told`. */
 async function pageWithSource(context, options = {}) {
   const page = await open(context);
   await page.goto(`${app.url}/blank`);
@@ -43,7 +43,7 @@ test("fifty concurrent get() calls make one request", async () => {
   assert.equal(app.asked.length, 1);
 });
 
-test("tabs that open together make one request each, and each gets a token", async () => {
+test("five tabs that open together make one request each, and each gets a token", async () => {
   const context = await signedIn("bob");
   const tabs = await Promise.all(Array.from({ length: 5 }, () => pageWithSource(context)));
   const outcomes = await Promise.all(tabs.map((tab) => tab.evaluate(() => outcome(source.fresh()))));
@@ -68,20 +68,20 @@ test("a tab that wakes from sleep gets a fresh token, whether or not performance
     assert.equal(await page.evaluate(() => outcome(source.get())), "token");
     assert.equal(app.asked.length, 2);
     assert.equal(await page.evaluate(() => outcome(source.get())), "token");
-    assert.equal(app.asked.length, 2, "the new token counts for the woken clock");
+    assert.equal(app.asked.length, 2, "the second get() returns the new token without a request");
   }
 });
 
-test("signing out calls onSignedOut with the service's code", async () => {
+test("a 401 calls onSignedOut with the service's error code", async () => {
   const page = await pageWithSource(await signedIn());
   assert.equal(await page.evaluate(() => outcome(source.get())), "no_session 401");
   assert.deepEqual(await page.evaluate(() => told), ["no_session"]);
 });
 
-test("the samples of Rollout's docs that fetch a token first work through server.docs_alias", async () => {
+test("the GET samples of Rollout's docs get a token with server.docs_alias", async () => {
   const page = await pageWithSource(await signedIn("ida"));
   const plain = () => fetch("/rollout-token").then((resp) => resp.json()).then((data) => data.token);
-  // The Rails and Django samples do the same.
+  // The Rails and Django samples of Rollout's docs fetch the token in this way.
   const withHeaders = async () => {
     const headers = { "Content-Type": "application/json", "X-CSRF-Token": "x" };
     const data = await (await fetch("/rollout-token", { method: "GET", headers })).json();
@@ -93,7 +93,7 @@ test("the samples of Rollout's docs that fetch a token first work through server
   }
 });
 
-test("a login page in place of the service is an error, not a sign-out", async () => {
+test("a login page in place of the token response is an error, not a 401", async () => {
   const context = await signedIn("fay");
   for (const [url, told] of [["/guarded/rollout/token", "redirected 0"], ["/login", "bad_response 200"]]) {
     const page = await pageWithSource(context, { url });
@@ -101,7 +101,7 @@ test("a login page in place of the service is an error, not a sign-out", async (
   }
 });
 
-test("a page of an unlisted origin can read no answer", async () => {
+test("a page of an unlisted origin cannot read the token response", async () => {
   const unlisted = await startServiceOf(app);
   const page = await pageWithSource(await signedIn("dan"));
   const read = (url) => fetch(url, { method: "POST", credentials: "include" }).then(() => "read", () => "nothing");
@@ -110,7 +110,7 @@ test("a page of an unlisted origin can read no answer", async () => {
   assert.match(page.wrong.join(), /blocked by CORS policy/);
 });
 
-test("a page of a listed origin can read refusals, too", async () => {
+test("a page of a listed origin can read 401 and 503 responses", async () => {
   const page = await pageWithSource(await signedIn(), { url: `${app.service}/rollout/token` });
   assert.equal(await page.evaluate(() => outcome(source.get())), "no_session 401");
   assert.deepEqual(page.wrong, []);
@@ -124,11 +124,11 @@ test("a page of a listed origin can read refusals, too", async () => {
   assert.match(wait, /^503 \d+$/);
 });
 
-test("examples/html: the helper from the service, Rollout's components and a call of Rollout's API", async () => {
+test("examples/html shows Rollout's components and calls Rollout's API with a token", async () => {
   const { directory, components } = await buildHtmlExample(app.service);
   app.pages = directory;
   const context = await signedIn("eve");
-  // Servers on this machine take the place of hosts on the internet.
+  // Route the requests to esm.sh and to Rollout's API to this machine.
   await context.route("https://esm.sh/**", (route) =>
     route.request().url().endsWith(".css")
       ? route.fulfill({ contentType: "text/css", body: "" })

@@ -1,5 +1,5 @@
-// Tests docs/connect.md: each block runs in its server, with the service behind it and a page in Chromium that shows
-// the service's token.
+// Tests docs/connect.md: the configuration in each section runs in its web server in front of the service, and a page
+// in Chromium shows a token.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -10,19 +10,19 @@ import { freePort, open, startBrowser, startProgram, startService, stop } from "
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const docs = readFileSync(path.join(root, "docs/connect.md"), "utf8");
-// The folder is below the folder of the installed packages, where servers look for them.
+// This folder is below that of the installed packages, where Vite, Next.js and Node look for them.
 const work = path.join(root, "target/browser/connect");
 
 let browser, service;
 before(async () => {
   rmSync(work, { recursive: true, force: true });
-  // The same files as after `npm install rollout-token`.
+  // Copy the files that `npm install rollout-token` would install.
   cpSync(path.join(root, "web"), path.join(root, "target/browser/node_modules/rollout-token"), { recursive: true });
   [browser, service] = await Promise.all([startBrowser(), startService("dev")]);
 });
 after(stop);
 
-/** The code blocks of a section, with the service's real address. */
+/** The code blocks of a section in docs/connect.md, with the address of the running service. */
 function blocks(heading) {
   const section = docs.split(`\n## ${heading}\n`)[1].split("\n## ")[0];
   const found = [...section.matchAll(/```(\w+)\n([^]*?)```/g)].map(([, , text]) => text);
@@ -30,7 +30,7 @@ function blocks(heading) {
   return found.map((text) => text.replaceAll("127.0.0.1:8080", new URL(service).host));
 }
 
-/** Creates a folder with these files. */
+/** Creates a folder with these files, and returns its path. */
 function app(name, files) {
   const folder = path.join(work, name);
   for (const [file, text] of Object.entries(files)) {
@@ -59,7 +59,7 @@ async function assertPageGetsToken(url) {
   await context.close();
 }
 
-test("Express", async () => {
+test("Express configuration forwards the token route", async () => {
   const port = await freePort();
   const [server] = blocks("Express");
   const folder = app("express", { "server.mjs": server.replace("3000", port), "public/index.html": page("/rollout/client.js") });
@@ -67,7 +67,7 @@ test("Express", async () => {
   await assertPageGetsToken(url);
 });
 
-test("Express with a mount path: the answer and the log say what is wrong", async () => {
+test("Express with a mount path gets 404 not_found from the service", async () => {
   const port = await freePort();
   const [server] = blocks("Express");
   const mounted = server.replace(', pathFilter: "/rollout"', "").replace("app.use(create", 'app.use("/rollout", create');
@@ -78,7 +78,7 @@ test("Express with a mount path: the answer and the log say what is wrong", asyn
   assert.equal((await answer.json()).code, "not_found");
 });
 
-test("Vite", async () => {
+test("Vite configuration forwards the token route", async () => {
   const port = await freePort();
   const [config] = blocks("Vite");
   const folder = app("vite", { "vite.config.js": config, "index.html": page("rollout-token/client") });
@@ -87,7 +87,7 @@ test("Vite", async () => {
   await assertPageGetsToken(url);
 });
 
-test("Next.js", async () => {
+test("Next.js configuration forwards the token route", async () => {
   const port = await freePort();
   const [config] = blocks("Next.js");
   const folder = app("next", {
@@ -110,7 +110,7 @@ export default function Page() {
   await assertPageGetsToken(url);
 });
 
-test("nginx", async () => {
+test("nginx configuration forwards the token route", async () => {
   const port = await freePort();
   const [location] = blocks("nginx");
   const folder = app("nginx", {
@@ -127,7 +127,7 @@ http {
   await assertPageGetsToken(url);
 });
 
-test("Caddy", async () => {
+test("Caddy configuration forwards the token route", async () => {
   const port = await freePort();
   const [site] = blocks("Caddy");
   const folder = app("caddy", {
@@ -139,7 +139,7 @@ test("Caddy", async () => {
   await assertPageGetsToken(url);
 });
 
-test("Django", async () => {
+test("Django view forwards the token route", async () => {
   const port = await freePort();
   const [views, urls] = blocks("Django");
   const folder = app("django", {

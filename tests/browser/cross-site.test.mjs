@@ -1,5 +1,5 @@
-// Tests which cookies and responses the browser passes on over https if the page and the service are on different
-// sites. client.test.mjs and react.test.mjs test other origins of the same site.
+// Tests which cookies the browser sends and which responses a page can read, if the page and the service are on
+// different sites. client.test.mjs and react.test.mjs test different origins of the same site.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(stop);
 
-/** Signs a user in at the service's site, with a cookie that has these attributes, and opens a page of this origin. */
+/** Signs a user in on the service's site with a cookie that has these attributes. Then opens a page of `origin`. */
 async function visit(context, origin, attributes) {
   await context.clearCookies();
   app.cookie = `sid=ann; Path=/; HttpOnly; Secure; ${attributes}`;
@@ -30,7 +30,7 @@ async function visit(context, origin, attributes) {
   return page;
 }
 
-/** The subject of the token that the helper fetches on that page, or the error. */
+/** Requests a token with the helper on that page. Returns the token's subject, or the error's code and status. */
 function subject(page, options = {}) {
   tls.asked = [];
   return page.evaluate(
@@ -46,7 +46,7 @@ function subject(page, options = {}) {
   );
 }
 
-/** The token requests received, with their responses. */
+/** The token requests that the TLS proxy has received, with the response statuses. */
 const asked = () =>
   tls.asked
     .filter(([{ url }]) => url === "/rollout/token")
@@ -56,14 +56,14 @@ const asked = () =>
       cookie: headers.cookie,
     }));
 
-test("a page of a listed origin gets a token with the cookie of the other site", async () => {
+test("a page of a listed cross-site origin gets a token with a SameSite=None cookie", async () => {
   const page = await visit(users, PAGE, "SameSite=None");
   assert.equal(await subject(page), "ann");
   assert.deepEqual(asked(), [{ answer: "POST 200", from: `${PAGE} cross-site`, cookie: "sid=ann" }]);
   assert.deepEqual(page.wrong, []);
 });
 
-test("a request with a preflight works, and the preflight is cached", async () => {
+test("a cross-site request with a preflight gets a token, and the preflight is cached", async () => {
   const page = await visit(users, PAGE, "SameSite=None");
   const headers = { "X-CSRF-Token": "x", "Content-Type": "application/json" };
   assert.equal(await subject(page, { headers }), "ann");
@@ -77,7 +77,7 @@ test("a request with a preflight works, and the preflight is cached", async () =
   assert.deepEqual(page.wrong, []);
 });
 
-test("a page of an unlisted origin is refused by the service and by the browser, although it sends the cookie", async () => {
+test("a request from an unlisted cross-site origin with the cookie is 403, and the page cannot read it", async () => {
   const page = await visit(users, STRANGER, "SameSite=None");
   const ask = (headers) =>
     page.evaluate(
@@ -94,19 +94,19 @@ test("a page of an unlisted origin is refused by the service and by the browser,
   assert.equal(page.wrong.filter((text) => /blocked by CORS policy/.test(text)).length, 2, page.wrong.join());
 });
 
-test("a cookie that is not SameSite=None is not sent from another site", async () => {
+test("a cookie without SameSite=None is not sent from another site", async () => {
   for (const attributes of ["SameSite=Lax", "SameSite=Strict", ""]) {
     const page = await visit(users, PAGE, attributes);
     assert.equal(await subject(page), "no_session 401", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 401", from: `${PAGE} cross-site`, cookie: undefined }], attributes);
-    // The cookie exists, because another origin on its own site sends it.
+    // The browser has stored the cookie: it sends it from another origin of the same site.
     await page.goto(`${SIBLING}/blank`);
     assert.equal(await subject(page), "ann", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 200", from: `${SIBLING} same-site`, cookie: "sid=ann" }], attributes);
   }
 });
 
-test("a browser that blocks third-party cookies blocks this one, but no bearer token and no same-site cookie", async () => {
+test("a browser that blocks third-party cookies still sends bearer tokens and same-site cookies", async () => {
   const page = await visit(await browser.newContext(), PAGE, "SameSite=None");
   assert.equal(await subject(page), "no_session 401");
   assert.equal(await subject(page, { headers: { Authorization: "Bearer bob" } }), "bob");

@@ -1,5 +1,5 @@
-// Tests the page of `rollout-token dev`: with a mouse, with the keyboard only, with a screen reader (as far as axe
-// checks it), in light and dark mode, on desktop and phone screens.
+// Tests the page of `rollout-token dev` with a mouse and with the keyboard only. axe checks its accessibility in light
+// and dark mode, on desktop and phone screens.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -35,13 +35,13 @@ const explain = async (page, request) => {
   await button(page, "Explain").click();
 };
 
-/** The terms and values of a description list, such as the list of claims. */
+/** The terms and values of a description list (`dl`), such as the list of claims. */
 const terms = (page, part) =>
   page.locator(`dl#${part}`).evaluate((list) =>
     Object.fromEntries([...list.querySelectorAll("dt")].map((term) => [term.textContent, term.nextSibling.firstChild.data])),
   );
 
-test("choosing a user shows the token with header, claims and countdown", async () => {
+test("choosing a user shows that user's token with its header, claims and countdown", async () => {
   const page = await visit();
   await page.getByLabel("User", { exact: true }).fill("o'hara 東京");
   await button(page, "Get a token").click();
@@ -55,11 +55,11 @@ test("choosing a user shows the token with header, claims and countdown", async 
   await button(page, "org:42").click();
   await page.getByRole("definition").filter({ hasText: "org:42" }).waitFor();
   assert.equal(await page.getByLabel("User", { exact: true }).inputValue(), "org:42");
-  assert.equal(await rows(page).count(), 3, "a head and two requests");
+  assert.equal(await rows(page).count(), 3, "the table has a header row and two requests");
   assert.deepEqual(page.wrong, []);
 });
 
-test("another token is requested when the countdown ends", async () => {
+test("an expired token is shown as expired, and Renew requests another one", async () => {
   const page = await visit({}, (page) => page.clock.install());
   await button(page, "Get a token").click();
   await page.getByText(/asks for the next one in 1[34]:/).waitFor();
@@ -83,7 +83,7 @@ test("fifty calls of get() add one line to the log, which can be cleared", async
   assert.equal(await rows(page).count(), 0);
 });
 
-test("the page shows real 401 and 429 answers, and sample 403 and 503 answers of this service", async () => {
+test("the page shows real 401 and 429 responses, and samples of 403 and 503 responses", async () => {
   const page = await visit();
   for (const [name, kind, words] of [
     ["401 real answer", "a real answer", ["HTTP/1.1 401", "www-authenticate: Bearer", '"code": "session_invalid"']],
@@ -100,17 +100,17 @@ test("the page shows real 401 and 429 answers, and sample 403 and 503 answers of
   assert.deepEqual(page.wrong, []);
 });
 
-test("a user who gets no token sees the reason", async () => {
+test("a refused request shows the error code instead of the previous token", async () => {
   const page = await visit();
   await button(page, "ann").click();
   await page.getByRole("timer").waitFor();
   await page.getByLabel("User", { exact: true }).fill("x".repeat(257));
   await button(page, "Get a token").click();
   await page.getByText("401 session_invalid").waitFor();
-  assert.equal(await page.getByRole("timer").count(), 0, "the previous user's token is no longer shown");
+  assert.equal(await page.getByRole("timer").count(), 0, "the previous user's token must not be shown");
 });
 
-test("copied snippets work unchanged", async () => {
+test("copied snippets get a token without changes", async () => {
   const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
   const copied = async (tab) => {
     await page.getByRole("tab", { name: tab, exact: true }).click();
@@ -125,14 +125,14 @@ test("copied snippets work unchanged", async () => {
   const snippets = {};
   for (const tab of ["fetch", "client.js", "React", "Rollout’s docs", "curl"]) snippets[tab] = await copied(tab);
 
-  // A page of the same origin without a Content-Security-Policy.
+  // Run the snippets on a page of the same origin that has no Content-Security-Policy.
   const other = await page.context().newPage();
   await other.goto(`${url}/healthz`);
   const subject = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64url")).sub;
   assert.equal(subject(await other.evaluate(`(async () => { ${snippets.fetch}; return token; })()`)), "dev-user");
   assert.equal(subject(await other.evaluate(`(async () => { ${snippets["Rollout’s docs"]}; return fetchRolloutToken(); })()`)), "dev-user");
   const [asked] = await Promise.all([
-    other.waitForRequest(/universal\.rollout\.com/), // which is not there, but is asked with a token
+    other.waitForRequest(/universal\.rollout\.com/), // fails, but is sent with a token
     other.addScriptTag({ type: "module", content: snippets["client.js"] }),
   ]);
   assert.equal(subject((await asked.allHeaders()).authorization), "dev-user");
@@ -142,7 +142,7 @@ test("copied snippets work unchanged", async () => {
   assert.equal(subject(JSON.parse(stdout).token), "o'hara");
 });
 
-test("a page of a listed origin can choose its user", async () => {
+test("a page of a listed origin can choose the user with X-Dev-User", async () => {
   const page = await open(await browser.newContext());
   await page.goto(`${listed}/blank`);
   const subject = await page.evaluate(async (url) => {
@@ -153,7 +153,7 @@ test("a page of a listed origin can choose its user", async () => {
   assert.equal(subject, "lea");
 });
 
-test("the token can be copied", async () => {
+test("the copy button copies the token", async () => {
   const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
   await button(page, "Get a token").click();
   await button(page, "Copy the token").click();
@@ -161,8 +161,8 @@ test("the token can be copied", async () => {
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#token").textContent());
 });
 
-test("a pasted request is detected and explained", async () => {
-  // An operator's configuration for an app's sessions.
+test("a pasted request shows its credentials, the extractor's steps and the response", async () => {
+  // Start `dev` with an operator's configuration for an app's sessions.
   const secret = "the-secret-of-an-app-in-the-browser-tests";
   const service = await startService("dev", {
     ROLLOUT__SESSION__EXTRACTORS: "web",
@@ -205,7 +205,7 @@ test("a pasted request is detected and explained", async () => {
   assert.deepEqual(page.wrong, []);
 });
 
-test("the page works with the keyboard alone", async () => {
+test("all controls can be used with the keyboard alone", async () => {
   const page = await visit();
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
   const press = async (key, times = 1) => {
@@ -241,7 +241,7 @@ test("the page works with the keyboard alone", async () => {
   assert.match(await page.locator("#snippet").textContent(), /^curl/);
   await press("Home");
   await press("ArrowLeft");
-  assert.equal(await focused(), "tab-4", "the tabs go round");
+  assert.equal(await focused(), "tab-4", "ArrowLeft on the first tab selects the last one");
   await tabTo("snippet");
   await tabTo("401");
   await press("Enter");
@@ -257,7 +257,7 @@ test("the page works with the keyboard alone", async () => {
   await page.locator("#answer", { hasText: "200, a token for dev-user" }).waitFor();
 });
 
-test("axe finds no problem, nothing overflows, and no other host is contacted", async () => {
+test("axe finds no violation, nothing overflows, and no other host is contacted", async () => {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [1280, 360]) {
       const page = await visit({ colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
@@ -266,7 +266,7 @@ test("axe finds no problem, nothing overflows, and no other host is contacted", 
         const { violations, passes } = await page.evaluate(() => axe.run());
         const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
         assert.deepEqual(found, [], `${state}, ${colorScheme}, ${width} px`);
-        assert.ok(passes.length > 20, "axe looked at the page");
+        assert.ok(passes.length > 20, "axe checked more than 20 rules");
         assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, state);
       };
       await check("at first");

@@ -1,9 +1,9 @@
-// The sample of Rollout's docs for React 17 and newer, with a root to render it into. Its token function and its
-// component must stay as in the docs: they must work unchanged with server.docs_alias.
+// The sample of Rollout's docs for React 17 and newer, rendered into the page. The token function and the component
+// must stay as in Rollout's docs, because they must work unchanged with server.docs_alias.
 import { createRoot } from "react-dom/client";
 import { RolloutLinkProvider as Provider, CredentialsManager } from "@rollout/link-react";
 
-// The fake server replaces Rollout.
+// The provider calls the test's fake of Rollout's API.
 const RolloutLinkProvider = (props) => <Provider apiBaseUrl={import.meta.env.VITE_ROLLOUT_API_URL} {...props} />;
 
 function fetchRolloutToken() {

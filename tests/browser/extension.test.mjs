@@ -1,4 +1,4 @@
-// Tests the page of a browser extension, whose origin has its own scheme.
+// Tests the page of a browser extension, whose origin has the scheme chrome-extension.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
@@ -6,7 +6,7 @@ import { open, startExtension, startService, stop } from "./harness.mjs";
 
 after(stop);
 
-/** The response that a page gets from the service at `url`, for a request with a header that needs a preflight. */
+/** Requests a token with a header that needs a preflight. Returns the subject, the error code or the error's name. */
 const ask = (page, url) =>
   page.evaluate(async (url) => {
     try {
@@ -22,7 +22,7 @@ const ask = (page, url) =>
     }
   }, url);
 
-test("a listed extension gets a token, and one that is not listed cannot read an answer", async () => {
+test("a listed extension gets a token, and an unlisted extension cannot read the response", async () => {
   const extension = await startExtension("<!doctype html><title>Extension</title>");
   const [listed, other] = await Promise.all([
     startService("dev", { ROLLOUT__ORIGINS__ALLOWED: extension.origin }),

@@ -1,4 +1,4 @@
-// What the tests in this folder share: the binary, a browser, an example app, and a fake of Rollout's API.
+// Shared by the tests in this folder: starts the binary, browsers, an example app and a fake of Rollout's API.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const installed = path.join(root, "target/browser");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 for (const needed of [CHROMIUM, `${installed}/node_modules`, `${root}/target/react/node_modules`]) {
-  if (!existsSync(needed)) throw new Error(`${needed} is missing. Install it: make tools`);
+  if (!existsSync(needed)) throw new Error(`${needed} is missing: run make tools`);
 }
 const require = createRequire(path.join(installed, "package.json"));
 const { chromium } = require("playwright-core");
@@ -42,7 +42,7 @@ function temporary() {
 
 // ---- The browser -------------------------------------------------------------------------------------------------
 
-/** Debian's Chromium. It resolves the hosts of `tls` to this machine and trusts their certificate. */
+/** Launch options of Debian's Chromium. It resolves the hosts of `tls` to this machine and trusts their certificate. */
 const debians = (tls) => ({
   executablePath: CHROMIUM,
   args: [
@@ -53,25 +53,24 @@ const debians = (tls) => ({
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // Blocks hosts outside this machine. Playwright's routes are not used, because with them Chromium sends no
-    // preflights.
+    // Blocks hosts outside this machine. Playwright's routes would stop Chromium from sending preflights.
     `--host-resolver-rules=${tls ? `${tls.rules}, ` : ""}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1`,
     ...(tls ? [`--ignore-certificate-errors-spki-list=${tls.key}`] : []),
   ],
 });
 
-/** A browser whose contexts are private windows, each with its own empty profile. */
+/** Starts a browser whose contexts are private windows, each with its own empty profile. */
 export async function startBrowser(tls) {
   const browser = await chromium.launch(debians(tls));
   cleanups.push(() => browser.close());
   return browser;
 }
 
-/** The only context of a browser with default settings. */
+/** Starts a browser with default settings, and returns its only context. */
 export async function startUsersBrowser(tls) {
   const profile = temporary();
-  // The default in Chrome, Edge and Chromium: third-party cookies are blocked in private windows only. Debian's build
-  // blocks them everywhere, and so do Safari, Firefox and Brave.
+  // By default, Chrome, Edge and Chromium block third-party cookies in private windows only. Debian's build, Safari,
+  // Firefox and Brave block them in all windows.
   const INCOGNITO_ONLY = 2;
   mkdirSync(path.join(profile, "Default"));
   writeFileSync(path.join(profile, "Default/Preferences"), JSON.stringify({ profile: { cookie_controls_mode: INCOGNITO_ONLY } }));
@@ -80,7 +79,7 @@ export async function startUsersBrowser(tls) {
   return context;
 }
 
-/** A browser with an extension that has one page. Returns the page's URL. The id is derived from the manifest's key. */
+/** Starts a browser with an extension that has one page. Returns the context and the extension's origin. */
 export async function startExtension(page) {
   const directory = temporary();
   const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
@@ -93,7 +92,7 @@ export async function startExtension(page) {
   const { executablePath, args } = debians();
   const context = await chromium.launchPersistentContext(temporary(), {
     executablePath,
-    // Playwright's own headless mode does not support extensions.
+    // Playwright's headless mode does not support extensions, but Chromium's new headless mode does.
     headless: false,
     ignoreDefaultArgs: ["--disable-extensions"],
     args: [...args, "--headless=new", `--disable-extensions-except=${directory}`, `--load-extension=${directory}`],
@@ -102,14 +101,14 @@ export async function startExtension(page) {
   return { context, origin: `chrome-extension://${id}` };
 }
 
-/** Opens a page that records its errors. */
+/** Opens a page that records its errors in `page.wrong`. */
 export async function open(context) {
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   page.wrong = [];
   page.on("pageerror", (error) => page.wrong.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    // Most tests here cause refused requests on purpose, so Chromium's own message about them is ignored.
+    // Many tests cause refused requests on purpose, so Chromium's message about them is ignored.
     if (message.type() === "error" && !/Failed to load resource/.test(message.text())) page.wrong.push(message.text());
   });
   return page;
@@ -117,7 +116,7 @@ export async function open(context) {
 
 // ---- The service -------------------------------------------------------------------------------------------------
 
-/** Starts the built binary on a free port. */
+/** Starts the built binary on a free port, and returns its URL. */
 export async function startService(command, environment = {}) {
   const child = spawn(path.join(root, "target/debug/rollout-token"), [command], {
     env: {
@@ -145,7 +144,7 @@ export async function startService(command, environment = {}) {
   throw new Error(`The service did not start:\n${said}`);
 }
 
-/** A port on which no program listens. */
+/** Returns a port on which no program listens. */
 export async function freePort() {
   const server = http.createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -154,7 +153,7 @@ export async function freePort() {
   return String(port);
 }
 
-/** Starts another program that listens on this port. Returns its URL once it accepts connections. */
+/** Starts a program that listens on `port`. Returns its URL once it accepts connections. */
 export async function startProgram(command, parameters, { cwd, port, environment = {} }) {
   const options = { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] };
   // The program gets its own process group, because some servers start child processes.
@@ -184,17 +183,17 @@ const accepts = (port) =>
 // ---- The app ------------------------------------------------------------------------------------------------------
 
 /**
- * An example app: its pages, its sessions, and the service behind the same origin. A client with the cookie
- * `sid=NAME`, or with NAME as a bearer token, is signed in as NAME, unless the app's backend is down.
+ * Starts an example app. It serves its pages and its session endpoint, and forwards /rollout… to the service. A client
+ * with the cookie `sid=NAME`, or with NAME as a bearer token, is signed in as NAME, unless `backEndWorks` is false.
  */
 export async function startApp() {
   const app = {
-    service: undefined, // where /rollout… goes
-    cookie: undefined, // what /sign-in sets
-    pages: undefined, // a directory
+    service: undefined, // the URL that /rollout… is forwarded to
+    cookie: undefined, // the Set-Cookie header of /sign-in
+    pages: undefined, // the directory of the app's pages
     backEndWorks: true,
-    asked: [], // the requests for tokens
-    instead: [], // answers to them in place of the service's, one after another
+    asked: [], // the token requests received
+    instead: [], // response bodies for the next token requests, in place of the service's responses
   };
   const answers = {
     "/api/me": (request, response) => {
@@ -221,7 +220,7 @@ export async function startApp() {
   return app;
 }
 
-/** A TLS-terminating proxy for these hosts in front of the server at `url`. In the browser, its port replaces 443. */
+/** Starts a TLS-terminating proxy for these hosts in front of the server at `url`. The browser maps port 443 to it. */
 export async function startTls(hosts, url) {
   const directory = temporary();
   const [key, cert] = ["key.pem", "cert.pem"].map((name) => path.join(directory, name));
@@ -243,7 +242,7 @@ export async function startTls(hosts, url) {
   return tls;
 }
 
-/** Starts the service for that app, with a `session_endpoint` that asks the app for the user. */
+/** Starts the service with a `session_endpoint` extractor that calls this app. */
 export const startServiceOf = (app, environment = {}) =>
   startService("serve", {
     ROLLOUT_CLIENT_ID: CLIENT_ID,
@@ -258,7 +257,7 @@ export const startServiceOf = (app, environment = {}) =>
     ...environment,
   });
 
-/** A token like the service's own, issued this many seconds ago. */
+/** A token response like that of the service, for a token that was issued `ago` seconds ago. */
 export function tokenMade(ago, subject) {
   const iat = Math.floor(Date.now() / 1000) - ago;
   const token = jwt.sign({ iss: CLIENT_ID, sub: subject, iat, exp: iat + 900 }, SECRET, { algorithm: "HS512" });
@@ -267,10 +266,10 @@ export function tokenMade(ago, subject) {
 
 // ---- Rollout ------------------------------------------------------------------------------------------------------
 
-/** A fake of Rollout's API. It verifies tokens with the library, and the test can set its clock wrong. */
+/** Starts a fake of Rollout's API. It verifies tokens with the jsonwebtoken library; `ahead` shifts its clock. */
 export async function startRollout() {
   const rollout = {
-    ahead: 0, // seconds by which its clock is
+    ahead: 0, // seconds that its clock is ahead of the real time
     seen: [], // the requests: method, path, status, claims
     credentials: [],
   };
@@ -313,8 +312,7 @@ export async function startRollout() {
   };
   rollout.url = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
-    // Any page may call the API, because the token identifies the user. As for every cross-origin API call, the browser
-    // sends a preflight.
+    // Every origin is allowed, because the token identifies the user. The browser sends a preflight before each call.
     response.setHeader("Access-Control-Allow-Origin", "*");
     if (request.method === "OPTIONS") {
       rollout.seen.push({ method: "OPTIONS", pathname, status: 204 });
@@ -334,7 +332,7 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react as its README describes, and returns the directory. The texts replace files of the example. */
+/** Builds examples/react as its README describes, and returns the directory. `replaced` has new texts for its files. */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {
@@ -347,11 +345,11 @@ export async function buildExample(name, environment, replaced = {}) {
     stdio: "inherit",
   });
   const [code] = await once(vite, "exit");
-  if (code) throw new Error("The example cannot be built");
+  if (code) throw new Error("vite build failed for examples/react");
   return path.join(react, name);
 }
 
-/** Builds examples/html for a service on another origin, with Rollout's components in one file, as on esm.sh. */
+/** Builds examples/html for the service at this URL, and bundles Rollout's components in one file, as esm.sh does. */
 export async function buildHtmlExample(service) {
   const react = path.join(root, "target/react");
   const directory = path.join(react, "html");
@@ -361,7 +359,7 @@ export async function buildHtmlExample(service) {
     root: react,
     logLevel: "error",
     define: { "process.env.NODE_ENV": '"production"' },
-    // The version that the page requests from esm.sh.
+    // The React version that the page requests from esm.sh.
     resolve: { alias: { react: `${installed}/node_modules/react`, "react-dom": `${installed}/node_modules/react-dom` } },
     build: {
       outDir: directory,
@@ -370,7 +368,7 @@ export async function buildHtmlExample(service) {
   });
   const page = readFileSync(path.join(root, "examples/html/index.html"), "utf8");
   const there = page.replace('SERVICE = "http://localhost:8080"', `SERVICE = "${service}"`);
-  if (there === page) throw new Error("examples/html does not say where the service is");
+  if (there === page) throw new Error("examples/html/index.html has no line SERVICE = \"http://localhost:8080\"");
   writeFileSync(path.join(directory, "index.html"), there);
   return { directory, components: path.join(directory, "components.js") };
 }

@@ -1,5 +1,5 @@
-// Tests examples/react with Rollout's real package in a real browser, with the real service behind the app, and a fake
-// of Rollout's API that verifies every token.
+// Tests examples/react with Rollout's npm package in Chromium. The app forwards token requests to the service, and a
+// fake of Rollout's API verifies every token.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
@@ -28,7 +28,7 @@ beforeEach(() => {
 
 const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
-/** Rollout's sample with the token function from our docs instead of its own. */
+/** Rollout's sample with the token function of docs/front-end.md instead of its own. */
 function plain() {
   const [, ours] = /## Use fetch\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
   const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
@@ -36,7 +36,7 @@ function plain() {
   return page;
 }
 
-/** Opens the page, signed in as `name`, or signed out if `name` is not given. */
+/** Opens the page as the signed-in user `name`, or signed out without a name. */
 async function visit(name) {
   const page = await newPage(name);
   await page.goto(app.url);
@@ -51,7 +51,7 @@ async function newPage(name) {
 
 const shown = (page) => page.getByText("Lofty").waitFor();
 
-/** Checks that Rollout accepted every request from this user. */
+/** Checks that Rollout's API accepted all requests, with tokens for this user. */
 function assertAccepted(name) {
   const calls = rollout.seen.filter(({ method }) => method !== "OPTIONS");
   for (const { status, claims } of calls) {
@@ -65,7 +65,7 @@ function assertAccepted(name) {
   assert.ok(paths.includes("/api/connectors") && paths.includes("/api/credentials"), paths.join());
 }
 
-test("same origin: one request for a token, in StrictMode too, and Rollout accepts it after its preflights", async () => {
+test("same origin: the page requests one token in StrictMode, and Rollout accepts it", async () => {
   const page = await visit("ann");
   await shown(page);
   assert.equal(app.asked.length, 1);
@@ -75,7 +75,7 @@ test("same origin: one request for a token, in StrictMode too, and Rollout accep
   assert.deepEqual(page.wrong, []);
 });
 
-test("another origin: the session's cookie is sent, and the page can read the answer", async () => {
+test("another origin: the browser sends the session cookie, and the page can read the response", async () => {
   app.pages = pages.otherOrigin;
   const page = await newPage("bob");
   const [response] = await Promise.all([
@@ -87,12 +87,12 @@ test("another origin: the session's cookie is sent, and the page can read the an
   assert.equal(new URL(request.url()).origin, app.service);
   assert.equal((await request.allHeaders()).origin, app.url);
   assert.equal((await response.allHeaders())["access-control-allow-origin"], app.url);
-  assert.equal(app.asked.length, 0, "the service was asked, not the app");
+  assert.equal(app.asked.length, 0, "the token request went to the service, not to the app");
   assertAccepted("bob");
   assert.deepEqual(page.wrong, []);
 });
 
-test("a credential is saved and deleted", async () => {
+test("a user can save and delete a credential", async () => {
   const page = await visit("cleo");
   await page.getByText("Lofty").click();
   await page.getByLabel("API key").fill("secret");
@@ -105,7 +105,7 @@ test("a credential is saved and deleted", async () => {
   assert.equal(app.asked.length, 1);
 });
 
-test("an expired token is replaced", async () => {
+test("an expired token is replaced after Rollout refuses it", async () => {
   app.instead = [tokenMade(1000, "dan")];
   const page = await visit("dan");
   await shown(page);
@@ -114,7 +114,7 @@ test("an expired token is replaced", async () => {
   assert.equal(rollout.seen.at(-1).claims.sub, "dan");
 });
 
-test("503 and then 200 succeeds within one call", async () => {
+test("a 503 followed by a 200 succeeds within one call", async () => {
   app.backEndWorks = false;
   const page = await newPage("eve");
   const [response] = await Promise.all([
@@ -129,7 +129,7 @@ test("503 and then 200 succeeds within one call", async () => {
   assert.deepEqual(page.wrong, []);
 });
 
-test("401 shows the link to sign in, and Rollout is not called", async () => {
+test("a 401 shows the sign-in link, and Rollout is not called", async () => {
   const page = await visit();
   await page.getByRole("alert").getByText("You are signed out").waitFor();
   await page.getByRole("link", { name: "Sign in" }).click();
@@ -138,20 +138,20 @@ test("401 shows the link to sign in, and Rollout is not called", async () => {
   assert.deepEqual(rollout.seen.filter(({ method }) => method !== "OPTIONS"), []);
 });
 
-test("a lasting error is shown with a button to retry", async () => {
+test("a response without a token shows an error, and Try again requests another one", async () => {
   app.instead = [{ detail: "not a token" }];
   const page = await newPage("fay");
   await page.clock.install();
   await page.goto(app.url);
   await page.getByRole("alert").getByText("bad_response").waitFor();
-  await page.clock.fastForward(500); // the answer counts for so long
+  await page.clock.fastForward(500); // client.js repeats no request within this time
   await page.getByRole("button", { name: "Try again" }).click();
   await shown(page);
   assert.equal(app.asked.length, 2);
 });
 
-test("a page that was left open saves again when the user returns", async () => {
-  // The token was valid when the page was opened, twenty minutes ago.
+test("a page that was open longer than the token is valid can save when it is visible again", async () => {
+  // Rollout's clock is set back, so that it accepts a token that was issued twenty minutes ago.
   rollout.ahead = -1200;
   app.instead = [tokenMade(1200, "gil")];
   const page = await visit("gil");
@@ -169,7 +169,7 @@ test("a page that was left open saves again when the user returns", async () => 
   await page.getByText("Ann’s key").waitFor();
 });
 
-test("the sample of Rollout's docs works unchanged through server.docs_alias", async () => {
+test("the sample of Rollout's docs works unchanged with server.docs_alias", async () => {
   app.pages = pages.docs;
   const page = await visit("hal");
   await shown(page);
@@ -177,7 +177,7 @@ test("the sample of Rollout's docs works unchanged through server.docs_alias", a
   assertAccepted("hal");
 });
 
-test("the token function of our docs retries after a failure, and then reports it", async () => {
+test("the token function of docs/front-end.md retries a failed request, and reports a repeated failure", async () => {
   app.pages = pages.plain;
   const { service } = app;
   app.service = "http://127.0.0.1:1";
@@ -195,13 +195,13 @@ test("the token function of our docs retries after a failure, and then reports i
   await page.getByText("An unexpected error occurred").waitFor();
 });
 
-test("the token function of our docs lets a signed-out user sign in", async () => {
+test("the token function of docs/front-end.md sends a signed-out user to the sign-in page", async () => {
   app.pages = pages.plain;
   const page = await visit();
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 });
 
-test("the sample of Rollout's docs shows an error for a signed-out user, because the 401 answer is JSON", async () => {
+test("the sample of Rollout's docs shows an error to a signed-out user", async () => {
   app.pages = pages.docs;
   const page = await visit();
   await page.getByText("An unexpected error occurred").waitFor();

@@ -1,4 +1,4 @@
-// Uses of the helper from TypeScript. If this does not compile, the types are wrong. It is never run.
+// Uses of the browser helper in TypeScript. This file must compile with client.d.ts; it is never run.
 import { createTokenSource, RolloutTokenError, type TokenErrorCode, type TokenSource } from "rollout-token/client";
 
 createTokenSource();
@@ -15,7 +15,7 @@ const source: TokenSource = createTokenSource({
   },
 });
 
-// RolloutLinkProvider accepts a function of this type.
+// The prop `token` of RolloutLinkProvider has this type.
 export const token: string | (() => Promise<string> | string) = source.fresh;
 
 export async function use(): Promise<string | undefined> {
@@ -29,7 +29,7 @@ export async function use(): Promise<string | undefined> {
   }
 }
 
-// @ts-expect-error there is no such option
+// @ts-expect-error the option is `url`, not `uri`
 createTokenSource({ uri: "/rollout/token" });
-// @ts-expect-error a promise, not a text
+// @ts-expect-error get() returns a promise, not a string
 source.get().length;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Follows docs/start/django.md, for an app with Django's sessions in SQLite.
+# Follows docs/start/django.md with an app that has Django sessions in SQLite.
 . "$(dirname "$0")/lib.sh"
 python=$root/target/frameworks/venv/bin/python
 
-# The reader's existing app.
+# Create the app that the reader already has.
 cd "$work/app"
 mkdir site_
 touch site_/__init__.py

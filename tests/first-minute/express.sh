@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Follows docs/start/express.md, for an app with connect-redis and a real Redis.
+# Follows docs/start/express.md with an app that has connect-redis sessions in a real Redis.
 . "$(dirname "$0")/lib.sh"
 
 redis=$(free_port)
@@ -7,7 +7,7 @@ redis-server --port "$redis" --save '' --dir "$work" >"$work/redis.log" &
 started+=($!)
 wait_for "$redis" "$work/redis.log"
 
-# The reader's existing app.
+# Create the app that the reader already has.
 cd "$work/app"
 mkdir node_modules public
 for package in "$root"/target/{frameworks,browser}/node_modules/*; do ln -sfn "$package" "node_modules/${package##*/}"; done
@@ -37,12 +37,12 @@ start_app() {
 }
 start_app
 
-step "$(block express sh 1)" # the packages are linked above
+step "$(block express sh 1)" # installs nothing: the packages are linked above
 
 step "$(block express sh 2)"
 copy_request >request.txt
 bash -euc "$(block express sh 2)"
-# The test's Redis listens on another port than the reader's.
+# The test's Redis listens on a free port instead of 6379.
 sed -i "s/localhost:6379/localhost:$redis/" rollout-token.toml
 
 step "edit app.mjs"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Shared by the scripts in this folder. Each follows a page of docs/start in a fresh folder, like a reader who pastes
-# its blocks, and counts the steps. A step is a command or an edited file.
+# Sourced by the scripts in this folder. Each script follows a page of docs/start in a new folder, as a reader who
+# pastes its blocks would, and counts the steps. A step is a command or an edited file.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -11,13 +11,13 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Free ports, which replace the ports on the page.
+# Free ports replace the ports on the page.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 service=$(free_port)
 app=$(free_port)
 export ROLLOUT__SERVER__LISTEN=127.0.0.1:$service ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0
 
-# The packages as npm and PyPI install them: the command is on `PATH`, and the helper is installed.
+# The binary, npx and uvx on `PATH` stand for the installed npm and PyPI packages.
 mkdir "$work/bin" "$work/app"
 ln -s "$root/target/debug/rollout-token" "$work/bin/rollout-token"
 for name in npx uvx; do
@@ -26,7 +26,7 @@ for name in npx uvx; do
 done
 PATH=$work/bin:$PATH
 
-# Prints the Nth block of a language on the page.
+# Prints the Nth code block of a language on a page.
 block() { # PAGE LANGUAGE N
   python3 - "$root/docs/start/$1.md" "$2" "$3" "$service" <<'PYTHON'
 import re, sys, textwrap
@@ -48,7 +48,7 @@ wait_for() { # PORT LOG
   cat "$2"
   return 1
 }
-# Signs in at /sign-in and copies a request "as cURL".
+# Signs in at /sign-in, and prints a request as a browser copies it "as cURL".
 copy_request() {
   curl -sS -o /dev/null -c "$work/cookies" "http://localhost:$app/sign-in"
   printf "curl 'http://localhost:%s/' -H 'Cookie: %s'\n" "$app" "$(awk '$7 { printf "%s%s=%s", s, $6, $7; s = "; " }' "$work/cookies")"
@@ -56,6 +56,6 @@ copy_request() {
 # Checks in Chromium that the app's own page shows a token for this user.
 page_shows_token() { node "$root/tests/first-minute/page.mjs" "http://localhost:$app" "$1"; }
 finish() {
-  [ "${#steps[@]}" -le 4 ] || { echo "${#steps[@]} steps, at most 4"; exit 1; }
+  [ "${#steps[@]}" -le 4 ] || { echo "${#steps[@]} steps, but at most 4 are allowed"; exit 1; }
   echo "ok: ${#steps[@]} steps"
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Follows docs/start/nextjs.md, for an app with NextAuth's JWT sessions.
+# Follows docs/start/nextjs.md with an app that has NextAuth JWT sessions.
 . "$(dirname "$0")/lib.sh"
 
-# The reader's existing app. Next.js looks for packages in the parent folders.
+# Create the app that the reader already has, below the installed packages, where Next.js finds them.
 folder=$root/target/browser/first-minute
 rm -rf "$folder"
 mkdir -p "$folder/app/api/auth/[...nextauth]" "$folder/app/sign-in"
@@ -47,7 +47,7 @@ step "start the service"
 bash -euc "$(block nextjs sh 2 | sed 's/^npx rollout-token/exec rollout-token/')" >"$work/service.log" 2>&1 &
 started+=($!)
 wait_for "$service" "$work/service.log"
-# The reader starts the app as usual.
+# Start the app. This is not a step, because the reader's app is already running.
 node ../node_modules/next/dist/bin/next dev --port "$app" >"$work/app.log" 2>&1 &
 started+=($!)
 wait_for "$app" "$work/app.log"

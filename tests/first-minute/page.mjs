@@ -1,4 +1,4 @@
-// Signs in to the app in Chromium, and checks that the app's own page shows a token for this user: page.mjs URL USER
+// Signs in to the app in Chromium, and checks that its page shows a token for this user. Usage: page.mjs URL USER
 import assert from "node:assert/strict";
 
 import { open, startBrowser, stop } from "../browser/harness.mjs";

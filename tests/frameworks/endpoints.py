@@ -1,5 +1,5 @@
-"""Tests each `session_endpoint` recipe of docs/recipes with its framework: a small real app runs, a user signs in there
-as a browser would, and the service asks the app for the user. The configuration is read from the recipe.
+"""Tests each `session_endpoint` recipe of docs/recipes with a small app of its framework: a user signs in to the app,
+and the service calls the app to find the user. The service's configuration is read from the recipe.
 
 Usage: target/interop/venv/bin/python tests/frameworks/endpoints.py [NAME …]
 """
@@ -19,43 +19,43 @@ from urllib.parse import urlsplit
 import run
 from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
-# Recipes for frameworks that the package registries do not contain have this sentence.
+# A recipe whose framework cannot be installed from a package registry must contain this sentence.
 NOT_RUN = "This recipe was written from the framework's documentation and was not run against it."
 
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: the folder of its app, its recipe or its own section, and how a user signs in."""
+    """A framework under test: the folder of its app, its configuration, and how a user signs in and out."""
 
     name: str
     folder: str
-    # A page of docs/recipes, whose first TOML block is used, or the text of a section.
+    # The name of a page in docs/recipes, whose first TOML block is used, or a configuration as TOML text.
     recipe: str
     command: list[str]
     user: str
     sign_in: Callable[[Browser, str], None] = run.plain_sign_in
     sign_out: Callable[[Browser, str], None] = run.plain_sign_out
     scheme: str = "http"
-    # Additional environment variables of the app.
+    # Additional environment variables for the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # The folder with the packages of its language.
+    # The folder below `target` where the app's dependencies are installed.
     libraries: str = "frameworks"
-    # The programs from its packages that compile the app, with their arguments.
+    # The commands that build the app; their programs are in `node_modules/.bin`.
     build: list[list[str]] = field(default_factory=list)
-    # Starts another program in front of the app, and returns its URL.
+    # Starts a proxy in front of the app, and returns its URL.
     front: Callable[[Programs, Path, str], str] | None = None
-    # An additional check while the user is signed in.
+    # An additional check, which runs while the user is signed in.
     also: Callable[[Callable[..., Answer], Browser, str], None] | None = None
-    # Whether the app refuses a copied cookie after the user has signed out.
+    # Whether the app refuses a copy of the cookie after the user has signed out.
     knows_copies: bool = True
-    # Whether the app redirects every request over plain http to https.
+    # Whether the app redirects plain HTTP requests to HTTPS.
     requires_https: bool = False
-    # Whether the app sets a new cookie at each call, which invalidates the old one.
+    # Whether each call to the app sets a new cookie and invalidates the old one.
     renews: bool = False
 
 
 class Page(Browser):
-    """A page of the app in a browser, which sends a User-Agent and an address."""
+    """A browser with a page of the app: sends User-Agent and Referer."""
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
         origin = f"{self.scheme}://{urlsplit(url).netloc}"
@@ -98,14 +98,14 @@ def allauth_sign_out(browser: Browser, app: str) -> None:
 
 
 def same_browser_only(ask: Callable[..., Answer], browser: Browser, app: str) -> None:
-    """Flask-Login ends a session whose User-Agent or address changes."""
+    """Checks that Flask-Login refuses a session whose User-Agent or client address has changed."""
     cookies = {"Cookie": run.cookie_header(browser.cookies)}
     refused(ask(Page(), headers=cookies | {"User-Agent": "another"}), "session_invalid")
     refused(ask(Page(), headers=cookies | {"X-Forwarded-For": "203.0.113.7"}), "session_invalid")
 
 
 def lighttpd(programs: Programs, folder: Path, app: str) -> str:
-    """lighttpd as a proxy, which responds with 411 to a POST without Content-Length."""
+    """Starts lighttpd as a proxy, because it refuses a POST without Content-Length (411)."""
     port, parts = run.free_port(), urlsplit(app)
     config = folder / "lighttpd.conf"
     config.write_text(
@@ -133,7 +133,7 @@ FLASK_STRONG = Case(
     knows_copies=False,
 )
 AUTH0 = Case("nextjs-auth0", "nextjs_auth0", "nextjs-auth0", [NODE, "app.mjs"], "auth0|ann", libraries="endpoints", knows_copies=False)
-# With https, its cookie has another name: __Secure-authjs.session-token.
+# Over HTTPS, the cookie of Auth.js has the name __Secure-authjs.session-token.
 AUTHJS = Case(
     "Auth.js",
     "authjs",
@@ -163,7 +163,7 @@ CASES = [
     FLASK_STRONG,
     replace(
         FLASK_STRONG,
-        name="Flask behind lighttpd, asked by POST",
+        name="Flask behind lighttpd, called with POST",
         recipe=section('url = "http://app:80/api/whoami"\nmethod = "POST"\nallow_http = true\ncookies = ["session"]\nsubject = "{id}"'),
         environment={},
         front=lighttpd,
@@ -181,7 +181,7 @@ CASES = [
         knows_copies=False,
     ),
     Case(
-        "@supabase/ssr with refresh tokens for one use",
+        "@supabase/ssr with single-use refresh tokens",
         "supabase_ssr",
         section('url = "http://app:3000/api/me"\nallow_http = true\ncookies = ["sb-127-auth-token"]\nsubject = "{id}"'),
         [NODE, "app.mjs"],
@@ -193,14 +193,14 @@ CASES = [
     replace(AUTHJS, name="Auth.js behind https", scheme="https"),
     Case("WorkOS AuthKit", "workos", "workos-authkit", [NODE, "app.mjs"], "user_01ANN", libraries="endpoints", renews=True),
     AUTH0,
-    replace(AUTH0, name="nextjs-auth0 with a cookie in chunks", environment={"APP_NOTE": "x".join(map(str, range(1500)))}),
+    replace(AUTH0, name="nextjs-auth0 with a chunked cookie", environment={"APP_NOTE": "x".join(map(str, range(1500)))}),
     Case("SvelteKit", "sveltekit", "sveltekit", [NODE, "build"], "u-17", libraries="endpoints", build=[["vite", "build"]]),
     Case("Nuxt", "nuxt", "nuxt", [NODE, ".output/server/index.mjs"], "u-17", libraries="endpoints", build=[["nuxt", "build"]], knows_copies=False),
 ]
 
 
 def service_of(case: Case, programs: Programs, folder: Path, app: str, **added: str) -> Callable[..., Answer]:
-    """Starts the service. Returns a function that calls it like a page of the app."""
+    """Starts the service. Returns a function that requests a token as a page of the app would."""
     text, count = re.subn(r"http://app:\d+", app, toml(case))
     assert count == 1, text
     log = folder / f"{len(programs.running)}.log"
@@ -232,27 +232,27 @@ def try_case(case: Case, report: Report) -> None:
             return
         genuine = dict(browser.cookies)
         check("a token", lambda: equal(subject(ask(browser)), case.user))
-        check("a token again, with the cookies as they are now", lambda: equal(subject(ask(browser)), case.user))
+        check("another token, with the renewed cookies", lambda: equal(subject(ask(browser)), case.user))
         if case.requires_https:
             untold = service_of(case, programs, folder, app, ROLLOUT__EXTRACTORS__APP__FORWARDED="false")
             check("503 without X-Forwarded-Proto", lambda: equal(ask_with(untold, genuine)[0], 503))
         if case.also:
-            check("more", lambda: case.also(ask, browser, app))
+            check("additional check", lambda: case.also(ask, browser, app))
         for cookie in session_cookies(case, genuine):
             broken = genuine | {cookie: run.tampered(genuine[cookie])}
             check(f"a changed {cookie}", lambda: equal(ask_with(ask, broken)[0], 401))
         if case.renews:
             check("the cookies were renewed", lambda: equal(browser.cookies == genuine, False))
-            check("the first cookies are used up", lambda: equal(ask_with(ask, genuine)[0], 401))
+            check("the cookies from before the renewal are refused", lambda: equal(ask_with(ask, genuine)[0], 401))
         genuine = dict(browser.cookies)
         check("signing out", lambda: case.sign_out(browser, app))
         check("signed out", lambda: equal(ask(browser)[0], 401))
         if case.knows_copies:
-            check("a copy of the cookies, signed out", lambda: equal(ask_with(ask, genuine)[0], 401))
+            check("a copy of the cookies is refused after signing out", lambda: equal(ask_with(ask, genuine)[0], 401))
 
 
 def start_app(case: Case, programs: Programs, folder: Path) -> str:
-    """Starts the framework's app, copied to a folder below its libraries, where Node looks for them."""
+    """Copies the app to a folder below its libraries, where Node finds them, then builds and starts it. Returns its URL."""
     libraries = ROOT / "target" / case.libraries
     home = libraries / "apps" / case.folder
     shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
@@ -270,7 +270,7 @@ def start_app(case: Case, programs: Programs, folder: Path) -> str:
 
 
 def session_cookies(case: Case, cookies: dict[str, str]) -> list[str]:
-    """The cookies that the section forwards."""
+    """The names of the cookies that the configuration forwards, including their chunks."""
     listed = re.search(r"^cookies = \[(.*?)\]", toml(case), re.MULTILINE | re.DOTALL)
     names = re.findall(r'"([^"]+)"', listed[1]) if listed else []
     return [cookie for cookie in cookies if any(re.fullmatch(rf"{re.escape(name)}([._C]?_?\d+)?", cookie) for name in names)]
@@ -286,7 +286,7 @@ def main() -> None:
     ours = {name for name, text in pages.items() if 'kind = "session_endpoint"' in text.split("```toml", 1)[-1].split("```")[0]}
     tried = {case.recipe for case in CASES} & ours
     marked = {name for name in ours if NOT_RUN in pages[name]}
-    report.check("every recipe is tried or says that it is not", lambda: equal(ours - marked, tried))
+    report.check("every recipe has a case or says that it was not run", lambda: equal(ours - marked, tried))
     for case in CASES:
         if len(sys.argv) == 1 or case.folder in sys.argv[1:]:
             report.check(f"{case.name}: ran", lambda: try_case(case, report))

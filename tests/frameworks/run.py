@@ -1,6 +1,6 @@
-"""Tests every recipe of docs/recipes with its framework: a small real app runs, a user signs in there as a browser
-would, and the app's own cookie gets a token for that user. The service's configuration is read from the recipe, so a
-recipe that does not work fails here.
+"""Tests every recipe of docs/recipes with a small app of its framework: a user signs in to the app, and the service
+accepts the app's cookie. The service's configuration is read from the recipe, so a recipe that does not work fails.
+endpoints.py tests the recipes for `session_endpoint`.
 
 Usage: target/interop/venv/bin/python tests/frameworks/run.py [FOLDER …]
 """
@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ROOT / "target/frameworks"
 BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
-# A client id and secret like those that Rollout issues.
+# A client id and a client secret in the format that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
-# The environment of every program in this test, without our own variables, which could configure it by accident.
+# The caller's environment variables that the programs get. ROLLOUT variables would change their configuration.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -42,12 +42,12 @@ Answer = tuple[int, str]
 
 
 class Browser:
-    """Stores cookies unchanged, as a browser does (Python's own cookie jar removes quotes), for one host. Cookies do
-    not depend on the port, so the app's cookies are sent to the service too, as behind one proxy."""
+    """A minimal browser for one host. It stores cookie values unchanged (Python's own cookie jar removes quotes).
+    Cookies are not bound to a port, so the app's cookies are sent to the service too, as behind a shared proxy."""
 
     def __init__(self, scheme: str = "http"):
         self.cookies: dict[str, str] = {}
-        # With "https", requests have the headers that a TLS-terminating proxy would add for the app.
+        # Requests have `X-Forwarded-Proto` with this scheme, as behind a TLS-terminating proxy.
         self.scheme = scheme
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
@@ -67,7 +67,7 @@ class Browser:
         attributes = {key.strip().lower(): value for key, _, value in (part.partition("=") for part in rest)}
         expires = attributes.get("expires")
         past = expires is not None and parsedate_to_datetime(expires).timestamp() <= time.time()
-        # RFC 6265, section 5.3: Max-Age has precedence over Expires.
+        # Max-Age takes precedence over Expires (RFC 6265, section 5.3).
         gone = int(attributes["max-age"]) <= 0 if "max-age" in attributes else past
         self.cookies.pop(name, None)
         if not gone:
@@ -163,30 +163,30 @@ def better_auth_sign_out(browser: Browser, app: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: the folder of its app, its recipe, and how a user signs in."""
+    """A framework under test: the folder of its app, its recipe, and how a user signs in and out."""
 
     name: str
     folder: str
     recipe: str
     command: list[str]
     cookie: str
-    # The app's secret: its name in the app's environment, and its file in the recipe.
+    # The app's secret: the name of its environment variable in the app, and of its file in the recipe.
     secret: tuple[str, str]
     sign_in: Callable[[Browser, str], None] = plain_sign_in
     sign_out: Callable[[Browser, str], None] = plain_sign_out
     scheme: str = "http"
     make_secret: Callable[[], str] = lambda: secrets.token_hex(64)
-    # Additional environment variables of the app.
+    # Additional environment variables for the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # The store of the app's sessions, if they are not in the cookie, and the file in the recipe that contains its URL.
+    # If sessions are not in the cookie: the kind of store, and the name of the recipe's file with the store's URL.
     store: tuple[str, str] | None = None
-    # Another way in which the app ends a session. No sign-in is possible after it.
+    # Ends a session in another way than signing out. The user cannot sign in afterwards.
     ending: Callable[[Browser, str], None] | None = None
-    # The service's response after that.
+    # The error code that the service returns after `ending`.
     ended: str = "session_invalid"
-    # The index of the recipe's TOML block; the environment variables and the `explain` command belong to the first.
+    # The index of the recipe's TOML block. The environment variables and the `explain` command belong to block 0.
     block: int = 0
-    # The additions that the recipe describes, as environment variables.
+    # Additional environment variables for the service, as the recipe describes them.
     added: dict[str, str] = field(default_factory=dict)
 
 
@@ -272,7 +272,7 @@ RAILS = Case(
 
 
 def older_rails() -> list[Case]:
-    """The rows of the recipe's table for older apps, each with the first defaults that it names."""
+    """One case for each row of the recipe's table about older apps, with the row's first `load_defaults` version."""
     recipe = (ROOT / "docs/recipes/rails.md").read_text()
     cases = []
     for defaults, add in re.findall(r"^\| (\d\.\d)[^|]*\| (`.*) \|$", recipe, re.MULTILINE):
@@ -284,7 +284,7 @@ def older_rails() -> list[Case]:
     return cases
 
 
-# One case for the first block of each recipe, and further cases for its pitfalls.
+# One case for each recipe's first TOML block. CASES adds cases for further blocks and for variants of the apps.
 DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, H3, HAPI, REACT_ROUTER, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
@@ -301,7 +301,7 @@ CASES = [
     replace(AUTHJS, name="Auth.js over https", cookie="__Secure-authjs.session-token", scheme="https"),
     replace(
         AUTHJS,
-        name="Auth.js with a cookie in parts",
+        name="Auth.js with a chunked cookie",
         cookie="authjs.session-token.1",
         environment={"APP_PICTURE": f"https://example.com/{'x' * 5000}"},
     ),
@@ -319,7 +319,7 @@ CASES = [
     replace(H3, name="h3 2", environment={"APP_H3": "h3-v2"}),
     replace(
         H3,
-        name="h3 2 with a cookie in parts",
+        name="h3 2 with a chunked cookie",
         cookie="nuxt-session.2",
         environment={"APP_H3": "h3-v2", "APP_NOTE": "4000"},
     ),
@@ -336,7 +336,7 @@ CASES = [
     ),
     replace(
         BETTER_AUTH,
-        name="Better Auth over https, encrypted",
+        name="Better Auth over HTTPS with encrypted cookies",
         cookie="__Secure-better-auth.session_data",
         scheme="https",
         environment={"APP_SCHEME": "https", "APP_STRATEGY": "jwe"},
@@ -346,8 +346,8 @@ CASES = [
 
 
 class Recipe:
-    """The blocks of a recipe that a case runs: the one with its secrets in files, which are in `folder` instead of
-    /run/secrets, and the one with environment variables, which have these secrets as their values."""
+    """The blocks of a recipe that a case runs: the TOML block with secret files, which are in `folder` instead of
+    /run/secrets; the environment variables, with these secrets as values; and the `explain` command."""
 
     def __init__(self, case: Case, folder: Path):
         text = (ROOT / f"docs/recipes/{case.recipe}.md").read_text()
@@ -366,7 +366,7 @@ class Recipe:
 
 
 class Programs:
-    """The programs that this test has started. They are stopped at the end of the block."""
+    """Starts programs, and stops them at the end of the `with` block."""
 
     def __enter__(self):
         self.running = []
@@ -384,7 +384,7 @@ class Programs:
         return program
 
     def store(self, case: Case, folder: Path) -> str:
-        """The URL of an empty store for the app's sessions. Starts Redis if the app needs it."""
+        """Returns the URL of an empty session store. Starts Redis if the case needs it."""
         if case.store[0] == "sqlite":
             return f"sqlite://{folder}/app.sqlite3"
         port = free_port()
@@ -394,7 +394,7 @@ class Programs:
         return f"redis://127.0.0.1:{port}"
 
     def app(self, case: Case, folder: Path, secret: str, store: str) -> str:
-        """Starts the framework's app, copied to a folder below the libraries, where Node looks for them."""
+        """Copies the app to a folder below its libraries, where Node finds them, and starts it. Returns its URL."""
         home = LIBRARIES / "apps" / case.folder
         shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
         port = free_port()
@@ -459,7 +459,7 @@ class Report:
     def check(self, name: str, step: Callable[[], object]) -> bool:
         try:
             step()
-        except Exception as problem:  # whatever the error is, this check failed
+        except Exception as problem:  # any exception means that the check failed
             self.failed += 1
             print(f"FAILED  {name}\n{type(problem).__name__}: {problem}", flush=True)
             return False
@@ -497,16 +497,16 @@ def run(case: Case, report: Report) -> None:
             print((folder / "app.log").read_text())
             return
         user = browser.get(f"{app}/me")
-        check("the app knows who it is", lambda: equal(bool(user), True))
+        check("the app recognises the user", lambda: equal(bool(user), True))
         genuine = dict(browser.cookies)
         broken = cookie_header(genuine | {case.cookie: tampered(genuine[case.cookie])})
         for form, service in services.items():
-            check(f"{form}: a token for {user}", lambda: equal(subject(browser.ask("POST", service)), user))
+            check(f"{form}: the cookie gets a token for {user}", lambda: equal(subject(browser.ask("POST", service)), user))
             changed = lambda: Browser().ask("POST", service, headers={"Cookie": broken})
             check(f"{form}: a changed cookie", lambda: refused(changed(), "session_invalid"))
 
         def explain() -> None:
-            # The command in the recipe, with real cookies in place of the ellipses.
+            # Run the recipe's command, with the user's cookies in place of the ellipses.
             filled = re.sub(r"([\w.-]+)=…", lambda found: f"{found[1]}={genuine[found[1]]}", recipe.explain)
             words = shlex.split(filled)
             command = [BINARY, *words[1:]]
@@ -521,23 +521,23 @@ def run(case: Case, report: Report) -> None:
             if case.store:
                 kept = {"Cookie": cookie_header(genuine)}
                 copy = lambda: Browser().ask("POST", service, headers=kept)
-                check(f"{form}: a copy of the cookie, signed out", lambda: refused(copy(), "session_invalid"))
+                check(f"{form}: a copy of the cookie is refused after signing out", lambda: refused(copy(), "session_invalid"))
         if case.ending:
             again = Browser(case.scheme)
             check("signing in again", lambda: case.sign_in(again, app))
             for form, service in services.items():
                 check(f"{form}: a token again", lambda: equal(subject(again.ask("POST", service)), user))
-            check("ending it otherwise", lambda: case.ending(again, app))
+            check("ending the session in another way", lambda: case.ending(again, app))
             for form, service in services.items():
-                check(f"{form}: ended otherwise", lambda: refused(again.ask("POST", service), case.ended))
+                check(f"{form}: the session has ended", lambda: refused(again.ask("POST", service), case.ended))
 
 
 def main() -> None:
     report = Report()
-    # endpoints.py tests the recipes that begin with `session_endpoint`.
+    # endpoints.py tests the recipes whose first TOML block has the kind `session_endpoint`.
     pages = {recipe.stem: recipe.read_text() for recipe in (ROOT / "docs/recipes").glob("*.md")}
     recipes = {name for name, text in pages.items() if 'kind = "session_endpoint"' not in text.split("```toml")[1].split("```")[0]}
-    report.check("every recipe has its app", lambda: equal({case.recipe for case in CASES}, recipes))
+    report.check("every recipe has a case", lambda: equal({case.recipe for case in CASES}, recipes))
     for case in CASES:
         if len(sys.argv) == 1 or case.folder in sys.argv[1:]:
             report.check(f"{case.name}: ran", lambda: run(case, report))

@@ -1,5 +1,5 @@
 """Tests the artefacts of `make release` in target/dist as a user would use them: installs or unpacks each, starts it,
-and requests one real token. `make release-test`, or `make deb-test` for the Debian package alone. Needs root or
+and requests a token. `make release-test` runs all tests, `make deb-test` those of the Debian package. They need root or
 sudo."""
 
 import hashlib
@@ -37,7 +37,7 @@ def run(*command, **options):
 
 def artefact(pattern):
     found = list(DIST.glob(pattern))
-    assert len(found) == 1, f"{pattern}: {found}; `make release` makes it"
+    assert len(found) == 1, f"expected one file {pattern}, found {found}: run `make release`"
     return found[0]
 
 
@@ -46,7 +46,7 @@ def binary():
 
 
 def in_root(folder):
-    """The command that starts a program in another root directory, as user 65534 and without capabilities."""
+    """The command prefix that runs a program in another root directory, as user 65534 and without capabilities."""
     chroot = shutil.which("chroot", path=os.environ["PATH"] + ":/usr/sbin")
     return [*AS_ROOT, "setpriv", "--no-new-privs", "--inh-caps=-all", chroot, "--userspec=65534:65534", "--groups=", folder]
 
@@ -68,7 +68,7 @@ def test_checksums_are_correct_and_complete():
 def test_binary_is_static_and_serves_a_token(tmp_path):
     assert run(binary(), "--version").strip() == f"rollout-token {VERSION}"
     assert re.search("static-pie linked|statically linked", run("file", binary()))
-    # The binary contains no path of the machine that built it.
+    # The binary contains no paths of the build machine.
     assert str(Path.home() / ".cargo").encode() not in binary().read_bytes()
     assert str(ROOT).encode() not in binary().read_bytes()
     with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
@@ -76,7 +76,7 @@ def test_binary_is_static_and_serves_a_token(tmp_path):
 
 
 def complete(bash, zsh, fish):
-    """Each script is valid in its shell and completes the name of a command."""
+    """Checks that each completion script is valid in its shell and completes a subcommand."""
     run("bash", "-n", bash)
     words = "COMP_WORDS=(rollout-token check-) COMP_CWORD=1; _rollout__token rollout-token check- rollout-token"
     assert run("bash", "--norc", "-c", f"source {bash}; {words}; echo ${{COMPREPLY[@]}}").strip() == "check-config"
@@ -95,18 +95,18 @@ def machine(tmp_path):
     base = ROOT / "target/deb/bookworm"
     if not base.exists():
         run(*AS_ROOT, "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", f"{base}.part")
-        # In some sandboxes, debootstrap leaves /proc mounted.
+        # In some sandboxes, debootstrap leaves `/proc` mounted.
         subprocess.run([*AS_ROOT, "umount", f"{base}.part/proc"], capture_output=True)
         run(*AS_ROOT, "mv", f"{base}.part", base)
     root = tmp_path / "root"
-    # Do not cross mount points, because /proc is endless.
+    # `--one-file-system` skips a mounted `/proc`, whose files are endless.
     run(*AS_ROOT, "cp", "-a", "--one-file-system", base, root)
     run(*AS_ROOT, "chmod", "o+rwx", root / "etc")
     yield root
     run(*AS_ROOT, "rm", "-rf", "--one-file-system", root)
 
 
-def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
+def test_debian_package_installs_serves_a_token_upgrades_and_purges(machine, tmp_path):
     package = artefact(f"rollout-token_{VERSION}-*.deb")
     run(*AS_ROOT, "cp", package, machine / "package.deb")
     inside = [*AS_ROOT, "chroot", machine, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
@@ -121,13 +121,13 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
         machine / "usr/share/zsh/vendor-completions/_rollout-token",
         machine / "usr/share/fish/vendor_completions.d/rollout-token.fish",
     )
-    # The unit is not enabled before it is configured; the administrator can then enable it.
+    # The package does not enable the unit. The administrator can enable it.
     link = machine / "etc/systemd/system/multi-user.target.wants/rollout-token.service"
     assert not link.is_symlink()
     run(*inside, "systemctl", "enable", "rollout-token")
     assert link.is_symlink()
 
-    # Start the service as the unit does: the secret in a file, as an unprivileged user.
+    # Start the service as the unit does: as an unprivileged user, with the client secret in a file.
     config = machine / "etc/rollout-token/rollout-token.toml"
     arguments = ["--config", "/etc/rollout-token/rollout-token.toml"]
     environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
@@ -143,7 +143,7 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     with serving(tmp_path, [*arguments, "serve"], environment, program) as service:
         gives_a_token(service)
 
-    # An upgrade or a removal keeps the configuration; a purge deletes it.
+    # An upgrade and a removal keep the configuration file; a purge deletes it.
     run(*inside, "dpkg", "--force-confdef", "--force-confold", "-i", "/package.deb")
     assert config.read_text() == own
     run(*inside, "dpkg", "-r", "rollout-token")
@@ -181,13 +181,13 @@ def test_image_serves_a_token(tmp_path):
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert files == {"rollout-token", "etc/ssl/certs/ca-certificates.crt"}
     assert (root / "rollout-token").read_bytes() == binary().read_bytes()
-    # The image contains Mozilla's certificates, and no others that the building machine trusts.
+    # The image contains Mozilla's CA certificates, without others that the build machine trusts.
     certificates = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
     mozilla = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
     assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
 
     environment = ENVIRONMENT | dict(line.split("=", 1) for line in config["Env"]) | {"PATH": os.environ["PATH"]}
-    # Every folder on the path belongs to the test.
+    # User 65534 must be able to enter every folder above the root.
     for folder in (root, *root.parents):
         if folder.is_relative_to(tmp_path.parent):
             folder.chmod(0o755)
@@ -199,7 +199,7 @@ def test_image_serves_a_token(tmp_path):
 
 
 def on_path(*folders):
-    """An environment whose `PATH` has only these folders and those of the system's programs."""
+    """Environment variables whose `PATH` has only these folders, Node's folder and the system's folders."""
     node = Path(shutil.which("node")).resolve().parent
     return ENVIRONMENT | {"PATH": ":".join(map(str, [*folders, node, "/usr/bin", "/bin"])), "HOME": os.environ["HOME"]}
 
@@ -219,7 +219,7 @@ def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
         assert service.token({"X-User": "ann"})[0] == 200
         subprocess.run(["pkill", "-TERM", "-P", str(service.process.pid)], check=True)
         service.process.wait(30)
-    # Runs the command directly, as a process manager does: it forwards SIGTERM, and exits with the service's exit code.
+    # Run directly, as by a process manager, the command forwards SIGTERM and exits with the service's exit code.
     with serving(tmp_path, ["serve"], on_path(), [tmp_path / "node_modules/.bin/rollout-token"]) as service:
         gives_a_token(service)
 
@@ -230,7 +230,7 @@ def test_npm_command_forwards_arguments_and_exit_codes(tmp_path):
     assert subprocess.run(started, env=on_path() | {"ROLLOUT_CLIENT_ID": ""}, capture_output=True).returncode == 2
 
 
-def test_npm_command_without_its_platform_package_names_the_package(tmp_path):
+def test_npm_command_reports_a_missing_platform_package(tmp_path):
     npm_install(tmp_path)
     shutil.rmtree(tmp_path / "node_modules/rollout-token-linux-x64")
     done = subprocess.run([tmp_path / "node_modules/.bin/rollout-token"], env=on_path(), capture_output=True, text=True)
@@ -258,7 +258,7 @@ def test_wheel_installs_and_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-def test_uvx_starts_the_wheel(tmp_path):
+def test_uvx_runs_the_wheel_and_it_serves_a_token(tmp_path):
     uvx = [ROOT / "target/deploy/venv/bin/uvx", "--offline", "--from", artefact(f"rollout_token-{VERSION}-*.whl")]
     with serving(tmp_path, ["serve"], on_path() | {"UV_CACHE_DIR": str(tmp_path / "cache")}, [*uvx, "rollout-token"]) as service:
         gives_a_token(service)
@@ -278,7 +278,7 @@ def test_archive_has_completions_and_its_binary_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-def test_crate_packs_without_a_warning_and_builds_from_its_own_files():
+def test_crate_builds_from_its_packaged_files_without_a_warning():
     package = ["cargo", "package", "--locked", "--offline", "--allow-dirty"]
     done = subprocess.run(package, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
@@ -290,7 +290,7 @@ def test_crate_packs_without_a_warning_and_builds_from_its_own_files():
     assert crate.stat().st_size < 2 << 20
 
 
-def test_sbom_lists_the_dependencies():
+def test_sbom_lists_dependencies_of_the_lock_file():
     parts = json.loads(artefact(f"rollout-token-{VERSION}.cdx.json").read_text())
     assert parts["bomFormat"] == "CycloneDX"
     own = parts["metadata"]["component"]

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes idp-token-classes.json: the tokens that identity providers sign with the keys of their users' sessions.
+"""Writes idp-token-classes.json: tokens of all classes that identity providers sign with the keys of session tokens.
 
-A provider's key signs more than sessions: ID tokens, service tokens, tokens for other apps. Each case is one such token
-in the provider's own format; names and ids are made up. `decides` names the place in the provider's own code that
-shows the token's class (repository at a commit, file, line), or a page of its documentation if no code shows it.
-`oracle` is PyJWT's result for signature, issuer and audience alone: if it is "authenticated" and `expect` is
-"rejected", only the class of the token is the reason.
+Providers sign more than session tokens with these keys: ID tokens, service tokens, tokens for other apps. Each case is
+one such token in the provider's format, with invented names and ids. `decides` cites the provider's code that
+determines the token's class (repository at a commit, file, line), or its documentation if no code does. `oracle` is
+PyJWT's result if it checks only the signature, issuer and audience: if it is "authenticated" and `expect` is
+"rejected", the token must be rejected because of its class alone.
 
-PyJWT creates the tokens, never the code under test. Keys come from fixed seeds and times are fixed, so each run writes
+PyJWT creates the tokens, not the code under test. Keys come from fixed seeds and times are fixed, so each run writes
 the same file:
 
     pip install PyJWT==2.15.1 cryptography && python3 tests/vectors/idp-token-classes.py
@@ -48,7 +48,7 @@ ALB = "awslabs/aws-jwt-verify@a7fce8e161:src/alb-verifier.ts:284"
 
 
 def prime(source):
-    """A prime of 1,024 bits whose two highest bits are set."""
+    """Returns a 1,024-bit prime whose two highest bits are set, so that the product of two has 2,048 bits."""
     while True:
         number = source.getrandbits(1024) | 3 << 1022 | 1
         if number % 65537 != 1 and all(pow(base, number - 1, number) == 1 for base in (2, 3, 5, 7, 11)):
@@ -142,7 +142,7 @@ CASES = []
 
 
 def case(provider, cls, what, decides, outcome=None, *, config=None, headers=None, cookies=None, **changes):
-    """`cls` is the class of the token. Only a session is authenticated, unless `outcome` is set."""
+    """Adds a case for a token of class `cls`. Without `outcome`, only a `session` must be authenticated."""
     payload, token = provider.token(**changes)
     merged = {**provider.config, **(config or {})}
     place = provider.config["locations"][0]
@@ -170,8 +170,8 @@ def case(provider, cls, what, decides, outcome=None, *, config=None, headers=Non
     )
 
 
-# Clerk. A page that lists `azp` refuses some of these tokens by it; the cases leave `azp` out, so that only the preset
-# decides.
+# Clerk. Checking `azp` would refuse some of these tokens too. The cases do not configure `azp`, so that only the preset
+# refuses them.
 clerk = Provider(
     "clerk",
     {
@@ -205,7 +205,7 @@ for typ in ("at+jwt", "application/at+jwt"):
     case(clerk, "oauth-application", typ.replace("/", "-").replace("+", "-"), CLERK + "machine.ts:42",
          header={"typ": typ, "cat": None}, without=NO_SESSION,
          claims={"client_id": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "scope": "openid profile"})
-# ID tokens of OAuth applications: `aud` is the application; `nonce` and `at_hash` belong to its sign-in.
+# ID tokens for OAuth applications: `aud` is the application's client id; `nonce` and `at_hash` come from its sign-in.
 OIDC_ID_TOKEN = "openid.net/specs/openid-connect-core-1_0.html#IDToken"
 ID_TOKEN = {"aud": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "auth_time": IAT, "email": "ada@example.com"}
 case(clerk, "id", "id-token", OIDC_ID_TOKEN, claims={**ID_TOKEN, "nonce": "n-1"}, header={"cat": None},
@@ -214,8 +214,8 @@ case(clerk, "id", "id-token-with-sid-and-nonce", OIDC_ID_TOKEN, claims={**ID_TOK
      header={"cat": None}, without=("sts", "v"))
 case(clerk, "id", "id-token-with-sid-and-at-hash", OIDC_ID_TOKEN, header={"cat": None}, without=("sts", "v"),
      claims={**ID_TOKEN, "at_hash": "77QmUPtjPfzWtF2AnpK9RQ"})
-# These cases use the preset's own locations: the header, which may be fresh, is read before the cookie, which may be
-# stale.
+# These cases use the preset's default locations: the header is read before the cookie, which may contain an older
+# token.
 FRESH = {"authorization": "Bearer " + clerk.token()[1]}
 for what, changes in (
     ("beside-a-stale-cookie", {"claims": {"exp": NOW - 3600, "sub": "user_of_the_cookie"}}),
@@ -224,7 +224,7 @@ for what, changes in (
     case(clerk, "session", what, CLERK + "request.ts:894", headers=FRESH,
          cookies={"__session": clerk.token(**changes)[1]}, config={"locations": None})
 
-# Supabase. Its ID token is for another app; its refresh tokens are opaque.
+# Supabase. Its ID tokens are for other apps; its refresh tokens are opaque.
 supabase = Provider(
     "supabase",
     {
@@ -256,7 +256,7 @@ for role in ("anon", "service_role"):
     case(supabase, "machine", role.replace("_", "-") + "-key", SUPABASE + "79", claims={"role": role},
          without=("aud", "sub", "email", "phone", "session_id", "aal", "amr"))
 
-# Firebase. Its ID token is the session; refresh tokens are opaque.
+# Firebase. Its ID tokens are the session tokens; its refresh tokens are opaque.
 firebase = Provider(
     "firebase",
     {
@@ -286,7 +286,7 @@ case(firebase, "machine", "app-check", FIREBASE + "529", claims={
     "aud": ["projects/123456789012", "projects/demo-project-1"],
 }, without=("user_id", "firebase", "email", "email_verified", "auth_time"))
 
-# Auth0, in both profiles of its access tokens; refresh tokens are opaque.
+# Auth0, with both of its access token profiles. Its refresh tokens are opaque.
 auth0 = Provider(
     "auth0",
     {
@@ -311,7 +311,7 @@ case(auth0, "machine", "auth0-profile", AUTH0_DOCS, claims={**MACHINE, "gty": "c
 case(auth0, "machine", "rfc9068-profile", AUTH0_DOCS, header={"typ": "at+jwt"}, claims={**MACHINE, **RFC_9068},
      without=("azp",))
 
-# Amazon Cognito. Refresh tokens are encrypted.
+# Amazon Cognito. Its refresh tokens are encrypted.
 cognito = Provider(
     "cognito",
     {
@@ -339,7 +339,8 @@ case(cognito, "id", "id-token", COGNITO + "cognito-verifier.ts:182",
 case(cognito, "oauth-application", "another-client", COGNITO + "cognito-verifier.ts:205",
      claims={"client_id": "2otherclientofthepool00000"})
 
-# Keycloak. Current versions sign refresh tokens with a separate secret of the realm, old versions with the realm's key.
+# Keycloak. Current versions sign refresh tokens with a separate secret; old versions use the realm's key for all
+# tokens.
 keycloak = Provider(
     "keycloak",
     {
@@ -379,7 +380,7 @@ case(keycloak, "machine", "service-account-without-any-scope", KEYCLOAK_SERVICE 
 case(keycloak, "machine", "service-account-without-its-scope", KEYCLOAK_SERVICE + "27",
      claims={"azp": "batch", "preferred_username": "service-account-batch"}, without=("sid", "auth_time"))
 
-# Microsoft Entra ID. Here the front end and the API are one app registration, so an ID token has the API's audience.
+# Microsoft Entra ID. The front end and the API share one app registration, so ID tokens have the API's audience.
 TENANT = "8b5abb95-0643-4c5e-837e-8bea3904411f"
 entra = Provider(
     "entra",
@@ -409,7 +410,7 @@ case(entra, "id", "id-token",
      ENTRA + "WebApiExtensions/MicrosoftIdentityWebApiAuthenticationBuilderExtensions.cs:251",
      claims={"nonce": "n", "preferred_username": "a@example.com"}, without=("scp", "azp", "azpacr"))
 
-# Okta. Refresh tokens are opaque. Without a `uid`, the subject is `sub`, whose value an app may have chosen.
+# Okta. Its refresh tokens are opaque. Without a `uid`, the subject is `sub`, whose value an app may have chosen.
 okta = Provider(
     "okta",
     {
@@ -435,7 +436,7 @@ case(okta, "machine", "client-credentials", "developer.okta.com/docs/guides/impl
 case(okta, "id", "id-token", OKTA + "262", config=BY_LOGIN, claims={"aud": "0oa23726cf7c67028b6", "jti": "ID.1", "amr": ["pwd"]},
      without=("uid", "cid", "scp"))
 
-# WorkOS. If AuthKit has its own domain, that domain is the issuer of both sessions and Connect tokens.
+# WorkOS. If AuthKit has a custom domain, that domain is the issuer of session tokens and Connect tokens.
 workos = Provider(
     "workos",
     {
@@ -532,4 +533,4 @@ FAMILY = {
 }
 path = pathlib.Path(__file__).with_suffix(".json")
 path.write_text(json.dumps(FAMILY, indent=1, ensure_ascii=False) + "\n")
-print(f"{len(CASES)} cases, {sum(case['expect']['outcome'] == 'authenticated' for case in CASES)} of them sessions")
+print(f"{len(CASES)} cases, {sum(case['expect']['outcome'] == 'authenticated' for case in CASES)} of them accepted")

@@ -1,4 +1,4 @@
-"""Django with allauth's headless API, for browsers and for mobile apps."""
+"""Django with the headless API of django-allauth, for browsers and mobile apps."""
 
 import os
 import sys

@@ -1,5 +1,5 @@
-// Tests the real binary with real Better Auth and Auth.js: a user signs in, is recognised, signs
-// out, and is no longer recognised. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
+// Tests the presets of `session_endpoint` with Better Auth and Auth.js: after the sign-in, `explain` reports a token
+// for the user; after the sign-out, 401. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createServer } from "node:http";
@@ -13,7 +13,7 @@ import { memoryAdapter } from "better-auth/adapters/memory";
 const SECRET = "a-secret-for-this-test-only-0123456789";
 const [binary] = process.argv.slice(2);
 
-/** Serves a function from Request to Response on a free port. */
+/** Serves `handler`, which returns a Response for a Request, on a free port. */
 const serve = (handler) =>
   new Promise((resolve) => {
     const server = createServer(async (incoming, outgoing) => {
@@ -34,7 +34,7 @@ const all = async (stream) => {
   return chunks;
 };
 
-/** A browser that only stores cookies. */
+/** A minimal browser, which only stores cookies and sends them. */
 const browser = (url) => {
   const jar = new Map();
   const send = async (path, options = {}) => {
@@ -50,7 +50,7 @@ const browser = (url) => {
   return { send, cookies };
 };
 
-/** The output of `explain` for a request with these cookies. */
+/** Runs `explain` for a request with these cookies, and returns its output. */
 const explain = async (preset, url, cookies) => {
   const env = {
     ROLLOUT_CLIENT_ID: "test",
@@ -59,7 +59,7 @@ const explain = async (preset, url, cookies) => {
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__PRESET: preset,
     ROLLOUT__EXTRACTORS__APP__URL: url,
-    // Both presets read the user's id at this path; the preset for Auth.js requires an explicit subject.
+    // The preset for Auth.js has no default subject; for Better Auth this is the default.
     ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
   };
   const { stdout } = await promisify(execFile)(binary, ["explain", "-H", `Cookie: ${cookies}`], { env });
@@ -76,7 +76,7 @@ const check = async (preset, app, user, cookies, signOut) => {
   assert.match(after, /answer: 401/, after);
   const forged = await explain(preset, app.url, stolen.replace(/session[_-]token=.{8}/, "$&x"));
   assert.match(forged, /answer: 401/, forged);
-  console.log(`${preset}: recognised, and no more after the sign-out`);
+  console.log(`${preset}: the user gets a token until the sign-out`);
   return stolen;
 };
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests `session_endpoint` with the real npm packages of its presets. Needs Node and `cargo build`.
+# Tests the presets of `session_endpoint` with their npm packages. Needs Node, and the binary from `cargo build`.
 set -euo pipefail
 cd "$(dirname "$0")"
 npm ci --no-audit --no-fund --ignore-scripts --loglevel=error

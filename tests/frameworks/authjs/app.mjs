@@ -1,5 +1,5 @@
-// Express with Auth.js v5, sign-in with a user name and a password, and the JWT strategy, which the Credentials
-// provider needs.
+// Express with Auth.js v5, the Credentials provider (user name and password), and the JWT session strategy, which this
+// provider requires.
 import { ExpressAuth, getSession } from "@auth/express";
 import Credentials from "@auth/express/providers/credentials";
 import express from "express";
@@ -17,12 +17,12 @@ const config = {
     }),
   ],
   callbacks: {
-    // As in the recipe: the provider's id of the user, which is the same at each sign-in.
+    // As in the recipe, `userId` is the provider's id of the user, which is the same at each sign-in.
     jwt({ token, account }) {
       if (account) token.userId = `${account.provider}:${account.providerAccountId}`;
       return token;
     },
-    // Makes the id available to the app's own pages.
+    // Makes the user's id available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.userId } }),
   },
 };

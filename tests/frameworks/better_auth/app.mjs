@@ -1,4 +1,4 @@
-// Better Auth with e-mail and password sign-in and the cookie cache; its users are stored in memory.
+// Better Auth with e-mail and password sign-in, the cookie cache, and users in memory.
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
 import { memoryAdapter } from "better-auth/adapters/memory";

@@ -1,4 +1,4 @@
-// Express with cookie-session; the user's id is stored where Passport stores it.
+// Express with cookie-session; the user's id is in `passport.user`, where Passport stores it.
 import cookieSession from "cookie-session";
 import express from "express";
 

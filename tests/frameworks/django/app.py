@@ -1,5 +1,5 @@
-"""Django with its own users and log-in views. An environment variable selects the session store; all other settings
-are Django's defaults."""
+"""Django with its built-in users and login views. SESSION_BACKEND selects the session backend; the other session
+settings are Django's defaults."""
 
 import os
 import sys

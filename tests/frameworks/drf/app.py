@@ -1,5 +1,5 @@
-"""Django REST framework with its session and token authentication, and Django's own log-in views. SSL_REDIRECT makes it
-require https, as in production. The route is the one from the recipe."""
+"""Django REST framework with session and token authentication, and Django's built-in login views. With SSL_REDIRECT the
+app requires HTTPS, as in production. The recipe contains the route /api/me."""
 
 import os
 import sys
@@ -65,7 +65,7 @@ def me(request):
 @api_view(["POST"])
 @permission_classes([IsAuthenticated])
 def token(request):
-    """Returns the user's token to the test. A mobile app would have received it at sign-in."""
+    """Returns the user's API token, which a mobile app would have received at sign-in."""
     return Response({"token": Token.objects.get_or_create(user=request.user)[0].key})
 
 

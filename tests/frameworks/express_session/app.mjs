@@ -1,4 +1,4 @@
-// Express with express-session and connect-redis: the session is in Redis, and only its id in the cookie.
+// Express with express-session and connect-redis: the session is in Redis, and its id is in the cookie.
 import { RedisStore } from "connect-redis";
 import express from "express";
 import session from "express-session";

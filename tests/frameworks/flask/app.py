@@ -8,7 +8,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_required, l
 app = Flask(__name__)
 app.secret_key = os.environ["SECRET_KEY"]
 login_manager = LoginManager(app)
-# For session_endpoint: Flask-Login binds a session to the browser's address and User-Agent.
+# With `strong`, Flask-Login ends a session when the client's address or User-Agent changes (tested by endpoints.py).
 login_manager.session_protection = os.environ.get("SESSION_PROTECTION", "basic")
 
 

@@ -1,4 +1,4 @@
-"""Flask with Flask-JWT-Extended's cookies. It responds with 401 without a token, and with 422 to a damaged token."""
+"""Flask with Flask-JWT-Extended's cookies. A request without a token gets 401, one with a malformed token gets 422."""
 
 import os
 

@@ -1,4 +1,4 @@
-// h3 with its own sessions, as in Nuxt: version 1, or version 2 if APP_H3 is h3-v2.
+// h3 with its built-in sessions, which Nuxt uses too. It is version 1, or version 2 if APP_H3 is h3-v2.
 import { createServer } from "node:http";
 
 const h3 = await import(process.env.APP_H3 ?? "h3");

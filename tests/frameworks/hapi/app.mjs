@@ -1,4 +1,4 @@
-// hapi with @hapi/cookie.
+// hapi with the authentication scheme of @hapi/cookie.
 import cookie from "@hapi/cookie";
 import hapi from "@hapi/hapi";
 

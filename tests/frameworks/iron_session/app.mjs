@@ -1,4 +1,4 @@
-// Node's own HTTP server with iron-session.
+// Node's HTTP server with iron-session.
 import { createServer } from "node:http";
 import { getIronSession } from "iron-session";
 

@@ -1,4 +1,4 @@
-// Koa with koa-session, without a store.
+// Koa with koa-session; without a store, the session is in the cookie.
 import Koa from "koa";
 import { createSession } from "koa-session";
 

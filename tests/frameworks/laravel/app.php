@@ -1,6 +1,6 @@
 <?php
-// Laravel with its own guard, users in a table, and the requested session driver; all other settings
-// are Laravel's defaults. PHP's server runs this file for every request.
+// Laravel with its session guard and users in a table. SESSION_DRIVER selects the session driver; the other session
+// settings are Laravel's defaults. PHP's built-in server runs this file for every request.
 
 use Illuminate\Auth\AuthServiceProvider;
 use Illuminate\Config\Repository;
@@ -74,7 +74,7 @@ $app->instance('config', new Repository([
     ],
 ]));
 
-// Shows errors as text, because there are no views.
+// Responds to an exception with its class name, because there are no views.
 class TextHandler extends Handler
 {
     public function report(Throwable $problem)
@@ -127,7 +127,7 @@ Route::middleware('web')->group(function () {
             return new Response('', 403);
         }
         $request->session()->regenerate();
-        // An object in the session, as a failed form leaves it.
+        // Stores an object in the session, as after a failed form validation.
         $errors = (new ViewErrorBag())->put('default', new MessageBag(['name' => ['too short']]));
         $request->session()->flash('errors', $errors);
         return new Response('', 204);

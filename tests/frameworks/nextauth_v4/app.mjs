@@ -1,4 +1,4 @@
-// NextAuth v4 in Express. All that NextAuth needs from Next.js is a request and a response of this shape.
+// NextAuth v4 in Express. NextAuth needs only `cookies` and `query` of a Next.js request, which the app adds.
 import express from "express";
 import NextAuth from "next-auth";
 import { getServerSession } from "next-auth/next";
@@ -16,7 +16,7 @@ const options = {
     }),
   ],
   callbacks: {
-    // NextAuth stores the id in the token's `sub`; this makes it available to the app's own pages.
+    // NextAuth stores the user's id in the token's `sub`. This makes it available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.sub } }),
   },
 };

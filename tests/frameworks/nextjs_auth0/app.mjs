@@ -1,5 +1,5 @@
-// The middleware of nextjs-auth0, which provides the route /auth/profile, called with requests like those of Next.js.
-// The sign-in at Auth0 is skipped: the library's own testing helper creates a user's session.
+// Runs the middleware of nextjs-auth0, which serves /auth/profile, with requests like those of Next.js. Instead of a
+// sign-in at Auth0, the library's testing helper creates the session.
 import { createServer } from "node:http";
 
 import { generateSessionCookie } from "@auth0/nextjs-auth0/testing";
@@ -17,7 +17,7 @@ const signIn = async () => {
     { user, tokenSet: { accessToken: "at", expiresAt: now + 3600 }, internal: { sid: "1", createdAt: now } },
     { secret },
   );
-  // The library splits a long cookie in the same way.
+  // Splits a long cookie into chunks as the library does.
   const chunks = value.match(/.{1,3500}/g);
   return chunks.length > 1 ? chunks.map((chunk, number) => `__session__${number}=${chunk}; Path=/`) : [`__session=${value}; Path=/`];
 };

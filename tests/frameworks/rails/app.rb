@@ -1,4 +1,4 @@
-# Rails in one file, with a sign-in of its own.
+# A single-file Rails app with its own sign-in.
 require_relative "base"
 
 class SessionsController < ActionController::Base

@@ -1,11 +1,11 @@
-# The common part of the apps in this folder: Rails with the session in its encrypted cookie, serialized as JSON.
+# Shared by the apps in this folder: Rails with sessions in its encrypted cookie, serialized as JSON.
 require "logger"
 require "action_controller/railtie"
 require "rack/handler/webrick"
 
 LOAD_DEFAULTS = ENV.fetch("LOAD_DEFAULTS")
 
-# The changes of the 7.0 defaults to the session's cookie, because the Rails of Debian 12 does not have them.
+# Debian 12 has Rails 6.1, so this class derives the cookie's keys with SHA-256, as the 7.0 defaults do.
 class SHA256KeyGenerator < ActiveSupport::KeyGenerator
   def generate_key(salt, size = 64)
     OpenSSL::PKCS5.pbkdf2_hmac(@secret, salt, @iterations, size, "SHA256")
@@ -27,5 +27,5 @@ class App < Rails::Application
   config.secret_key_base = ENV.fetch("SECRET_KEY_BASE")
   config.session_store :cookie_store, key: "_app_session"
   config.action_dispatch.cookies_serializer = :json
-  config.action_controller.default_protect_from_forgery = false # these apps have no forms with its token
+  config.action_controller.default_protect_from_forgery = false # the apps have no forms with a CSRF token
 end

@@ -1,4 +1,4 @@
-# Rails with Devise, its users in SQLite, and timeout_in.
+# Rails with Devise, users in SQLite, and a session timeout (`timeout_in`).
 ENV["DATABASE_URL"] = "sqlite3:#{ENV.fetch("STATE")}/devise.sqlite3"
 require "active_record/railtie"
 require "devise"
@@ -23,7 +23,7 @@ class MeController < ActionController::Base
     user_signed_in? ? render(plain: current_user.id) : head(:unauthorized)
   end
 
-  # The session of a user whose last request was 45 minutes ago.
+  # Changes the session as if the user's last request was 45 minutes ago.
   def away
     request.env["devise.skip_trackable"] = true
     user_session["last_request_at"] = 45.minutes.ago.to_i if current_user

@@ -1,4 +1,4 @@
-# The routes of devise.rb. Devise sets Warden up after Rails has loaded this file.
+# The routes of devise.rb, in their own file because Devise configures Warden after Rails has loaded the routes.
 Rails.application.routes.draw do
   devise_for :users
   root to: "me#show"

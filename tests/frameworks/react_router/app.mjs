@@ -1,4 +1,4 @@
-// React Router's session behind Node's own HTTP server.
+// React Router's cookie session storage with Node's HTTP server.
 import { createServer } from "node:http";
 import { createCookieSessionStorage } from "react-router";
 

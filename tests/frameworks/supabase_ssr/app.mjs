@@ -1,5 +1,5 @@
-// An app with @supabase/ssr, and the test's own GoTrue server. Access tokens expire at once and a refresh token can be
-// used only once, so each call of the app renews the session. The user has so much metadata that the cookie is split
+// An app with @supabase/ssr and a fake GoTrue server. Access tokens expire within a second and refresh tokens are
+// single-use, so each call to the app renews the session. The user's long metadata makes the library split the cookie
 // into chunks.
 import { createServer } from "node:http";
 
@@ -29,7 +29,7 @@ const gotrue = createServer(async (request, response) => {
   const body = text ? JSON.parse(text) : {};
   const url = new URL(request.url, "http://gotrue");
   const answer = (status, value) => response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
-  // The access token's id equals that of its refresh token, which ends with the session.
+  // `jti` of an access token is its refresh token. It is valid only while this refresh token is usable.
   const id = () => JSON.parse(Buffer.from(request.headers.authorization.split(".")[1], "base64url")).jti;
   if (url.pathname.endsWith("/user")) return id() === usable ? answer(200, user) : answer(403, { code: 403, error_code: "session_not_found" });
   if (url.pathname.endsWith("/logout")) {

@@ -1,5 +1,5 @@
-// An app with WorkOS' own library and its sealed session, and the test's own WorkOS API. Access tokens expire at once
-// and a refresh token can be used only once, so each call of the app renews the session.
+// An app with WorkOS' library and sealed session, and a fake WorkOS API. Access tokens have already expired and refresh
+// tokens are single-use, so each call to the app renews the session.
 import { createServer } from "node:http";
 
 import { WorkOS } from "@workos-inc/node";
@@ -53,7 +53,7 @@ app.post("/logout", (_, response) => {
   response.setHeader("Set-Cookie", `${cookie("")}; Max-Age=0`).send("");
 });
 
-// These lines are the same as in the recipe.
+// This route is the same as in the recipe.
 app.get("/api/me", async (request, response) => {
   const sessionData = /(?:^|; )wos-session=([^;]*)/.exec(request.headers.cookie ?? "")?.[1];
   const session = workos.userManagement.loadSealedSession({ sessionData, cookiePassword });

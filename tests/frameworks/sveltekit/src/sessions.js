@@ -1,2 +1,2 @@
-/** The app's sessions: the user by the id in the cookie. */
+/** The app's sessions: a map from the session id in the cookie to the user. */
 export const sessions = new Map();
