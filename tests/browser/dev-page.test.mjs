@@ -62,9 +62,9 @@ test("choosing a user shows that user's token with its header, claims and countd
 test("an expired token is shown as expired, and Renew requests another one", async () => {
   const page = await visit({}, (page) => page.clock.install());
   await button(page, "Get a token").click();
-  await page.getByText(/asks for the next one in 1[34]:/).waitFor();
+  await page.getByText(/requests the next token in 1[34]:/).waitFor();
   await page.clock.fastForward("14:10");
-  await page.getByText("asks for the next one at the next get()").waitFor();
+  await page.getByText("requests the next token at the next get()").waitFor();
   await page.clock.fastForward("02:00");
   await page.getByRole("timer").getByText("expired").waitFor();
   await page.getByRole("status").getByText("The token has expired").waitFor();

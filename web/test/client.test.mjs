@@ -1,12 +1,12 @@
 // Unit tests of the browser helper, with a fake clock, a fake service and no network. `make web` runs them.
-// Tests in a real browser with the real service are in tests/browser.
+// tests/browser tests the helper in Chromium with the service.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 
 import { createTokenSource, RolloutTokenError } from "../client.js";
 
-/** A manual clock. The wall clock and the monotonic clock can differ, as after the machine has slept. */
+/** A fake clock. Its wall clock and its monotonic clock can differ, as they do after a computer has slept. */
 class Clock {
   #wall = 1_800_000_000_000;
   #steady = 5_000;
@@ -29,7 +29,7 @@ class Clock {
     return this.#timers.size;
   }
 
-  /** Advances the time, timer by timer. */
+  /** Advances both clocks by `ms`, and runs each timer when it is due. */
   async pass(ms) {
     const end = this.#steady + ms;
     for (;;) {
@@ -54,7 +54,7 @@ const problem = (status, code, headers) =>
   json(status, { code, status, title: "T", detail: `detail of ${code}`, request_id: "r-1" }, headers);
 const never = () => new Promise(() => {});
 
-/** A source whose service gives these responses in turn, and then repeats the last one. */
+/** Creates a token source whose fake service returns these responses in turn, and then repeats the last one. */
 function make(answers, options = {}) {
   const clock = options.clock ?? new Clock();
   const asked = [];
@@ -84,7 +84,7 @@ test("the request is a POST with credentials to the documented path, and none is
   });
 });
 
-test("url, credentials and headers are taken from the options; a headers function is called before each request", async () => {
+test("url, credentials and headers are used as given, and a headers function is called before each request", async () => {
   let bearer = 0;
   const headers = async () => ({ Authorization: `Bearer ${++bearer}` });
   const { source, asked, clock } = make([token()], { url: "https://tokens.example/x", credentials: "omit", headers });
@@ -96,7 +96,7 @@ test("url, credentials and headers are taken from the options; a headers functio
   assert.equal(asked[0].credentials, "omit");
 });
 
-test("fifty concurrent get() and fresh() share one request", async () => {
+test("fifty concurrent calls of get() and fresh() share one request", async () => {
   const { source, asked } = make([numbered()]);
   const all = Array.from({ length: 50 }, (_, index) => (index % 2 ? source.get() : source.fresh()));
   assert.deepEqual(new Set(await Promise.all(all)), new Set(["t1"]));
@@ -134,7 +134,7 @@ test("fresh() sends a request each time, and get() returns its token", async () 
   assert.equal(asked.length, 2);
 });
 
-test("a loop of fresh() sends two requests a second, whatever the answer", async () => {
+test("a loop of fresh() calls sends two requests per second, whatever the answer", async () => {
   for (const answer of [token(), problem(500, "internal"), problem(401, "no_session")]) {
     const { source, asked, clock } = make([answer]);
     for (let call = 0; call < 100; call++) {
@@ -145,13 +145,13 @@ test("a loop of fresh() sends two requests a second, whatever the answer", async
   }
 });
 
-test("after sleep a fresh token is requested, whichever clock shows the sleep", async () => {
+test("a fresh token is requested after sleep, whichever clock advanced", async () => {
   const hour = 3_600_000;
   for (const [name, jump] of Object.entries({
-    "both clocks went on": { wall: hour, steady: hour },
+    "both clocks advanced": { wall: hour, steady: hour },
     "the steady clock stood still": { wall: hour },
     "the wall clock was set back": { wall: -hour, steady: hour },
-    "it slept, and the wall clock was set back": { wall: -hour },
+    "the steady clock stood still, and the wall clock was set back": { wall: -hour },
   })) {
     const { source, clock } = make([numbered()]);
     await source.get();
@@ -171,7 +171,7 @@ test("a small correction of the wall clock causes no request", async () => {
   }
 });
 
-test("sleep during a request causes another request", async () => {
+test("a request during which the computer slept is repeated", async () => {
   const clock = new Clock();
   const slept = () => (clock.jump({ wall: 600_000 }), token("old"));
   const { source, asked } = make([slept, token("new")], { clock });
@@ -181,7 +181,7 @@ test("sleep during a request causes another request", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a short or unknown lifetime is respected, if possible without a request for each call", async () => {
+test("a short-lived token is renewed after half of its lifetime, one of unknown lifetime after 500 ms", async () => {
   for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 400, 1], [null, 500, 2]]) {
     const { source, asked, clock } = make([token("t", life)]);
     await source.get();
@@ -192,7 +192,7 @@ test("a short or unknown lifetime is respected, if possible without a request fo
   }
 });
 
-test("429 and 503 are retried inside the call, not before Retry-After", async () => {
+test("429 and 503 are retried inside the call, after Retry-After", async () => {
   for (const status of [429, 503]) {
     const { source, asked, clock } = make([problem(status, "later", { "Retry-After": "3" }), token("t1")]);
     const wanted = source.get();
@@ -204,7 +204,7 @@ test("429 and 503 are retried inside the call, not before Retry-After", async ()
   }
 });
 
-test("the wait has jitter, and Retry-After may be a date", async () => {
+test("the wait before a retry has jitter, and Retry-After may be a date", async () => {
   const date = { "Retry-After": new Date(new Clock().wall() + 4_000).toUTCString() };
   const { source, asked, clock } = make([problem(503, "later", date), token()], { random: () => 0.5 });
   const wanted = source.get();
@@ -214,7 +214,7 @@ test("the wait has jitter, and Retry-After may be a date", async () => {
   await wanted;
 });
 
-test("without Retry-After, or with an HTML page of a proxy, the wait doubles up to a limit", async () => {
+test("a 502 without Retry-After is retried five times, with doubling waits", async () => {
   const { source, asked, clock } = make([json(502, "<h1>Bad gateway</h1>")]);
   const refused = assert.rejects(source.get(), { name: "RolloutTokenError", code: "http_502", status: 502 });
   await clock.pass(60_000);
@@ -223,7 +223,7 @@ test("without Retry-After, or with an HTML page of a proxy, the wait doubles up 
   assert.equal(clock.timers, 0);
 });
 
-test("a Retry-After longer than half a minute is an error at once, and get() sends no request meanwhile", async () => {
+test("a Retry-After longer than half a minute is an error at once, and get() sends no request until it has passed", async () => {
   const { source, asked, clock } = make([problem(429, "rate_limited", { "Retry-After": "60" }), token("t1")]);
   await assert.rejects(source.get(), { code: "rate_limited", retryAfter: 60, requestId: "r-1" });
   await clock.pass(59_000);
@@ -233,7 +233,7 @@ test("a Retry-After longer than half a minute is an error at once, and get() sen
   assert.equal(await source.get(), "t1");
 });
 
-test("a network failure is tried four times", async () => {
+test("a request that fails in the network is sent four times", async () => {
   const broken = () => Promise.reject(new TypeError("Failed to fetch"));
   const { source, asked, clock } = make([broken]);
   const refused = assert.rejects(source.get(), (error) => {
@@ -248,7 +248,7 @@ test("a network failure is tried four times", async () => {
   assert.deepEqual(asked.map(({ at }) => at - 5_000), [0, 500, 1_500, 3_500]);
 });
 
-test("a request without an answer is aborted and repeated", async () => {
+test("a request without an answer is aborted after 10 s and repeated", async () => {
   const hanging = ({ signal }) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   const { source, asked, clock } = make([hanging, token("t1")]);
@@ -258,7 +258,7 @@ test("a request without an answer is aborted and repeated", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a Retry-After of a day is shortened", async () => {
+test("a Retry-After of a day prevents requests for one minute only", async () => {
   const { source, clock } = make([problem(503, "maintenance", { "Retry-After": "86400" }), token("t1")]);
   await assert.rejects(source.fresh(), { code: "maintenance", retryAfter: 86400 });
   await clock.pass(59_000);
@@ -267,7 +267,7 @@ test("a Retry-After of a day is shortened", async () => {
   assert.equal(await source.fresh(), "t1");
 });
 
-test("an option of the page that fails or hangs is a network error", async () => {
+test("a headers function that fails or hangs is retried as a network failure", async () => {
   const works = (calls) => (calls > 1 ? {} : undefined);
   for (const broken of [() => Promise.reject(new Error("of the page")), never]) {
     let calls = 0;
@@ -280,7 +280,7 @@ test("an option of the page that fails or hangs is a network error", async () =>
   }
 });
 
-test("401 is not retried and calls onSignedOut once, also in a loop", async () => {
+test("401 is not retried, and calls onSignedOut once even if get() is called in a loop", async () => {
   const told = [];
   const { source, asked, clock } = make([problem(401, "session_expired")], { onSignedOut: (error) => told.push(error) });
   for (let call = 0; call < 20; call++) await assert.rejects(source.get(), { code: "session_expired", status: 401 });
@@ -310,7 +310,7 @@ test("get() returns the valid token during an outage", async () => {
   }
 });
 
-test("other answers are errors without a retry", async () => {
+test("other statuses and malformed answers are errors without a retry", async () => {
   for (const [answer, want] of [
     [problem(403, "origin_not_allowed"), { code: "origin_not_allowed", status: 403, message: "detail of origin_not_allowed" }],
     [problem(500, "internal"), { code: "internal", status: 500, requestId: "r-1" }],
@@ -329,7 +329,7 @@ test("other answers are errors without a retry", async () => {
   }
 });
 
-test("the caller's signal aborts requests and retries, and leaves no timer", async () => {
+test("the caller's signal aborts requests and retries, and cancels their timers", async () => {
   const heeding = ({ signal }) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   for (const answer of [heeding, never, problem(503, "later", { "Retry-After": "5" })]) {

@@ -1,4 +1,4 @@
-// Tests the helper's package: its content and its size. client.test.mjs tests its behaviour.
+// Tests the content, size and version of the npm package. client.test.mjs tests the helper's behaviour.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ test("the package contains the helper and no files of the development page", () 
   assert.deepEqual(files.map(({ path }) => path).sort(), ["LICENSE", "README.md", "client.d.ts", "client.js", "package.json"]);
 });
 
-test("the helper with its comments, as the service serves it, is at most 3 kB compressed", () => {
+test("client.js with its comments, as the service serves it, is less than 3 KiB compressed", () => {
   assert.ok(gzipSync(readFileSync(new URL("client.js", web))).length < 3 * 1024);
 });
 
