@@ -93,7 +93,7 @@ faults: ## Runs all attacks on the release binary (a few minutes)
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## Runs the quick attacks on the release binary (a minute)
+faults-smoke: ## Runs the attacks that finish within a minute
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
