@@ -2,7 +2,7 @@
 // The service's codes are described in docs/errors.md.
 
 export interface TokenSourceOptions {
-  /** The URL of the token route. Default: "/rollout/token", on the page's own origin. */
+  /** The URL of the token route. Default: next to client.js if the service serves it, otherwise "/rollout/token". */
   url?: string | URL;
   /** The option `credentials` of fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
@@ -15,7 +15,7 @@ export interface TokenSourceOptions {
   fetch?: typeof fetch;
   /** Permanently stops requests and retries: calls that need another token fail with the code `aborted`. */
   signal?: AbortSignal;
-  /** Called after each 401, once for each request: the user must sign in. */
+  /** Called once for each request that gets a 401: the user must sign in. */
   onSignedOut?: (error: RolloutTokenError) => void;
 }
 

@@ -310,7 +310,7 @@ const snippets = {
 const body = await response.json(); // errors are JSON too
 if (!response.ok) throw new Error(body.code);
 const token = body.token;`,
-    note: "Sufficient for one call. It does not wait and does not retry.",
+    note: "This is sufficient for one call. It does not wait and does not retry.",
   },
   "client.js": {
     code: () => `import { createTokenSource }
@@ -333,10 +333,10 @@ const response = await fetch(\`\${api}/credentials\`, {
   RolloutLinkProvider,
 } from "@rollout/link-react";
 import "@rollout/link-react/style.css";
-// Saved from ${origin}/rollout/client.js:
+// Save ${origin}/rollout/client.js next to this file.
 import { createTokenSource } from "./client.js";
 
-// Outside of components: one source per page.
+// Create one source per page, outside of components.
 const source = createTokenSource({
   url: "${origin}/rollout/token",
   onSignedOut: () => location.assign("/login"),

@@ -94,7 +94,7 @@ def test_stop_timeout_and_file_limit_of_the_unit_exceed_the_defaults(root):
     assert int(only("LimitNOFILE")) >= server["max_connections"] + 256
 
 
-def test_unit_notifies_readiness_reload_and_stop(root):
+def test_unit_notifies_readiness_reloads_and_stops(root):
     config = root / "etc/rollout-token/rollout-token.toml"
     # Fill in the installed configuration as its comments describe.
     text = config.read_text()

@@ -2,7 +2,7 @@
 
 use crate::settings::ConfigBuilder;
 
-/// No rate limit, and the log level `trace`, so that every line is searched for secrets.
+/// Turns off the rate limit, and sets the log level to `trace`, so that every log line is searched for secrets.
 fn base() -> ConfigBuilder {
     ConfigBuilder::new("rate_limit.per_minute = 0\nlog.level = 'trace'")
 }

@@ -325,7 +325,7 @@ async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
             ),
         ),
         (
-            "the end of the headers, byte by byte",
+            "a response head that arrives byte by byte",
             Act::Drip(Vec::new(), with(b"\r\n"), Duration::from_millis(200)),
         ),
         ("hangs", Act::Hang),

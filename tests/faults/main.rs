@@ -8,7 +8,7 @@
     clippy::too_many_lines,
     clippy::cast_precision_loss,
     clippy::similar_names,
-    reason = "figures are small, names are many, and tables of cases are long"
+    reason = "tables of cases are long, figures are small, and related names are similar"
 )]
 #![allow(
     clippy::expect_used,

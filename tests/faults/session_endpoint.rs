@@ -1243,7 +1243,7 @@ mod slow {
         );
         let configuration = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
-        // `Connection: close`, so that each call resolves the name again.
+        // The app sends `Connection: close`, so that each call resolves the name again.
         let user = answer(
             "200 OK",
             "Content-Type: application/json\r\nConnection: close\r\n",

@@ -538,7 +538,7 @@ async fn postgres(answer: Vec<u8>) -> u16 {
             tokio::spawn(async move {
                 let mut bytes = vec![0; 4096];
                 let _ = stream.read(&mut bytes).await;
-                // AuthenticationOk and ReadyForQuery.
+                // Send the messages AuthenticationOk and ReadyForQuery.
                 stream
                     .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
                     .await

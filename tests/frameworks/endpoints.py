@@ -256,7 +256,6 @@ def start_app(case: Case, programs: Programs, folder: Path) -> str:
     libraries = ROOT / "target" / case.libraries
     home = libraries / "apps" / case.folder
     shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
-    # The file is outside `home`, because a framework's compiler would find it there.
     options = {"cwd": home, "env": run.BASE | case.environment | {"NODE_PATH": str(libraries / "node_modules")}}
     for step in case.build:
         result = subprocess.run([str(libraries / "node_modules/.bin" / step[0]), *step[1:]], capture_output=True, text=True, **options)

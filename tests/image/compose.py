@@ -157,9 +157,9 @@ def check_demo(work, app_port, service_port, service, stop_service):
     check("signed in: forged headers do not change the subject", sub == "ann", (status, body))
     own = f"http://127.0.0.1:{app_port}"
     for name, headers, want in [
-        ("the demo page's own fetch", {"Origin": own, "Sec-Fetch-Site": "same-origin"}, 200),
-        ("a browser without Sec-Fetch-Site", {"Origin": own}, 200),
-        ("a page of another origin", {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ("a request from the demo page", {"Origin": own, "Sec-Fetch-Site": "same-origin"}, 200),
+        ("a request without Sec-Fetch-Site from the demo page", {"Origin": own}, 200),
+        ("a request from a page of another origin", {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
     ]:
         status, body, _ = token(signed_in | headers)
         check(f"{name}: {want}", status == want, (status, body))

@@ -48,7 +48,7 @@ check "hadolint finds nothing in the Dockerfile" "$kept/venv/bin/hadolint" Docke
 
 storage inspect --type image localhost/rollout-token | jq .Docker.config >"$work/config.json"
 config() { jq -c "$1" "$work/config.json"; }
-check "the user is the number 65534 (nobody)" equal "$(config .User)" '"65534:65534"'
+check "the image sets the user as a number, 65534 (nobody)" equal "$(config .User)" '"65534:65534"'
 check "the entrypoint is the binary" equal "$(config .Entrypoint)" '["/rollout-token"]'
 check "the command is serve" equal "$(config .Cmd)" '["serve"]'
 check "the health check is the binary itself" equal "$(config .Healthcheck.Test)" '["CMD","/rollout-token","health"]'

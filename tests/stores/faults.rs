@@ -647,7 +647,7 @@ async fn redis_acl_user_with_only_getrange_can_read_sessions() {
 /// Checks that the store is used only if a trusted authority signed its certificate, which must contain its host name.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
-    // A long timeout, because TLS handshakes are slow in a debug build on a busy machine.
+    // Use a long timeout, because TLS handshakes are slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());

@@ -32,7 +32,7 @@ fn service(kind: &str, url: String, section: &toml::Table) -> Service {
     for (key, value) in [
         ("kind", kind.to_owned()),
         ("url", url),
-        // Longer timeouts than the defaults, so that a busy machine does not cause 503.
+        // Use longer timeouts than the defaults, so that a busy machine does not cause 503.
         ("timeout", "5s".to_owned()),
         ("pool_wait", "5s".to_owned()),
     ] {

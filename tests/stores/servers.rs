@@ -287,7 +287,7 @@ impl MariaDb {
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]);
-        // A separate TMPDIR, because concurrent installations use the same names for temporary tables.
+        // Set a separate TMPDIR, because concurrent installations use the same names for temporary tables.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
         // Debian installs mariadbd in /usr/sbin, which is not on every user's `PATH`.

@@ -125,7 +125,7 @@ test("a token shortly before its expiry, or after it, is not returned", async ()
   }
 });
 
-test("fresh() sends a request each time, and get() returns its token", async () => {
+test("fresh() requests a new token each time, and get() returns that token", async () => {
   const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.fresh(), "t1");
   await clock.pass(500);
@@ -360,7 +360,7 @@ test("clear() discards the token and the request in flight", async () => {
 });
 
 test("an exception in onSignedOut does not reject the caller's promise, and is not swallowed", () => {
-  // Run in a separate process, because the test runner treats every unhandled rejection as a failure.
+  // This runs in a separate process, because the test runner treats every unhandled rejection as a failure.
   const program = `
     import { createTokenSource } from "${new URL("../client.js", import.meta.url)}";
     const fetch = async () => new Response("{}", { status: 401 });
