@@ -100,8 +100,8 @@ fn stored_values(criterion: &mut Criterion) {
     for (name, case, parse) in STORED {
         let mut cases = vectors["cases"].as_array().expect("cases").iter();
         let case = cases.find(|found| found["name"] == case).expect("the case");
-        let values = case["redis"].as_object().expect("keys and values").values();
-        let value = values.filter_map(|value| value.as_str()).next();
+        let mut values = case["redis"].as_object().expect("keys and values").values();
+        let value = values.find_map(|value| value.as_str());
         let value = STANDARD.decode(value.expect("a value")).expect("base64");
         assert!(parse(&value).is_some(), "{name}");
         group.bench_function(name, |b| b.iter(|| parse(&value)));

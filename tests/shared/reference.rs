@@ -229,6 +229,7 @@ fn presets(presets: &[(&str, &str)]) -> String {
         "require_one_of",
         "recommend",
         "queries",
+        "subject_missing",
         "path",
     ];
     let mut table = "| preset | sets |\n| --- | --- |\n".to_owned();
