@@ -543,6 +543,7 @@ fn reload_ignores_changed_start_only_keys_and_names_them() {
         [server]
         listen = "127.0.0.1:1"
         admin_listen = "127.0.0.1:2"
+        base_path = "/api"
         header_timeout = "1s"
         idle_timeout = "1s"
         max_header_bytes = 1
@@ -561,6 +562,7 @@ fn reload_ignores_changed_start_only_keys_and_names_them() {
     names.sort();
     let all = [
         "server.admin_listen",
+        "server.base_path",
         "server.header_timeout",
         "server.idle_timeout",
         "server.listen",
@@ -850,7 +852,7 @@ fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
             flask("abc1abc1abc1abc1abc1"),
             "secret_key",
             "abc1",
-            "repeated",
+            "repeats a pattern",
         ),
         (
             "jwt.io",
@@ -885,7 +887,7 @@ fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
             jwt("HS512", &long),
             "secret",
             "q7q7",
-            "at least 64 with HS512",
+            "at least 64 for HS512",
         ),
     ] {
         let warnings = warnings(&toml);

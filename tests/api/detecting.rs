@@ -203,7 +203,7 @@ fn detect_reports_a_request_without_a_known_credential_or_without_headers() {
     );
     let (code, _, err) = run(&mut bare(&["detect"]));
     assert!(
-        code == Some(2) && err.contains("there is no header"),
+        code == Some(2) && err.contains("the request has no header"),
         "{err}"
     );
 }

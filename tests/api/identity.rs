@@ -423,7 +423,10 @@ fn possibly_equal_subjects_of_two_sections_are_a_warning_unless_literal_prefixes
         );
         let settings = load(&config).unwrap_or_else(|problems| panic!("{case}: {problems}"));
         let lines: Vec<String> = settings.warnings.lines().collect();
-        let key = format!("extractors.{}.subject: two different users", names[1]);
+        let key = format!(
+            "extractors.{}.subject: a user of this section and another user",
+            names[1]
+        );
         assert_eq!(
             lines.iter().any(|line| line.starts_with(&key)),
             warned,
