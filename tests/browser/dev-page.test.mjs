@@ -198,7 +198,7 @@ test("a pasted request shows its credentials, the extractor's steps and the resp
   await page.getByText("web looked for cookie:session").waitFor();
 
   await explain(page, "curl http://localhost/");
-  await page.getByText("there is no header").first().waitFor();
+  await page.getByText("the request has no header").first().waitFor();
 
   await fetch(`${service}/rollout/token`, { method: "POST" });
   await page.locator("#recent-table").getByText("no_credential").waitFor();
