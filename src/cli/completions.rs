@@ -18,7 +18,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let name = command.get_name().to_owned();
     // Generate into memory first, because the generator panics when standard output is closed.
     clap_complete::generate(args.shell, &mut command, name, &mut script);
+    if args.shell == Shell::Bash {
+        script = with_consistent_labels(script);
+    }
     io::stdout()
         .write_all(&script)
         .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
+}
+
+/// Repairs the script for bash. With a hyphen in the program's name, clap_complete 4.6 gives the state of a subcommand
+/// one name where it is set and another where it is used, so that no subcommand would be completed.
+fn with_consistent_labels(script: Vec<u8>) -> Vec<u8> {
+    match String::from_utf8(script) {
+        Ok(script) => script
+            .replace("rollout__subcmd__token", "rollout__token")
+            .into_bytes(),
+        Err(error) => error.into_bytes(),
+    }
 }

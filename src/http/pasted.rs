@@ -1,6 +1,8 @@
 //! Parses a request that an operator pastes: a request that a browser copied "as cURL", a raw HTTP request, or only
 //! header lines. Only the headers are read.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -139,6 +141,7 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     if is_curl(text) {
         return some(curl(text)?.headers()?);
     }
+    check_form(text)?;
     let (_, lines) = head_lines(text);
     let lines = lines.iter().filter(|line| !is_pseudo_header(line));
     some(headers_of(lines.map(Vec::as_slice))?)
@@ -148,6 +151,26 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
 pub fn is_curl(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     text.starts_with(b"curl ") || text.starts_with(b"curl.exe ")
+}
+
+/// Refuses the other forms in which browsers copy a request.
+///
+/// # Errors
+/// If the text is a call of JavaScript's `fetch` or a PowerShell command.
+pub fn check_form(text: &[u8]) -> Result<(), String> {
+    let text = text.trim_ascii_start();
+    let forms: [(&[u8], &str); 4] = [
+        (b"fetch(", "fetch"),
+        (b"await fetch(", "Node.js fetch"),
+        (b"$session", "PowerShell"),
+        (b"Invoke-WebRequest", "PowerShell"),
+    ];
+    match forms.iter().find(|(start, _)| text.starts_with(start)) {
+        Some((_, form)) => Err(format!(
+            "this is a request copied as {form}: choose \"Copy as cURL\" in the browser instead"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The request line, if there is one, and one line for each header. Headers without a request line may have the form in
@@ -201,7 +224,12 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
 /// If the command is malformed. The message describes the malformed part, but never contains a value.
 pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
-    let words = words(text).ok_or("the command ends inside quotes: copy the whole command")?;
+    let text = if text.contains("^\"") {
+        Cow::Owned(without_carets(text))
+    } else {
+        Cow::Borrowed(text)
+    };
+    let words = words(&text).ok_or("the command ends inside quotes: copy the whole command")?;
     let command = CurlArgs::augment_args(clap::Command::new("curl").no_binary_name(false))
         .disable_help_flag(true)
         .ignore_errors(true);
@@ -270,6 +298,20 @@ fn wrong(line: &[u8], what: &str) -> String {
     let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
     let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
     format!("the header {name:?} {what}")
+}
+
+/// Decodes the escapes of Windows' `cmd`, as in Chrome's "Copy as cURL (cmd)": a caret before a character that would
+/// otherwise be special, and a caret at the end of a continued line. The result can be split as a POSIX command.
+fn without_carets(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text.chars().filter(|c| *c != '\r');
+    while let Some(c) = rest.next() {
+        match c {
+            '^' => plain.extend(rest.next().filter(|c| *c != '\n')),
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// Splits a command into words as a POSIX shell does, and decodes `$'…'`, which Chrome writes. Returns `None` if a
@@ -367,6 +409,8 @@ mod tests {
             "curl --location -s 'https://a.example/' \\\n  -b 'sid=a%3A1; b=2' \\\n  --data-raw '{\"x\":1}'",
             "curl -X POST https://a.example -H \"Cookie: sid=a%3A1; b=2\" --http2 -k -A 'x y' --unheard-of",
             "curl 'https://a.example/' -H $'cookie: sid=a%3A\\u0031; b=2'",
+            "curl ^\"https://a.example/?x=1^&y=^\" ^\r\n  -H ^\"accept: */*^\" ^\r\n  -b ^\"sid=a^%^3A1; b=2^\" ^\r\n  --compressed",
+            "curl ^\"https://a.example/^\" ^\n  -H ^\"sec-ch-ua: ^\\^\"x^\\^\"^\" ^\n  -H ^\"cookie: sid=a^%^3A1; b=2^\"",
             "GET / HTTP/1.1\r\nHost: a.example\r\nCookie: sid=a%3A1; b=2\r\n\r\nCookie: no",
             "Cookie: sid=a%3A1; b=2",
             "cookie:\nsid=a%3A1; b=2\nuser-agent:\nx",
@@ -387,6 +431,18 @@ mod tests {
         }
         let headers = headers(b"curl https://a.example -u ann:pw").expect("headers");
         assert_eq!(headers[header::AUTHORIZATION], "Basic YW5uOnB3");
+    }
+
+    #[test]
+    fn request_copied_as_fetch_or_powershell_is_refused_with_the_right_form() {
+        for text in [
+            "fetch(\"https://a.example/\", {\n  \"headers\": {\"cookie\": \"s3cr3t\"}});",
+            "$session = New-Object Microsoft.PowerShell.Commands.WebRequestSession",
+            "Invoke-WebRequest -UseBasicParsing -Uri \"https://a.example/\"",
+        ] {
+            let error = headers(text.as_bytes()).expect_err(text);
+            assert!(error.contains("Copy as cURL"), "{error}");
+        }
     }
 
     #[test]

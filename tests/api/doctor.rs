@@ -361,6 +361,19 @@ fn completions_are_printed_for_each_shell() {
             "{shell}"
         );
     }
+    let completed = |words: &str, position: usize| {
+        let (_, script, _) = run(binary(&["completions", "bash"]).env_clear());
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words}); COMP_CWORD={position}\n\
+             _rollout__token rollout-token \"${{COMP_WORDS[$COMP_CWORD]}}\" \"${{COMP_WORDS[$COMP_CWORD-1]}}\"\n\
+             echo \"${{COMPREPLY[@]}}\""
+        );
+        let out = Command::new("bash").args(["-c", &ask]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert!(completed("rollout-token init --ap", 2).contains("--app"));
+    assert!(completed("rollout-token init --app n", 3).contains("nginx"));
+    assert!(completed("rollout-token check-config --pr", 2).contains("--print"));
     let (code, _, err) = run(&mut binary(&["completions", "tcsh"]));
     assert!(code == Some(2) && err.contains("bash"), "{err}");
 }
