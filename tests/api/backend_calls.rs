@@ -881,6 +881,43 @@ async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
 }
 
 #[tokio::test]
+async fn forged_seals_do_not_block_other_extractors() {
+    let service = Arc::new(Service::start(
+        "[server]\nmax_in_flight = 16\n[rate_limit]\nper_minute = 0\n[session]\nextractors = [\"h3\", \"own\"]\n\
+         [extractors.h3]\nkind = \"iron_session\"\nversion = \"raw\"\ncookie = \"sid\"\n\
+         password = \"hunter2-hunter2-hunter2-hunter2-hunter2\"\n[extractors.own]\nkind = \"trusted_header\"\n\
+         header = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]\n",
+    ));
+    // At any time, 32 forged seals are on their way. Of them, 8 wait: `max_waiting` is 16 divided by (1 backend + 1).
+    let (count, busy) = (Arc::new(AtomicUsize::new(0)), unavailable());
+    let mut strangers = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (service, count, busy) = (service.clone(), count.clone(), busy.clone());
+        strangers.spawn(async move {
+            loop {
+                let n = count.fetch_add(1, Ordering::Relaxed);
+                let forged = format!("sid=Fe26.2**{n}*AAAA*AAAA**salt*AAAA");
+                let outcome = outcome(&service, &[("cookie", &forged)]).await;
+                assert!(
+                    outcome == busy || outcome == refused(401, "session_invalid"),
+                    "{outcome:?}"
+                );
+            }
+        });
+    }
+    while count.load(Ordering::Relaxed) < 64 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..50 {
+        assert_eq!(
+            outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+            Ok("ann")
+        );
+    }
+    assert!(strangers.try_join_next().is_none(), "a stranger stopped");
+}
+
+#[tokio::test]
 async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
     let (open, gate) = tokio::sync::watch::channel(false);
     let app = Backend::start(move |seen| {

@@ -21,6 +21,7 @@ use crate::headers::single;
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
+use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source::opaque;
 use crate::session::formats::iron::Seal;
 use crate::session::formats::jwt_form;
@@ -76,6 +77,7 @@ struct IronSessionConfig {
     version: Version,
     expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
+    max_waiting: Option<usize>,
 }
 
 /// The layout of a seal's content, and how the seal is stored in cookies.
@@ -99,12 +101,21 @@ struct IronSession {
     cookie: Cookie,
     passwords: Passwords,
     version: Version,
-    /// Permits for [`IronSession::open_slowly`].
-    derivations: Arc<Semaphore>,
+    /// Opens seals of h3 version 2. `None` unless the version is `raw`.
+    derivations: Option<Derivations>,
     end: SessionEnd,
     clock: Clock,
     extractor: String,
     authkit_warning: Once,
+}
+
+/// Derives the keys of h3 version 2, which takes milliseconds of processor time, even for a forged seal. At most half as
+/// many keys are derived at a time as there are processors, on blocking threads, and the number of requests that wait
+/// for this is limited, so that forged seals cannot block all in-flight requests of the service.
+#[derive(Debug)]
+struct Derivations {
+    permits: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
 }
 
 /// The passwords that open seals. Keys cannot be derived from them in advance, because each seal has its own salts.
@@ -128,16 +139,28 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     let passwords = passwords(section, config.password, config.version, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
+    let derivations = (config.version == Version::Raw).then(|| {
+        Derivations::new(Waiting::read(
+            section,
+            context,
+            config.max_waiting,
+            &mut problems,
+        ))
+    });
+    problems.require(
+        derivations.is_some() || config.max_waiting.is_none(),
+        section.key("max_waiting"),
+        "has no effect unless version is \"raw\": remove it",
+    );
     let (Some(cookie), Some(passwords)) = (cookie, passwords) else {
         return Err(problems);
     };
-    let processors = available_parallelism().map_or(1, NonZeroUsize::get);
     problems.or(Arc::new(IronSession {
         header: config.version.header(&cookie),
         cookie,
         passwords,
         version: config.version,
-        derivations: Arc::new(Semaphore::new((processors / 2).max(1))),
+        derivations,
         end,
         clock: context.clock.clone(),
         extractor: section.name().to_owned(),
@@ -219,6 +242,32 @@ impl Passwords {
     }
 }
 
+impl Derivations {
+    fn new(waiting: Arc<Waiting>) -> Self {
+        let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            permits: Arc::new(Semaphore::new((processors / 2).max(1))),
+            waiting,
+        }
+    }
+
+    async fn open(&self, seal: &str, password: &Secret) -> Result<Option<Vec<u8>>, ExtractError> {
+        let interrupted = || ExtractError::unavailable(Reason::Interrupted);
+        let _place = self.waiting.enter().ok_or_else(|| {
+            ExtractError::unavailable(Reason::BackendBusy)
+                .because("max_waiting is reached: too many seals of h3 version 2 wait to be opened")
+        })?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| interrupted())?;
+        let (seal, password) = (seal.to_owned(), password.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            Seal::parse(&seal)?.open(&password, H3_ITERATIONS)
+        });
+        opened.await.map_err(|_| interrupted())
+    }
+}
+
 impl IronSession {
     async fn session(&self, request: &Parts) -> Extracted {
         let Some(text) = self.text(request)? else {
@@ -234,9 +283,9 @@ impl IronSession {
             .passwords
             .get(seal.id, self.version)
             .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
-        let opened = match seal.open(password, ITERATIONS) {
-            None if self.version == Version::Raw => self.open_slowly(&text, password).await?,
-            opened => opened,
+        let opened = match (seal.open(password, ITERATIONS), &self.derivations) {
+            (None, Some(derivations)) => derivations.open(&text, password).await?,
+            (opened, _) => opened,
         };
         let opened = opened.ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?;
         if seal.is_expired(self.clock.now()) {
@@ -254,24 +303,6 @@ impl IronSession {
             attributes,
             expires_at: seal.expires_at(),
         }))
-    }
-
-    /// Opens a seal of h3 version 2. Deriving its keys takes milliseconds of processor time, even for a forged seal.
-    /// The keys are derived on blocking threads, at most half as many at a time as there are processors.
-    async fn open_slowly(
-        &self,
-        seal: &str,
-        password: &Secret,
-    ) -> Result<Option<Vec<u8>>, ExtractError> {
-        let interrupted = |_| ExtractError::unavailable(Reason::Interrupted);
-        let permit = Arc::clone(&self.derivations).acquire_owned().await;
-        let permit = permit.map_err(|_| ExtractError::unavailable(Reason::Interrupted))?;
-        let (seal, password) = (seal.to_owned(), password.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            Seal::parse(&seal)?.open(&password, H3_ITERATIONS)
-        });
-        opened.await.map_err(interrupted)
     }
 
     /// The seal in the header, or else in the cookie, whole or joined from its chunks.
@@ -584,6 +615,29 @@ mod tests {
         assert_eq!(v9, Err("malformed"), "no layout");
     }
 
+    #[tokio::test]
+    async fn seals_beyond_max_waiting_are_refused_with_reason_backend_busy() {
+        let derivations = Derivations::new(Waiting::new(Some(2), &Arc::default()));
+        let processors = u32::try_from(derivations.permits.available_permits()).unwrap();
+        let running = derivations.permits.acquire_many(processors).await.unwrap();
+        let (seal, password) = (raw("", "", "{}"), Secret::new(PASSWORD.to_owned()));
+        let waiting = [(); 3].map(|()| derivations.open(&seal, &password));
+        let free = async { drop(running) };
+        let (opened, ()) = tokio::join!(futures_util::future::join_all(waiting), free);
+        let opened = opened
+            .into_iter()
+            .map(|opened| opened.map_err(|error| error.reason().as_str()));
+        let text = || Ok(Some(b"{}".to_vec()));
+        assert_eq!(
+            opened.collect::<Vec<_>>(),
+            [text(), text(), Err("backend_busy")]
+        );
+        assert_eq!(
+            derivations.open(&seal, &password).await.unwrap(),
+            text().unwrap()
+        );
+    }
+
     #[test]
     fn raw_seal_without_id_is_opened_with_the_password_called_default() {
         let keys = format!(
@@ -761,6 +815,16 @@ mod tests {
                 ("number", "cookie = \"sid\"\npassword = 1234", "password"),
                 ("version", &with("version = \"v6\""), "version"),
                 ("AuthKit", &with("").replace("sid", "wos-session"), "cookie"),
+                (
+                    "limit without effect",
+                    &with("max_waiting = 8"),
+                    "max_waiting",
+                ),
+                (
+                    "limit of zero",
+                    &with("version = \"raw\"\nmax_waiting = 0"),
+                    "max_waiting",
+                ),
                 ("both", &with("password_file = \"/nowhere\""), "password"),
             ],
         );
