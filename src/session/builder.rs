@@ -37,8 +37,6 @@ pub(crate) struct BuiltFrom {
     section: Table,
     /// `token.cap_to_session`. If it is set, stores also read the expiry of the session.
     cap_to_session: bool,
-    /// `server.max_in_flight`, which determines the default of `max_waiting`.
-    max_in_flight: usize,
     /// `[outgoing]`, whose keys a section may override.
     outgoing: Outgoing,
     /// The files that the section names, which contain secrets and keys.
@@ -59,8 +57,6 @@ pub(crate) struct Builder<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) elsewhere: Elsewhere<'a>,
     pub(crate) context: &'a Context,
-    /// The value of `server.max_in_flight`.
-    pub(crate) max_in_flight: usize,
 }
 
 /// The keys that the sections of all kinds have in common.
@@ -275,7 +271,6 @@ impl Builder<'_> {
             BuiltFrom {
                 section,
                 cap_to_session: self.elsewhere.cap_to_session,
-                max_in_flight: self.max_in_flight,
                 outgoing: self.context.http.outgoing().clone(),
                 files: findings.watched,
             },
@@ -396,7 +391,6 @@ pub(crate) fn build_extractor(
         registry,
         elsewhere: Elsewhere::DEFAULT,
         context,
-        max_in_flight: 512,
     };
     let configured = builder.configure(kind, table, &mut Built::default(), &mut problems);
     match configured {

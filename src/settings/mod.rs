@@ -29,7 +29,6 @@ use crate::config::{
 use crate::session::backends::Context;
 use crate::session::backends::http::HttpClient;
 use crate::session::backends::outgoing::OutgoingConfig;
-use crate::session::backends::waiting::Backends;
 use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
@@ -153,7 +152,6 @@ pub fn load(
         cap_to_session: token.cap_to_session,
     };
     let context = &Context {
-        backends: Arc::new(Backends::new(server.max_in_flight)),
         http: HttpClient::new(outgoing::check(
             &outgoing,
             &sources.environment,
@@ -167,7 +165,6 @@ pub fn load(
         registry,
         elsewhere,
         context,
-        max_in_flight: server.max_in_flight,
     };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());

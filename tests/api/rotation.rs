@@ -17,6 +17,7 @@ use rollout_token::http::app::App;
 use rollout_token::http::server::Drain;
 use rollout_token::secret::Secret;
 use rollout_token::session::backends::Context;
+use rollout_token::session::contract;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Readiness, SessionExtractor};
@@ -25,6 +26,7 @@ use rollout_token::settings::reload::Reloader;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::backend::Backend;
 use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::{BY_HEADER, CLIENT_SECRET, NOW, SESSION_SECRET, client, client_variables};
 use crate::idp::Idp;
@@ -582,19 +584,71 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_chan
     let third = service.extractor();
     assert!(!is(&second, &third), "its section changed");
 
-    for settings in [
-        "[token]\ncap_to_session = true\n",
-        "[server]\nmax_in_flight = 64\n",
+    service.write(
+        "rollout.toml",
+        format!("{toml}subject = \"{{id}}\"\n[token]\ncap_to_session = true\n"),
+    );
+    assert!(service.reload().await);
+    assert!(
+        !is(&third, &service.extractor()),
+        "the extractor depends on token.cap_to_session"
+    );
+}
+
+#[tokio::test]
+async fn kept_extractor_has_a_smaller_share_after_a_reload_with_more_backends() {
+    let (arrived, mut calls) = tokio::sync::watch::channel(0);
+    let hung = Backend::start(move |_| {
+        arrived.send_modify(|count| *count += 1);
+        std::future::pending()
+    })
+    .await;
+    let config = |names: &[&str], max_in_flight: usize| {
+        let url = hung.url("/me");
+        let sections = names.iter().map(|name| {
+            format!(
+                "[extractors.{name}]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['{name}']\n\
+                 subject = '{name}:{{sub}}'\ntimeout = '5s'\n"
+            )
+        });
+        format!(
+            "session.extractors = {names:?}\nserver.max_in_flight = {max_in_flight}\n{}",
+            sections.collect::<String>()
+        )
+    };
+    let mut service = Reloading::start(Registry::builtin(), &config(&["a"], 8));
+    let kept = service.extractor();
+    let mut waiting = tokio::task::JoinSet::new();
+    let mut expected = 0;
+    // `max_waiting` is `max_in_flight` divided by (backends + 1).
+    for (names, max_in_flight, places) in [
+        (&["a"][..], 8, 4),
+        (&["a", "b", "c"], 8, 2),
+        (&["a", "b", "c"], 16, 4),
+        (&["a"], 16, 8),
     ] {
-        service.write(
-            "rollout.toml",
-            format!("{toml}subject = \"{{id}}\"\n{settings}"),
-        );
+        service.write("rollout.toml", config(names, max_in_flight));
         assert!(service.reload().await);
         assert!(
-            !is(&third, &service.extractor()),
-            "the extractor depends on {settings}"
+            std::ptr::addr_eq(Arc::as_ptr(&kept), Arc::as_ptr(&service.extractor())),
+            "the section of a did not change"
         );
+        for n in 0..max_in_flight {
+            let extractor = kept.clone();
+            waiting.spawn(async move {
+                let request = contract::request(&[("cookie", &format!("a={expected}-{n}"))]);
+                extractor.extract(&request).await
+            });
+        }
+        for _ in places..max_in_flight {
+            let refused = waiting.join_next().await.unwrap().unwrap();
+            let reason = refused.expect_err("the backend sends no response").reason();
+            assert_eq!(reason, "backend_busy", "{names:?} of {max_in_flight}");
+        }
+        expected += places;
+        calls.wait_for(|count| *count >= expected).await.unwrap();
+        assert_eq!(hung.visits(), expected, "{names:?} of {max_in_flight}");
+        waiting.shutdown().await;
     }
 }
 

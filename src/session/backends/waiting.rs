@@ -11,30 +11,34 @@ use crate::session::backends::Context;
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
-/// The backends of one configuration. By default, each backend may block an equal share of `server.max_in_flight`, and
+/// The totals that all backends share. By default, each backend may block an equal share of `server.max_in_flight`, and
 /// one share is left for requests that need no backend.
+///
+/// A reload keeps unchanged extractors, so the configurations before and after it use the same `Backends`.
 #[derive(Debug)]
 pub struct Backends {
-    max_in_flight: usize,
+    max_in_flight: AtomicUsize,
     count: AtomicUsize,
 }
 
 impl Backends {
-    pub fn new(max_in_flight: usize) -> Self {
-        Self {
-            max_in_flight,
-            count: AtomicUsize::new(0),
-        }
+    /// Applies `server.max_in_flight` and the number of backends of the configuration that takes effect.
+    pub fn set(&self, max_in_flight: usize, count: usize) {
+        self.max_in_flight.store(max_in_flight, Ordering::Relaxed);
+        self.count.store(count, Ordering::Relaxed);
     }
 
     fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed).max(1)
     }
 }
 
 impl Default for Backends {
     fn default() -> Self {
-        Self::new(DEFAULT_MAX_IN_FLIGHT)
+        Self {
+            max_in_flight: AtomicUsize::new(DEFAULT_MAX_IN_FLIGHT),
+            count: AtomicUsize::new(1),
+        }
     }
 }
 
@@ -47,7 +51,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Adds the backend of `section`, whose key `max_waiting` has the value `max`.
+    /// For the backend of `section`, whose key `max_waiting` has the value `max`.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -62,9 +66,7 @@ impl Waiting {
         Self::new(max, &context.backends)
     }
 
-    /// Adds one more backend to `backends`.
     pub fn new(max: Option<usize>, backends: &Arc<Backends>) -> Arc<Self> {
-        backends.count.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             max,
             backends: backends.clone(),
@@ -82,13 +84,15 @@ impl Waiting {
 
     /// This backend's equal share of a total for all backends.
     pub fn share_of(&self, total: usize) -> usize {
-        total / self.backends.count().max(1)
+        total / self.backends.count()
     }
 
-    /// The limit. It is computed at each use, because the number of backends is not yet known while sections are read.
+    /// The limit. It is computed at each use, because a reload changes the totals.
     fn max(&self) -> usize {
-        self.max
-            .unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
+        self.max.unwrap_or_else(|| {
+            let in_flight = self.backends.max_in_flight.load(Ordering::Relaxed);
+            (in_flight / (self.backends.count() + 1)).max(1)
+        })
     }
 }
 
@@ -120,11 +124,13 @@ mod tests {
 
     #[test]
     fn default_limit_is_an_equal_share_and_leaves_one_share_for_requests_without_a_backend() {
-        let backends = Arc::new(Backends::new(16));
+        let backends = Arc::<Backends>::default();
         let first = Waiting::new(None, &backends);
-        assert_eq!(places(&first).len(), 8);
         let second = Waiting::new(None, &backends);
         let given = Waiting::new(Some(3), &backends);
+        backends.set(16, 1);
+        assert_eq!((places(&first).len(), first.share_of(9)), (8, 9));
+        backends.set(16, 3);
         assert_eq!(
             (
                 places(&first).len(),
@@ -147,7 +153,8 @@ mod tests {
 
     #[test]
     fn backend_has_one_place_if_its_share_is_less_than_one() {
-        let backends = Arc::new(Backends::new(1));
+        let backends = Arc::<Backends>::default();
+        backends.set(1, 1);
         assert_eq!(places(&Waiting::new(None, &backends)).len(), 1);
     }
 }
