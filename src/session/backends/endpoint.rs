@@ -160,7 +160,7 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
     Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON"))
 }
 
-/// Whether the type is `application/json`, or ends in `+json` (RFC 6839, section 3.1).
+/// Whether the content type is `application/json`, or `application/…+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_of_a_backend_is_clamped_to_1_to_60_seconds() {
+    fn retry_after_is_clamped_between_1_and_60_seconds_and_a_date_is_ignored() {
         for (value, want) in [
             ("7", Some(7)),
             ("0", Some(1)),

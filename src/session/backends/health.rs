@@ -11,7 +11,7 @@ use crate::session::types::Readiness;
 /// The minimum time between two warnings about one backend.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Tracks whether the last call of one backend failed.
+/// Tracks whether the last call to one backend failed.
 pub struct BackendHealth {
     extractor: Arc<str>,
     clock: Clock,
@@ -20,7 +20,7 @@ pub struct BackendHealth {
 
 #[derive(Default)]
 struct State {
-    /// One bit for each statement; it is set if the statement's last call failed.
+    /// One bit per statement (see [`BackendHealth::failed`]), set if the last call with that statement failed.
     failing: u8,
     /// The number of failures since the last warning.
     failures: u64,
@@ -38,8 +38,8 @@ impl BackendHealth {
         }
     }
 
-    /// Records a failed call. `statement` is from 0 to 7, for backends with several statements, one of which may fail
-    /// while another succeeds. The first failure logs a warning; later failures log at most one per minute.
+    /// Records a failed call. `statement` is the number of the statement, from 0 to 7: a backend can have several, and
+    /// one may fail while another succeeds. The first failure logs a warning; later failures log at most one a minute.
     pub fn failed(&self, statement: u8, reason: &str, detail: Option<&str>) {
         let now = self.clock.monotonic();
         let mut state = self.state();

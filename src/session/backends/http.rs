@@ -1,4 +1,4 @@
-//! The client for outgoing HTTP calls, which limits every call, and the validation of their URLs.
+//! The client for outgoing HTTP calls, and the validation of their URLs. Every call has limits.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -188,13 +188,13 @@ impl HttpClient {
         answer
     }
 
-    /// Like [`Self::send`], without a trace span, because the export of traces must not itself be traced.
+    /// Like [`Self::send`], but without a trace span, because the export of traces must not itself be traced.
     pub async fn send_untraced(
         &self,
         request: Request,
         limits: CallLimits,
     ) -> Result<Answer, CallError> {
-        // The client is fetched outside the timeout, because the first use also builds it.
+        // The timeout does not cover this line, because the first call builds the client here.
         let kind = ClientKind {
             connect_timeout: limits.connect,
             keeps_connections: true,
@@ -415,7 +415,7 @@ mod tests {
     };
 
     #[test]
-    fn only_https_and_loopback_http_urls_without_credentials_are_accepted() {
+    fn url_must_be_https_unless_loopback_or_allow_http_and_must_have_no_credentials() {
         for (url, allow_http, good) in [
             ("https://id.example.com/keys?v=1", false, true),
             ("https://id.example.com:8443/keys", false, true),
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_error_has_the_reason_for_its_cause_and_does_not_contain_the_query() {
+    async fn failed_call_is_reported_with_its_reason_and_without_the_query() {
         let base = serve().await;
         let seen = call(&format!("{base}/seen"))
             .await

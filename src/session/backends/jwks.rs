@@ -54,11 +54,11 @@ pub(super) struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freshness {
     Fresh,
-    /// Usable, but less than a fifth of the TTL is left: the next keys are fetched in the background.
+    /// Usable, but at most a fifth of the TTL is left: newer keys are fetched in the background.
     Due,
-    /// Past the TTL, but within [`STALE_FOR`]: used until newer keys can be fetched.
+    /// Past the TTL by less than [`STALE_FOR`]: used until newer keys can be fetched.
     Stale,
-    /// Past the TTL and [`STALE_FOR`]: no longer used.
+    /// Older than the TTL plus [`STALE_FOR`]: no longer used.
     TooOld,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Provider {
     pub(super) context: Context,
     waiting: Arc<Waiting>,
     pub(super) health: Arc<BackendHealth>,
-    /// Limits concurrent fetches if the extractor has many caches.
+    /// Limits the concurrent fetches of an extractor with many caches; `None` if it has only one cache.
     permits: Option<Arc<Semaphore>>,
 }
 
@@ -131,7 +131,7 @@ pub enum Found {
     Wait(Wait),
 }
 
-/// A fetch in flight that may return the key for a token, and the request's place among those that wait
+/// A fetch in flight that may return the key for a token, and the request's place among the waiting requests
 /// (`max_waiting`).
 #[derive(Debug)]
 pub struct Wait {
@@ -182,9 +182,9 @@ impl JwksCache {
         }
     }
 
-    /// Returns keys that were fetched after `than`, or the fetch to wait for. Called when a signature does not match
-    /// the keys `than`, because a provider may replace a key and keep its id. `None` within the cooldown, or if too
-    /// many requests wait.
+    /// Returns keys that were fetched after `than`, or the fetch to wait for. Called when no key in `than` verifies a
+    /// signature, because a provider may replace a key and keep its id. Returns `None` within the cooldown, or if
+    /// too many requests wait.
     pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
         let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
         if let Some(loaded) = self.usable().filter(is_newer) {
@@ -224,7 +224,8 @@ impl JwksCache {
     }
 
     /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`, because the
-    /// provider may have rotated to that key, and a 401 would sign its users out.
+    /// provider may have rotated to that key, and a 401 would sign users out. If the provider answered that the key
+    /// does not exist, the error is `Rejected`.
     pub(super) fn no_key_error(&self, kid: Option<&str>) -> ExtractError {
         match &self.progress().last {
             Some((_, Ok(()))) => {
@@ -311,7 +312,7 @@ impl JwksCache {
                 ttl: ttl(&answer.headers),
             })
         };
-        // One timeout covers the wait for a permit and both discovery calls.
+        // One timeout covers the wait for a permit and all calls of the fetch.
         timeout(LIMITS.total, download)
             .await
             .unwrap_or_else(|_| Err(FetchError::timeout(self.source.url())))
@@ -422,7 +423,7 @@ impl Drop for Fetch {
     }
 }
 
-/// Describes the number of usable keys and each key that cannot be used, for `doctor`.
+/// The number of usable keys, and each signature key that cannot be used, as `doctor` prints them.
 fn describe(keys: &KeySet) -> String {
     let mut text = match keys.len() {
         1 => "1 key".to_owned(),
@@ -516,12 +517,13 @@ impl FetchedKeys {
         }
     }
 
-    /// `Waiting` until the first keys have been fetched, `Stale` if they are old or the last fetch failed.
+    /// `Waiting` until the first keys have been fetched; `Stale` if the keys are past their TTL, or if the last fetch
+    /// failed.
     pub fn readiness(&self) -> Readiness {
         match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),
-            // Does not return to `Waiting`: if all instances left the load balancer, one provider's outage would become
-            // an outage for all users.
+            // Never `Waiting` again: the load balancer would remove all instances, and one provider's outage would
+            // become an outage for all users.
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }

@@ -156,7 +156,7 @@ impl Source {
             Self::Jwks(url) => format!("key set {}", without_query(url)),
             Self::Discovery(discovery) => {
                 let document = without_query(&discovery.document);
-                format!("discovery {document} and its key set")
+                format!("discovery document {document} and its key set")
             }
             Self::Pem(url) => format!("key {}", without_query(url)),
         }
@@ -201,7 +201,7 @@ pub enum FetchError {
     Redirect(String, StatusCode, String),
     Keys(KeysError),
     Discovery(String),
-    /// The task that made the fetch was dropped, at the end of the process or after a panic.
+    /// The task of the fetch was dropped, because the process ends or the task panicked.
     Interrupted,
 }
 
@@ -300,7 +300,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The `max-age` of a response (RFC 9111, section 5.2.2.1), within [`MIN_TTL`] and [`MAX_TTL`].
+/// How long the keys in a response are fresh: `max-age` (RFC 9111, section 5.2.2.1), clamped between [`MIN_TTL`] and
+/// [`MAX_TTL`], or else [`DEFAULT_TTL`].
 pub fn ttl(headers: &HeaderMap) -> Duration {
     let values = headers
         .get_all(header::CACHE_CONTROL)

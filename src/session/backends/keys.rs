@@ -73,7 +73,7 @@ enum Family {
     Ed25519,
 }
 
-/// A key, and the tokens that it may verify.
+/// A key, and the conditions under which it may verify a token.
 #[derive(Debug)]
 struct Key {
     kid: Option<String>,
@@ -110,7 +110,7 @@ impl fmt::Display for KeysError {
             Self::Malformed(what) => f.write_str(what),
             Self::NoUsableKey(keys) => {
                 f.write_str(
-                    "has no usable key: expected a public signature key, RSA (2048 to 4096 bits), P-256, P-384 or Ed25519",
+                    "has no usable key: expected a public key for signatures (RSA of 2048 to 4096 bits, P-256, P-384 or Ed25519)",
                 )?;
                 if keys.is_empty() {
                     return Ok(());
@@ -122,7 +122,7 @@ impl fmt::Display for KeysError {
     }
 }
 
-/// A key in a set that cannot be used to verify signatures.
+/// An entry of a key set that cannot be used to verify signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableKey {
     kid: Option<String>,
@@ -162,7 +162,7 @@ pub struct Signed<'a> {
     pub text: &'a [u8],
     pub signature: &'a str,
     pub alg: Alg,
-    /// Only keys with this id are tried. If `None`, all keys that match `alg` are tried.
+    /// If set, only keys with this id are tried.
     pub kid: Option<&'a str>,
     /// The claims, which are not yet verified.
     pub claims: Option<&'a Object>,
@@ -194,7 +194,7 @@ impl KeySet {
     }
 
     /// Parses a JWK set (RFC 7517), or an object that maps key ids to PEM strings, as Google publishes its
-    /// certificates. Keys that cannot be used are listed separately.
+    /// certificates. Keys that cannot be used are listed in [`Self::unusable`].
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
@@ -250,7 +250,7 @@ impl KeySet {
         }
     }
 
-    /// A set of the first [`MAX_KEYS`] usable keys, and of at most as many unusable ones.
+    /// Creates a set of at most [`MAX_KEYS`] usable keys, and lists at most as many unusable ones.
     fn of(
         parsed: impl IntoIterator<Item = Result<Key, UnusableKey>>,
         max_tries: usize,
@@ -359,7 +359,7 @@ impl KeySet {
     }
 }
 
-/// Whether every member of the object is a PEM string. The member names are key ids.
+/// Whether the object has members and all are PEM strings. The member names are key ids.
 fn is_pem_by_kid(document: &Object) -> bool {
     let is_pem = |value: &Value| {
         value

@@ -89,8 +89,8 @@ impl CachesByKid {
         *count <= MAX_LOOKUPS_PER_SECOND
     }
 
-    /// Removes expired entries, and the oldest entry if a limit is reached. Entries that are being fetched or have
-    /// failed need no limit of their own, because [`MAX_LOOKUPS_PER_SECOND`] bounds them.
+    /// Removes expired entries, the oldest key if there are [`MAX_KEYS`], and the oldest unknown id if there are
+    /// [`MAX_ABSENT`]. [`MAX_LOOKUPS_PER_SECOND`] bounds the entries that are being fetched or have failed.
     fn make_room(&mut self, now: Duration) {
         self.by_kid
             .retain(|_, cache| cache.stage(now) != Stage::Expired);

@@ -27,8 +27,8 @@ pub const MAX_CALLS: usize = 64;
 /// The maximum length of a credential that is sent to a backend, in bytes.
 pub const MAX_CREDENTIAL: usize = 16 * 1024;
 
-/// How long a call waits for a permit, and how many calls may run or wait for one. A call continues to wait for its
-/// permit even if its requests were dropped, so `max_waiting` does not limit the number of waiting calls.
+/// How long a call waits for a permit, and how many calls may run or wait for a permit. A call continues to wait even
+/// if the requests that share it are dropped, so `max_waiting` does not limit the number of waiting calls.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 1024;
 
@@ -42,8 +42,8 @@ const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 /// and in a queue, and the allocator's overhead.
 const CACHED_OVERHEAD: usize = 256;
 
-/// The identity of a look-up: a hash of everything that is sent. No credential is stored, and different look-ups never
-/// share an answer.
+/// The identity of a look-up: a hash of everything that is sent to the backend. No credential is stored, and different
+/// look-ups never share an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question([u8; 32]);
 
@@ -114,7 +114,7 @@ struct State {
 /// How a request obtains its answer.
 enum Joined {
     Cached(CachedOutcome),
-    /// From the call in flight. The request holds a place among those that wait for the backend.
+    /// The call in flight, and the request's place among the requests that wait for the backend.
     Flight(watch::Receiver<Option<SharedOutcome>>, WaitingPlace),
 }
 
@@ -130,7 +130,7 @@ impl Lookups {
         }))
     }
 
-    /// Answers `question` from the cache, from an identical call in flight, or with a new `call`. A session that has
+    /// Answers `question` from the cache, from an identical call in flight, or from a new `call`. A session that has
     /// expired in the meantime is refused.
     ///
     /// Each call runs in its own task, so that it continues when the request that started it is dropped.
@@ -213,7 +213,7 @@ impl BackendLookup {
             return Ok(Joined::Flight(flight.clone(), place));
         }
         if state.flights.len() >= MAX_OPEN {
-            return Err(busy("too many calls wait for a permit"));
+            return Err(busy("too many calls to the backend are queued"));
         }
         let (sender, flight) = watch::channel(None);
         state.flights.insert(question, flight.clone());
@@ -279,7 +279,9 @@ impl Flight {
     async fn run(mut self, call: impl Future<Output = Verdict> + Send) {
         let lookup = self.lookup.clone();
         let Ok(Ok(_permit)) = timeout(MAX_WAIT, lookup.calls.acquire()).await else {
-            self.verdict = Some(failed(busy("no permit for the call within 1 s")));
+            self.verdict = Some(failed(busy(
+                "the call was queued for 1 s behind other calls",
+            )));
             return;
         };
         if self.abandon() {
@@ -307,7 +309,7 @@ impl Flight {
         self.verdict = Some(verdict);
     }
 
-    /// Ends the flight if all requests that waited for it were dropped before it obtained its permit.
+    /// Ends the flight without calling the backend if every request that waited for it has been dropped.
     fn abandon(&mut self) -> bool {
         let mut state = self.lookup.state();
         // One receiver is in `flights`. Others are created only under the lock.
@@ -365,8 +367,8 @@ impl CachedSession {
     }
 }
 
-/// Converts the outcome to its cached form. `None` if it is too long, or has a duplicate member, which cannot be
-/// serialized.
+/// Converts the outcome to its cached form. `None` if the session is too long, or has a duplicate member, which cannot
+/// be serialized.
 fn to_cached(outcome: &Outcome) -> Option<CachedOutcome> {
     let session = match outcome {
         Ok(session) => session,
@@ -396,7 +398,8 @@ impl Cache {
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Adds an outcome. First removes expired outcomes, then the oldest ones until all fit into `max_bytes`.
+    /// Adds an outcome. First removes expired outcomes, and the oldest ones as far as [`MAX_CACHED`] and `max_bytes`
+    /// require.
     fn put(
         &mut self,
         question: Question,
@@ -494,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn same_bytes_split_into_other_parts_are_another_question() {
+    fn question_depends_on_how_its_bytes_are_split_into_parts() {
         let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
         assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
         for other in [
@@ -509,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn identical_questions_share_one_call_after_its_first_request_is_dropped() {
+    async fn identical_questions_share_one_call_even_if_its_first_request_is_dropped() {
         let (lookups, _) = lookups();
         let calls = AtomicUsize::new(0);
         let (release, gate) = watch::channel(false);
@@ -540,7 +543,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_most_64_calls_run_and_1024_run_or_wait_for_a_permit() {
+    async fn at_most_64_calls_run_and_at_most_1024_run_or_wait_for_a_permit() {
         let (lookups, _) = lookups();
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let call = || {
@@ -563,7 +566,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panic_in_a_call_is_interrupted_and_the_next_call_succeeds() {
+    async fn panicking_call_fails_with_reason_interrupted_and_the_next_call_succeeds() {
         let (lookups, _) = lookups();
         let outcome = lookups
             .ask(question("a"), || async { panic!("a bug") })
@@ -741,7 +744,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failing_calls_of_one_caller_do_not_refuse_another_caller() {
+    async fn failing_calls_of_one_caller_do_not_affect_another_caller() {
         let (lookups, _) = lookups();
         for n in 0..100 {
             let failing = lookups

@@ -1,5 +1,5 @@
-//! The backends of extractors: HTTP endpoints, key sets, session stores. Each backend limits its calls, waiting
-//! requests and memory. The extractors interpret the answers.
+//! Clients for the backends that extractors call: HTTP endpoints, key sets and session stores. They limit concurrent
+//! calls, waiting requests and memory. The extractors interpret the answers.
 
 pub mod dns;
 pub mod endpoint;
@@ -36,7 +36,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Creates a context outside dev mode, with a new HTTP client.
+    /// Creates a context with dev mode off and a new HTTP client.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,
@@ -47,7 +47,8 @@ impl Context {
         }
     }
 
-    /// The context for a section that sets its own proxy or certificates.
+    /// The context for one section. If `config` sets a proxy or certificates, the section has its own HTTP client;
+    /// otherwise it shares this context's client.
     #[must_use]
     pub fn through(
         &self,

@@ -55,8 +55,8 @@ impl Outgoing {
         }
     }
 
-    /// These settings, overridden by those of `config`. Its proxy replaces the current one, and an empty proxy disables
-    /// it; its certificates are added. `key` returns the full name of a key.
+    /// Returns these settings with those of `config` applied: a proxy replaces the current proxy, an empty proxy turns
+    /// it off, and certificates are added. `key` returns the full name of a key.
     #[must_use]
     pub fn with(
         &self,
@@ -95,7 +95,7 @@ impl Outgoing {
         Some(reqwest::Proxy::all(url).map(|proxy| proxy.no_proxy(direct)))
     }
 
-    /// The TLS client configuration that trusts these certificates. Reads the system's certificates.
+    /// The TLS client configuration that trusts these certificates and the system's, which are loaded here.
     pub fn tls(&self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = PinningVerifier::new(&self.certificates, provider.clone())?;
@@ -144,8 +144,8 @@ fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
 
 /// One item of `no_proxy`, in the form that the HTTP client accepts.
 fn host_pattern(text: &str) -> Result<String, &'static str> {
-    const HELP: &str = "must list host names, domains such as .internal, addresses, networks such as 10.0.0.0/8, or *; \
-                        without scheme and port";
+    const HELP: &str = "must list host names, domains such as .internal, addresses, networks such as 10.0.0.0/8, or *, \
+                        and no item may have a scheme or a port";
     let is_network = |text: &str| {
         text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok()
     };
@@ -191,10 +191,9 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
     }
 }
 
-/// The system's verifier, extended by the given certificates. If the server presents one of the given certificates and
-/// it is self-signed, it is trusted regardless of its name and key usage, because the operator named exactly this
-/// certificate: plain `openssl req -x509` creates a CA certificate, which rustls does not accept as a server
-/// certificate.
+/// The system's verifier, extended by the given certificates. A given certificate that is self-signed is trusted as a
+/// server certificate until it expires, whatever its name and key usage, because the operator named exactly this one.
+/// Without this exception, rustls would refuse the CA certificate that plain `openssl req -x509` creates.
 #[derive(Debug)]
 struct PinningVerifier {
     system: Verifier,
@@ -234,9 +233,9 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
                      created it as a CA certificate: set ca_file to exactly this certificate, or, for PostgreSQL and \
                      MySQL, create it with basicConstraints=critical,CA:FALSE and the host name",
                 ),
-                NotValidForName | NotValidForNameContext { .. } => {
-                    Some("the server's certificate is for another host name: correct the url")
-                }
+                NotValidForName | NotValidForNameContext { .. } => Some(
+                    "the server's certificate does not cover the host name in the url: fix the url or the certificate",
+                ),
                 Expired | ExpiredContext { .. } => {
                     Some("the server's certificate has expired: renew it")
                 }
@@ -255,7 +254,7 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
     None
 }
 
-/// The error's own text, with advice if the cause is a certificate.
+/// The error's message, with advice if a certificate is the cause.
 pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     match certificate_advice(error) {
         Some(advice) => format!("{error}: {advice}"),

@@ -50,7 +50,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
 }
 
-/// Why a query gave no result.
+/// Why a query returned no answer.
 #[derive(Debug)]
 pub enum StoreError {
     /// The connection broke, or the store's data violates its protocol. The text is the error message.
@@ -207,7 +207,7 @@ impl<S: Store> Pool<S> {
         }
     }
 
-    /// Looks up a session that does not exist, for `doctor`.
+    /// Sends `question`, which is for a session that does not exist, and reports the answer to `doctor`.
     pub async fn probe(&self, what: &str, question: &S::Question) -> BackendReport {
         let asking = async {
             match self.ask(question).await {
@@ -245,9 +245,9 @@ impl<S: Store> Pool<S> {
         }
     }
 
-    /// Tries an idle connection first. If the store has closed it, which shows only when the connection is used, the
-    /// query is repeated on a new connection, and the other idle connections, which are probably closed too, are
-    /// dropped.
+    /// Tries an idle connection first. The store may have closed it, which shows only when the connection is used. The
+    /// query is then repeated on a new connection, and the other idle connections are dropped, because they are
+    /// probably closed too.
     async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, StoreError> {
         if let Some(idle) = self.take() {
             match self.ask_on(idle, question).await {
@@ -259,8 +259,8 @@ impl<S: Store> Pool<S> {
         self.ask_on(new, question).await
     }
 
-    /// Runs a query on `connection`, and keeps the connection only after a complete answer: any other outcome drops and
-    /// thereby closes it.
+    /// Runs a query on `connection`, and keeps the connection only after a complete answer. After any other outcome the
+    /// connection is dropped, which closes it.
     async fn ask_on(
         &self,
         mut connection: S::Connection,

@@ -82,7 +82,7 @@ impl Waiting {
         (before < self.max()).then_some(place)
     }
 
-    /// This backend's equal share of a total for all backends.
+    /// This backend's share of `total`, which is divided equally among all backends.
     pub fn share_of(&self, total: usize) -> usize {
         total / self.backends.count()
     }

@@ -3,8 +3,8 @@
 /// Whether an Ed25519 public key is one of the eight points whose order divides 8, in any encoding. For such a key,
 /// signatures of many or all messages can be forged without a private key.
 pub(super) fn is_of_small_order(point: &[u8; 32]) -> bool {
-    // The y coordinates of these points, in little-endian bytes: 0, 1 and p - 1 (orders 4, 1 and 2; p is the prime), p
-    // and p + 1 (other encodings of 0 and 1), and the two of order 8.
+    // The y coordinates of these points, in little-endian bytes, with p = 2^255 - 19: 0, 1 and p - 1 (orders 4, 1 and
+    // 2), p and p + 1 (other encodings of 0 and 1), and the two y coordinates of the points of order 8.
     const EDGES: [(u8, u8, u8); 5] = [
         (0, 0, 0),
         (1, 0, 0),

@@ -63,7 +63,7 @@ impl<'a> Members<'a> {
         match self.get(name)? {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(format!("its {name} is not text")),
+            Some(_) => Err(format!("its {name} is not a string")),
         }
     }
 
@@ -74,7 +74,7 @@ impl<'a> Members<'a> {
         any_base64::decode(text.as_bytes()).ok_or_else(|| format!("its {name} is not base64url"))
     }
 
-    /// An unsigned integer without leading zeros.
+    /// The bytes of the unsigned integer `name`, without leading zeros.
     fn integer(&self, name: &str) -> Result<Vec<u8>, String> {
         let bytes = self.bytes(name)?;
         let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();

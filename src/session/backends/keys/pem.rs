@@ -21,7 +21,7 @@ pub(super) enum PublicKey {
 }
 
 const PRIVATE: &str = "is a private key, which this service does not need: give the public key \
-                       (openssl pkey -in key.pem -pubout), and keep the private key with the app that signs";
+                       (openssl pkey -in key.pem -pubout), and keep the private key in the app that signs tokens";
 const BROKEN: &str = "has a PEM block that is incomplete or not base64: copy the file again";
 const UNKNOWN: &str = "is not a public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
                        -----BEGIN CERTIFICATE-----";
@@ -32,7 +32,7 @@ const MAX_KEYS: usize = 10;
 /// Parses all public keys in `bytes`.
 ///
 /// # Errors
-/// The text says what was found instead, and what to do.
+/// If `bytes` is anything but one to ten public keys. The message says what was found, and what to do.
 pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
     if bytes.first() == Some(&0x30)
         && let Some(key) = from_der(bytes)
@@ -174,8 +174,8 @@ fn other_than_a_key(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The public key in DER, alone or in a certificate; `None` if this is not a key. The validity of a certificate is not
-/// checked: it is only a container for the key, for which the operator or the provider is responsible.
+/// The public key in DER, alone or in a certificate. `None` if `der` contains no key, and an error if it is a private
+/// key. The validity of a certificate is not checked, because the operator or the provider has chosen its key.
 fn from_der(der: &[u8]) -> Option<Result<PublicKey, &'static str>> {
     let mut certificates = RootCertStore::empty();
     if certificates.add(CertificateDer::from(der)).is_ok() {

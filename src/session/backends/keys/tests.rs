@@ -199,7 +199,7 @@ fn key_of_each_type_is_parsed_from_pem_and_verifies_only_its_own_algorithm() {
 }
 
 #[test]
-fn secret_verifies_signatures_made_by_jsonwebtoken_and_refuses_others() {
+fn secret_verifies_only_signatures_that_jsonwebtoken_made_with_it() {
     let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
     for name in ["HS256", "HS384", "HS512"] {
         let alg = Alg::named(name).expect("a known algorithm");
@@ -439,7 +439,7 @@ fn coordinates_with_too_many_or_too_few_leading_zeros_are_accepted() {
 }
 
 #[test]
-fn object_that_maps_kids_to_certificates_is_a_key_set() {
+fn map_from_kid_to_certificate_is_parsed_as_a_key_set() {
     let (one, other) = (Sample::new(), Sample::new());
     let document = json!({ "one": one.certificate, "other": other.pem });
     let keys = KeySet::from_jwks(document.to_string().as_bytes()).expect("a set");
@@ -463,7 +463,7 @@ fn object_that_maps_kids_to_certificates_is_a_key_set() {
 }
 
 #[test]
-fn unusable_key_is_reported_by_its_kid_unless_it_is_for_another_use() {
+fn unusable_key_is_reported_with_its_kid_unless_it_is_meant_for_another_use() {
     let with = |change: serde_json::Value| {
         let mut jwk = rsa_of(2048);
         for (name, value) in change.as_object().expect("an object") {
