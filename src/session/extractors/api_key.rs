@@ -149,8 +149,8 @@ impl ApiKey {
         {
             return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
-        // A valid key without a subject is a session without attributes. Its subject is absent, so the response is
-        // `no_session`.
+        // A request with a valid key but no subject header yields a session without attributes. Its subject is absent,
+        // so the response is `no_session`.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
             .map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
         else {
@@ -169,7 +169,7 @@ impl ApiKey {
         Ok(Some(Session::of_subject(subject)))
     }
 
-    /// Compares the key with every known key in constant time.
+    /// Compares the key's hash with every configured hash, in constant time.
     fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
         self.hashes.iter().fold(false, |known, other| {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_key_is_unknown_key() {
+    fn wrong_key_is_refused_with_reason_unknown_key() {
         for (case, key) in [
             ("wrong", "0000000000000000000000000000000000000000"),
             ("prefix", &KEY[..KEY.len() - 1]),

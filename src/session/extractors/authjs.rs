@@ -230,7 +230,7 @@ impl AuthJs {
             .map(|(_, token)| CookieToken { token, keys }))
     }
 
-    /// The token in `Authorization: Bearer`. It is percent-decoded, as the library's `getToken()` does.
+    /// The token in `Authorization: Bearer`, percent-decoded as by the library's `getToken()`.
     fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
         if !self.accept_bearer {
             return Ok(None);
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_is_read_only_with_accept_bearer_and_without_a_session_cookie() {
+    fn bearer_is_ignored_without_accept_bearer_or_with_a_session_cookie() {
         let (good, bad) = (
             token(SECRET, &payload("")),
             token("another-secret-of-another-app", &payload("")),

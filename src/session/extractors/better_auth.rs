@@ -1,6 +1,6 @@
 //! `better_auth`: Better Auth's cookie cache, a short-lived copy of the session that needs no look-up. Format:
 //! better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`) and `crypto/jwt.ts`.
-//! The session token needs a look-up in the app's database: see `sql_session` and `redis_session`.
+//! The session token, in another cookie, needs a look-up in the app's store: see `sql_session` and `redis_session`.
 
 use std::sync::Arc;
 
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn jwt_cache_other_than_hs256_is_refused() {
+    fn jwt_cache_that_is_not_a_valid_hs256_token_is_refused() {
         let claims = format!(
             r#"{},"exp":{}}}"#,
             SESSION.strip_suffix('}').unwrap(),

@@ -78,7 +78,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
             .collect(),
         parse_timestamp: signed_timestamp::itsdangerous_timestamp,
         max_age: config.max_age.seconds(),
-        // itsdangerous refuses a negative age.
+        // itsdangerous refuses a timestamp in the future.
         leeway: 0,
     };
     let pickle = PickleWarning::new(
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_decoded_before_the_signature_is_checked() {
+    fn payload_is_decoded_only_after_the_signature_is_verified() {
         assert_eq!(
             word(extract(&key(NEW), STAMP, &sign("other", "!!!"))),
             "bad_signature"

@@ -44,8 +44,8 @@ pub const KIND: Kind = Kind {
 /// Presets for issuers, which set defaults for the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
     // The token of a service account has a user name that begins with `service-account-`, and the claims `clientHost`
-    // and `clientAddress`. Without the scopes `profile` and `service_account` these are missing, but such a token has
-    // no user session (`sid`) either.
+    // and `clientAddress`. Without the scopes `profile` and `service_account` these claims are missing, but such a
+    // token has no user session (`sid`) either.
     "keycloak",
     r#"
         [claims]
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn section_with_any_client_restriction_is_accepted() {
+    fn section_with_one_client_restriction_or_allow_any_client_is_accepted() {
         let without =
             format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
         for key in [

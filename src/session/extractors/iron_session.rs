@@ -43,7 +43,8 @@ pub const KIND: Kind = Kind {
 };
 
 /// The version of the seal's data layout, appended after the MAC and therefore not authenticated. iron-session v8 reads
-/// any other layout as v6's, and v9 ignores the version. Neither writes another layout, so any other is refused here.
+/// a seal with another version as one of v6, and v9 ignores the version. Neither writes another version, so a seal with
+/// another version is refused here.
 const LAYOUT: &str = "~2";
 /// iron-session's id for a single password.
 const SINGLE_ID: &str = "1";
@@ -51,15 +52,15 @@ const SINGLE_ID: &str = "1";
 const DEFAULT_ID: &str = "default";
 /// The minimum length of a password, which the libraries enforce too.
 const MIN_PASSWORD: usize = 32;
-/// The maximum number of parts that v9 writes and reads.
+/// The maximum number of cookies into which v9 splits a seal.
 const MAX_PARTS: usize = 4;
 /// The prefix of h3's cookie value if the seal is split over `NAME.1`, `NAME.2` …; the number of chunks follows it.
 const CHUNKED: &str = "__chunked__";
 /// The maximum number of such chunks that are read. With default limits, a request's headers cannot contain more.
 const MAX_CHUNKS: usize = 16;
-/// The iterations with which @hapi/iron and iron-webcrypto derive keys.
+/// The number of PBKDF2 iterations with which @hapi/iron and iron-webcrypto derive keys.
 const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
-/// The iterations of h3 version 2, which also reads seals of version 1.
+/// The number of PBKDF2 iterations in h3 version 2, which also reads seals of version 1.
 const H3_ITERATIONS: NonZeroU32 = NonZeroU32::new(8192).expect("not zero");
 /// The cookie of `WorkOS` `AuthKit`.
 const AUTHKIT: &str = "wos-session";
@@ -205,7 +206,7 @@ fn passwords(
                 problems.require(
                     !id.is_empty() && id.bytes().all(is_word),
                     section.key("password"),
-                    "must have ids of letters, digits and `_`",
+                    "must have ids that consist of letters, digits and `_`",
                 );
                 let password = password(section, &format!("password.{id}"), value, problems);
                 passwords.extend(password.map(|password| (id, password)));
@@ -295,7 +296,7 @@ impl IronSession {
         match &attributes {
             Value::Object(session) if is_authkit(session) => return Err(self.authkit()),
             Value::Object(_) => {}
-            // hapi seals values of any type, so there is no layout to unwrap.
+            // hapi seals values of any type, so the session need not be an object.
             _ if self.version == Version::Raw => {}
             _ => return Err(malformed()),
         }

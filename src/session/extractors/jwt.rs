@@ -1,4 +1,4 @@
-//! Sessions that are signed JWTs (RFC 7519), as identity providers issue them.
+//! `jwt`: sessions that are signed JWTs (RFC 7519), as identity providers issue them.
 //! The configuration and the provider presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
 
 mod config;
@@ -51,7 +51,7 @@ struct Jwt {
     keys: KeySource,
     /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Accepted values of `iss`, which may contain `{tenantid}`. If empty, `iss` may have any value or be absent.
+    /// Accepted values of `iss`; a value may contain `{tenantid}`. If empty, `iss` may have any value or be absent.
     issuers: Vec<String>,
     /// Accepted values of `tid`, in lower case. If empty, `tid` may have any value or be absent.
     tenants: Vec<String>,
@@ -359,7 +359,8 @@ impl Jwt {
         Ok(exp.0)
     }
 
-    /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request has no proof of possession.
+    /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request does not prove
+    /// possession of the key.
     fn check_sender(&self, claims: &Object) -> Result<(), ExtractError> {
         match member(claims, "cnf")? {
             Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => {

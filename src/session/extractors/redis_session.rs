@@ -32,7 +32,7 @@ use crate::session::types::{
 };
 use server::{RedisServer, Stored};
 
-/// Presets by session library. A key in the section overrides the preset's.
+/// Presets by session library. A key in the section overrides the preset's value.
 const PRESETS: &[(&str, &str)] = &[
     (
         // The keys are the session tokens, prefixed if the app uses `@better-auth/redis-storage`, and without a prefix
@@ -228,8 +228,8 @@ fn key_prefixes(
     if prefixes.iter().any(String::is_empty) && credential.takes_any_key() {
         section.warn(
             "key_prefix",
-            "is empty and the session's id is not signed, so a client can name any key without a colon in this Redis as \
-             its session: keep nothing else there, or store sessions under a prefix",
+            "is empty and the session's id is not signed, so a client can name any key of this Redis as its session, \
+             except keys with a colon: keep nothing else there, or store sessions under a prefix",
         );
     }
     prefixes

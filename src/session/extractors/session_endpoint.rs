@@ -55,8 +55,8 @@ struct SessionEndpoint {
 struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
-    /// The caller's headers that are forwarded but are not credentials. No other headers of the caller's request are
-    /// forwarded.
+    /// The caller's headers that are forwarded but are not credentials. Apart from these, the credentials and the trace
+    /// context, no header of the caller's request is forwarded.
     context_headers: Vec<HeaderName>,
     additional_headers: HeaderMap,
     forwarded: Forwarded,
@@ -71,7 +71,7 @@ struct WhoAmI {
 /// The statuses that mean that the caller is not signed in.
 #[derive(Debug)]
 enum SignedOut {
-    /// [`SIGNED_OUT`], except redirects from http to https.
+    /// [`SIGNED_OUT`], except redirects to the same path and query over https.
     Default,
     /// Exactly the statuses listed in the key `signed_out`.
     Listed(Vec<u16>),
@@ -138,7 +138,7 @@ impl SessionExtractor for SessionEndpoint {
                         "{}, as expected without a session",
                         error.reason().as_str()
                     )),
-                    Ok(_) => Ok("200 even without a session".to_owned()),
+                    Ok(_) => Ok("it answers 200 even to a request without a session".to_owned()),
                 }
             };
             vec![BackendReport::of(self.whoami.endpoint.call("endpoint").backend, asking).await]
@@ -170,7 +170,7 @@ impl SessionEndpoint {
         let of_headers = found.iter().map(|(_, value)| value.len());
         if of_cookies.chain(of_headers).sum::<usize>() > MAX_CREDENTIAL {
             return Err(ExtractError::rejected(Reason::TooLarge)
-                .because("the cookies and headers to forward are longer than 16 KiB"));
+                .because("the cookies and headers to forward are together longer than 16 KiB"));
         }
         Ok(Credentials {
             cookies,
@@ -190,7 +190,7 @@ impl SessionEndpoint {
     }
 }
 
-/// The index in `cookies` of the cookie called `name`, or of the cookie that `name` is a chunk of.
+/// The index in `cookies` of the cookie called `name`, or of the cookie that has a chunk called `name`.
 fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
     cookies
         .iter()
@@ -198,7 +198,7 @@ fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
 }
 
 impl WhoAmI {
-    /// Builds a new request to the app, which contains nothing from the caller except the credentials and the context
+    /// Builds a new request to the app. From the caller's request it takes only the credentials and the context
     /// headers. A configured header replaces a default header of the same name.
     fn request(&self, caller: &Parts, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
@@ -270,8 +270,9 @@ impl WhoAmI {
         })
     }
 
-    /// Only status 200 contains a session. Any status that is neither 200 nor listed as "not signed in" says nothing
-    /// about the caller and results in `Unavailable`, because a wrong URL or a broken app must not sign all users out.
+    /// Only an answer with status 200 contains a session. A status that is neither 200 nor listed as "not signed in"
+    /// does not show whether the caller is signed in. It results in `Unavailable`, because a wrong URL or a broken app
+    /// must not sign all users out.
     fn read(&self, answer: &Answer) -> Outcome {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
@@ -335,7 +336,7 @@ impl WhoAmI {
             "the app requires https: configure the app to trust this service's X-Forwarded-Proto (key forwarded), or \
              set url to the app's https URL"
         } else {
-            "correct url or method, or list the status in signed_out if it means that the caller is not signed in"
+            "fix url or method; or, if this status means that the caller is not signed in, add it to signed_out"
         };
         let location = location.unwrap_or_default();
         let detail = format!("the endpoint answered {status}{location}: {fix}");
@@ -354,7 +355,7 @@ impl WhoAmI {
                 Err(_) => {
                     let error = ExtractError::unavailable(Reason::Malformed);
                     return Err(
-                        error.because(format!("the header {name} is repeated or is not text"))
+                        error.because(format!("the header {name} is repeated or is not UTF-8"))
                     );
                 }
             }

@@ -81,7 +81,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         keys: secret.iter().map(derive).collect(),
         parse_timestamp: signed_timestamp::itsdangerous_timestamp,
         max_age: config.max_age.seconds(),
-        // itsdangerous refuses a negative age.
+        // itsdangerous refuses a timestamp in the future.
         leeway: 0,
     };
     problems.or(Arc::new(Starlette {

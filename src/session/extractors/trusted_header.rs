@@ -24,15 +24,15 @@ use crate::session::types::{
 
 /// The header that each proxy sets, according to the proxy's documentation.
 const PRESETS: &[(&str, &str)] = &[
-    // Set by the options `pass_user_headers` and `reverse_proxy`.
+    // oauth2-proxy sets this header unless the option `pass_user_headers` is off.
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
-    // Set by Authelia's "Trusted Header SSO".
+    // Authelia sets this header for "Trusted Header SSO".
     ("authelia", r#"header = "Remote-User""#),
-    // Set by authentik's proxy provider. The uid is stable; the user name is not.
+    // authentik's proxy provider sets this header. The uid is stable; the user name is not.
     ("authentik", r#"header = "X-authentik-uid""#),
-    // Requires `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
+    // Pomerium sets this header if configured with `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
     ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
-    // One of the identity headers of Tailscale Serve.
+    // Tailscale Serve sets this header.
     ("tailscale", r#"header = "Tailscale-User-Login""#),
 ];
 
@@ -181,7 +181,8 @@ impl TrustedHeader {
         Ok(Some(Session::of_subject(user)))
     }
 
-    /// Checks only the peer address of the connection, because any client can set headers such as `X-Forwarded-For`.
+    /// Checks that the proxy sent the header. The proxy's address is the peer address of the connection, because any
+    /// client can set headers such as `X-Forwarded-For`.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
             return Err(ExtractError::rejected(Reason::HopByHop));
@@ -202,7 +203,7 @@ impl TrustedHeader {
         let Some((name, secret)) = &self.shared_secret else {
             return Ok(());
         };
-        // Compare bytes, because a secret need not be valid text.
+        // Compare bytes, because a secret need not be UTF-8.
         let mut values = request.headers.get_all(name).iter();
         let is_genuine = match (values.next(), values.next()) {
             (Some(value), None) => {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_mapped_network_trusts_the_ipv4_peer() {
+    fn ipv4_peer_in_an_ipv4_mapped_network_is_trusted() {
         for (network, trusted) in [
             ("::ffff:127.0.0.0/104", true),
             ("::ffff:10.0.0.0/104", false),
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_proxy_check_is_refused_and_the_problem_names_the_key() {
+    fn invalid_section_is_refused_and_the_problem_names_the_key() {
         let cases = [
             ("no gate", "header = \"X-User\"", "trusted_proxies"),
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),

@@ -105,7 +105,7 @@ impl Default for JwtConfig {
     }
 }
 
-/// How the text of a shared secret becomes the key.
+/// How the key is read from a shared secret's text.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SecretEncoding {
@@ -268,7 +268,7 @@ fn check_algorithms(
         // If both families were allowed, anyone who knows the public key could use it as an HMAC secret to sign tokens.
         problems.add(
             key,
-            "must fit the kind of key: HS256, HS384, HS512 with secret or secrets, all others with public keys, never both",
+            "must match the keys: only HS256, HS384 and HS512 with secret or secrets, and none of these three with public keys",
         );
     }
     algorithms
@@ -305,7 +305,7 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
             .iter()
             .all(|issuer| issuer.matches(TENANT).count() <= 1),
         section.key("issuers"),
-        "must have {tenantid} at most once",
+        "must contain {tenantid} at most once per issuer",
     );
     let is_for_every_tenant =
         config.tenants.is_empty() && config.issuers.iter().any(|issuer| issuer.contains(TENANT));
@@ -314,7 +314,7 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
         !is_for_every_tenant || subject.is_ok_and(|subject| subject.reads_only(&["oid", "sub", "tid"])),
         section.key("subject"),
         "may use {oid}, {sub} and {tid} only, because tenants is empty: the administrators of any tenant choose the other \
-         claims of their users, and could copy those of one of your users. List the tenants that you serve in tenants",
+         claims of their users, and could copy the claims of one of your users. List the tenants that you serve in tenants",
     );
 }
 

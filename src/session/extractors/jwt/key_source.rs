@@ -10,18 +10,18 @@ use crate::session::types::ExtractError;
 /// The source of the keys that verify tokens.
 #[derive(Debug)]
 pub(super) enum KeySource {
-    /// Keys from the configuration that are used for every `kid`.
+    /// Configured keys, which are used for every `kid`.
     AnyKid(Arc<KeySet>),
-    /// A JWK set from the configuration, whose keys are chosen by `kid`.
+    /// A configured JWK set, in which `kid` selects the key.
     Set(Arc<KeySet>),
     /// A published JWK set.
     Fetched(FetchedKeys),
-    /// A URL for each `kid`, at which the key is published.
+    /// Keys that are each published at their own URL, which contains the `kid`.
     ByKid(KeysByKid),
 }
 
 impl KeySource {
-    /// The keys for a token that names `kid`. Fetches them first if necessary.
+    /// The keys for a token with this `kid`. Fetches them first if necessary.
     pub(super) async fn get(&self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
         let found = match self {
             Self::AnyKid(keys) | Self::Set(keys) => return Ok(keys.clone()),
@@ -34,7 +34,7 @@ impl KeySource {
         }
     }
 
-    /// Newer keys for a token whose signature does not match the keys `than`. Fetches them first if a fetch is due.
+    /// Newer keys for a token whose signature no key in `than` verifies. Fetches them first if a fetch is due.
     pub(super) async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let found = match self {
             Self::AnyKid(_) | Self::Set(_) => None,

@@ -1,11 +1,11 @@
 //! Presets for identity providers, which set defaults for the section's keys. The keys are defined in `config.rs`. A
-//! key in the section overrides the preset's.
+//! key in the section overrides the preset's value.
 
 /// Presets by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` exist only in presets.
 ///
 /// With the same keys, a provider also signs tokens that are not users' sessions: ID tokens, tokens of services, and
 /// tokens for other apps. The rules of a preset accept only sessions. `tests/vectors/idp-token-classes.json` contains
-/// tokens of each class and names the provider's source code that determines it.
+/// tokens of each class and names the provider's source code that defines the class.
 pub const PRESETS: &[(&str, &str)] = &[
     (
         // A token of the client-credentials grant belongs to a service. It has `gty`, or in the RFC 9068 profile only a
@@ -116,7 +116,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     (
         // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name that begins
         // with `service-account-`, and the claims `clientHost` and `clientAddress`. Without the scopes `profile` and
-        // `service_account` these are missing, but such a token has no user session (`sid`) either.
+        // `service_account` these claims are missing, but such a token has no user session (`sid`) either.
         "keycloak",
         r#"
             algorithms = ["RS256", "ES256"]
@@ -154,7 +154,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Only a signed-in user's token belongs to a session.
+        // Only the token of a signed-in user has a `sid` that names a session.
         "workos",
         r#"
             algorithms = ["RS256"]

@@ -1,5 +1,5 @@
-//! Table-driven tests of the form, the claims and the configuration of JWT sessions. Real tokens are in
-//! `tests/sessions`, published keys in `tests/jwks.rs`.
+//! Table-driven tests of the form, the claims and the configuration of JWT sessions. `tests/sessions` tests real
+//! tokens, and `tests/jwks.rs` tests published keys.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ async fn extract(extractor: &dyn SessionExtractor, token: &str) -> Extracted {
         .await
 }
 
-/// Returns `ok`, `absent`, or the reason of the rejection.
+/// Returns `ok`, `absent`, or the reason for the rejection.
 fn word(extracted: &Extracted) -> &'static str {
     match extracted {
         Ok(Some(_)) => "ok",
@@ -1122,7 +1122,7 @@ fn clerk_section_without_a_rule_for_azp_logs_a_warning() {
 }
 
 #[test]
-fn trailing_newline_of_a_secret_causes_a_warning_unless_it_is_decoded_from_base64() {
+fn secret_with_a_trailing_newline_causes_a_warning_unless_it_is_decoded_from_base64() {
     let key: Vec<u8> = (0..40).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
     let encoded = base64::engine::general_purpose::STANDARD.encode(&key);
     let rest = "algorithms = [\"HS256\"]\naudiences = [\"app\"]";

@@ -117,7 +117,7 @@ impl Digest {
 }
 
 impl Reader {
-    /// Returns the value that the app wrote, or `None` for every kind of fault.
+    /// Returns the value that the app wrote, or `None` if the text cannot be decoded, decrypted or verified.
     pub fn open(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Encrypted(gcm) => {

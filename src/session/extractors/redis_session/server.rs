@@ -31,12 +31,12 @@ use crate::session::types::ExtractError;
 /// A Redis or Redis-compatible server.
 pub struct RedisServer {
     client: Client,
-    /// The trusted certificates for `rediss://`. They are loaded on first use, because this reads the system's
+    /// The trusted certificates for `rediss://`. They are loaded on first use, because loading also reads the system's
     /// certificates.
     outgoing: Outgoing,
     tls: OnceLock<TlsConnector>,
     extractor: Arc<str>,
-    /// Whether the key's expiry is read together with its value, because a token must end no later than the session.
+    /// Whether the key's expiry is read together with its value. True if `token.cap_to_session` is set.
     reads_expiry: bool,
     /// Whether the server refuses `GETRANGE`, which limits how much of a value is sent.
     getrange_is_refused: AtomicBool,
@@ -292,7 +292,7 @@ fn failure(error: &RedisError) -> StoreError {
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
             let text = format!(
                 "the store answered {}",
-                code.unwrap_or("that our credentials are wrong")
+                code.unwrap_or("that it does not accept this service's credentials")
             );
             StoreError::Said(ExtractError::unavailable(Reason::StoreRefused).because(text))
         }

@@ -20,8 +20,8 @@ use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
 
-/// Headers that are never sent: they apply to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or they
-/// change the meaning of an answer.
+/// Headers that no key may list: most apply to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or
+/// change the meaning of an answer. The key `cookies` determines the header `Cookie`.
 const NEVER_SENT: [HeaderName; 10] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -306,7 +306,7 @@ fn check_additional(
             continue;
         };
         if NEVER_SENT.contains(&name) {
-            problems.add(key, "is a header that is never sent: remove it");
+            problems.add(key, "is a header that cannot be set here: remove it");
         } else if let Some((list, _)) = from_caller.iter().find(|(_, names)| names.contains(&name))
         {
             problems.add(

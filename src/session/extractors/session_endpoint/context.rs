@@ -168,7 +168,7 @@ mod tests {
     use crate::session::contract::request;
 
     #[test]
-    fn scheme_comes_from_origin_or_else_is_http_only_for_a_loopback_host() {
+    fn scheme_is_read_from_origin_and_without_origin_is_http_for_loopback_hosts_only() {
         for (origin, host, want) in [
             (Some("http://app.example"), "app.example", "http"),
             (Some("https://app.example"), "app.example", "https"),

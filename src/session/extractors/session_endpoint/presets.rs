@@ -1,5 +1,5 @@
 //! Presets for products that have a "who am I" URL. Paths and answers are as the products' documentation describes
-//! them. A key in the section overrides the preset's.
+//! them. A key in the section overrides the preset's value.
 
 /// Presets by product. A preset's `path` is appended to a `url` that has no path.
 pub const PRESETS: &[(&str, &str)] = &[

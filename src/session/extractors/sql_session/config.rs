@@ -241,7 +241,7 @@ fn session_query(
     statements.collect()
 }
 
-const NAME_HELP: &str = "must be a name without quotes and backslashes";
+const NAME_HELP: &str = "must be a name without quotes or backslashes";
 
 /// The preset's queries, filled with the table and column names that the section sets.
 fn preset_queries(

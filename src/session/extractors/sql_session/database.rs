@@ -83,7 +83,7 @@ pub struct Trust {
     pub is_required: bool,
 }
 
-/// The settings of connections. Connections are read-only, and the server itself cancels statements that exceed the
+/// The settings of connections. Connections are read-only, and database servers cancel statements that exceed the
 /// timeout.
 #[derive(Clone)]
 pub enum ConnectConfig {
@@ -181,7 +181,8 @@ impl ConnectConfig {
         }
     }
 
-    /// The host, and how to require TLS in the URL; `None` if the connection already requires TLS.
+    /// The host, and how to require TLS in the URL; `None` if the connection uses a Unix socket or a file, or already
+    /// requires TLS.
     pub fn without_tls(&self) -> Option<(&str, &'static str)> {
         match self {
             Self::Postgres { options, .. } => {
@@ -193,8 +194,7 @@ impl ConnectConfig {
                     mode,
                     PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull
                 );
-                let fix =
-                    "add sslmode=verify-full, and ca_file if your own CA issued its certificate";
+                let fix = "add sslmode=verify-full, and ca_file if your own CA issued the server's certificate";
                 (!is_socket && !is_required).then_some((options.get_host(), fix))
             }
             Self::MySql { options, .. } => {
@@ -203,7 +203,7 @@ impl ConnectConfig {
                     mode,
                     MySqlSslMode::Required | MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
                 );
-                let fix = "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own CA issued its certificate";
+                let fix = "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own CA issued the server's certificate";
                 (options.get_socket().is_none() && !is_required)
                     .then_some((options.get_host(), fix))
             }
@@ -254,7 +254,7 @@ impl RowLookup {
     }
 
     /// The rows that the query finds. The statement is prepared before the key is sent, so that an error in the
-    /// statement is not mistaken for an error in the key, and a statement written for another schema is not used.
+    /// statement is not mistaken for an error in the key, and a statement for another schema is skipped.
     async fn find<DB: Driver>(
         &self,
         connection: &mut DB::Connection,
@@ -489,8 +489,8 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
     }
 }
 
-/// The columns of a row, and the total length of their text and binary data. Columns of types that are not listed are
-/// left out; the query can cast them to text.
+/// The columns of a row, and the total length of their text and binary data. Columns of types that are not listed
+/// below are left out; the query can cast them to text.
 fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;

@@ -13,7 +13,7 @@ use crate::session::reason::Reason;
 /// The salt that `django.contrib.sessions.backends.base` uses for signing.
 const SALT: &str = "django.contrib.sessions.SessionStore";
 
-/// The keys that verify sessions, derived from `SECRET_KEY` and then from `SECRET_KEY_FALLBACKS`.
+/// The keys that verify sessions: first the key derived from `SECRET_KEY`, then those from `SECRET_KEY_FALLBACKS`.
 #[derive(Debug)]
 pub struct DjangoKeys(Vec<hmac::Key>);
 

@@ -1,17 +1,17 @@
 //! The session tables of frameworks, according to the frameworks' sources and to the schemas that their tools generate.
-//! A key in the section overrides the preset's. `queries` contains, for each database, the query and its alternatives
-//! for other schemas of the same library. `statement.rs` fills in the names of the table and columns. The query
-//! truncates the payload one character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs` truncates the
-//! whole row.
+//! A key in the section overrides the preset's value. `queries` contains, for each database, the query and its
+//! alternatives for other schemas of the same library. `statement.rs` fills in the names of the table and columns. The
+//! query truncates the payload one character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs`
+//! truncates the whole row.
 
 /// Presets by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a
 /// second is lost. A value that the database cannot read as a time is returned unchanged and then refused, because NULL
 /// would mean a session that does not expire. For `MySQL`, the queries use `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP`
-/// does not support all of its times, such as those before 1970.
+/// does not support every time that a column can contain, for example times before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The table names used by Prisma, Drizzle, and `@auth/pg-adapter`. A session is valid while `expires` is in the
-        // future.
+        // Prisma, Drizzle and `@auth/pg-adapter` use different table names. A session is valid while `expires` is in
+        // the future.
         "authjs-database",
         r#"
             subject = "{userId}"
@@ -40,8 +40,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The column names used by Better Auth's own migration and Prisma, and those of Better Auth's schema for
-        // Drizzle.
+        // Better Auth's schema for Drizzle uses other column names than its own migration and Prisma.
         "better-auth",
         r#"
             subject = "{userId}"

@@ -23,7 +23,7 @@ pub enum Parameter {
     Now,
 }
 
-/// A query and its alternatives, because the tools of one library create several schemas. The first query that the
+/// A query and its alternatives, because the tools of one library create different schemas. The first query that the
 /// database accepts is used from then on.
 #[derive(Debug)]
 pub struct Alternatives {
@@ -120,7 +120,7 @@ impl Statement {
     /// parameter becomes `?`.
     ///
     /// # Errors
-    /// If the query is not valid; the text says why.
+    /// If the query is not valid. The message says why.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;

@@ -1,4 +1,4 @@
-//! Tests of the configuration, and of lookups in a real `SQLite` table. Tests with database servers are in
+//! Tests of the configuration, and of look-ups in a real `SQLite` table. Tests with database servers are in
 //! `tests/stores`.
 
 use std::sync::Arc;
@@ -292,7 +292,7 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     }
 }
 
-/// An expiry that the app writes into the session itself, in a column of the query or in the payload.
+/// The app writes this expiry into the session itself, in a column of the query or in the payload.
 #[tokio::test]
 async fn session_expires_at_the_time_found_at_expires_path() {
     let directory = tempfile::tempdir().unwrap();

@@ -77,6 +77,6 @@ impl UserCheck {
             return Ok(true);
         }
         Err(ExtractError::rejected(Reason::PasswordChanged)
-            .because("the session is older than the user's password"))
+            .because("the session was created before the user's last password change"))
     }
 }

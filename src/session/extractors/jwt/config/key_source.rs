@@ -23,7 +23,7 @@ const MAX_SECRETS: usize = 10;
 /// The URL template of an issuer's discovery document.
 const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
 
-/// The source of keys that the section configures, or else the preset's.
+/// The source of keys that the section configures, or else the one that its preset names.
 pub(super) fn read(
     section: &Section<'_>,
     context: &Context,
@@ -95,7 +95,7 @@ fn shared_secrets(
         texts.len() <= MAX_SECRETS,
         section.key(key),
         format!(
-            "has {} secrets, and at most {MAX_SECRETS} are allowed: remove those with which no valid token is signed",
+            "has {} secrets, and at most {MAX_SECRETS} are allowed: remove the secrets that sign no valid token",
             texts.len()
         ),
     );
@@ -129,7 +129,7 @@ fn decoded(
             }
             None => problems.add(
                 section.key(key),
-                "is not base64: it has a character that base64 does not have, such as a quote or a space. Correct it, or set \
+                "is not base64, for example because it contains a quote or a space. Fix it, or set \
                  secret_encoding = \"text\" if the app uses the text itself as the key",
             ),
         }
@@ -162,7 +162,7 @@ fn from_provider(
     if template.contains("{client_id}") && !tail.starts_with("client_") {
         problems.add(
             section.key("issuers"),
-            "does not end in a client id (client_…), which the URL of the keys contains: copy iss from one of your \
+            "does not end in a client id (client_…), which the URL of the keys must contain: copy iss from one of your \
              tokens, or set jwks_url as well",
         );
         return None;
