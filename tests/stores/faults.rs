@@ -463,7 +463,7 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             REDIS,
             redis.port,
             "s3cr3t-x",
-            "no such key with prefix \"sess:\"",
+            "no session with this id under the prefix \"sess:\"",
         ),
         (
             "no text",

@@ -129,7 +129,7 @@ impl Endpoint {
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// The description of a call, as the commands print it.
+    /// The description of a call, as `doctor` and `explain` print it.
     pub fn call(&self, what: &str) -> BackendCall {
         BackendCall {
             backend: format!("{what} {}", without_query(&self.url)),

@@ -81,7 +81,7 @@ impl BackendHealth {
         }
     }
 
-    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
+    /// Locks the state, even after a panic: no code that holds the lock leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +128,7 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(log, || {
             for _ in 0..100 {
-                health.failed(0, "timeout", Some("no complete answer in time"));
+                health.failed(0, "timeout", Some("no complete answer before the timeout"));
                 // A success between two failures must not allow another warning within the minute.
                 health.answered(0);
             }

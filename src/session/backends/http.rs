@@ -138,7 +138,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(text) => f.write_str(text),
-            Self::Timeout => f.write_str("no complete answer in time"),
+            Self::Timeout => f.write_str("no complete answer before the timeout"),
             Self::Status(status) => write!(f, "the status of the answer is {}", status.as_u16()),
             Self::TooLarge(limit) => write!(f, "the answer is longer than {limit} bytes"),
         }

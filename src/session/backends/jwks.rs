@@ -363,7 +363,7 @@ impl JwksCache {
         self.finished.send_modify(|count| *count += 1);
     }
 
-    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
+    /// Locks the progress, even after a panic: no code that holds the lock leaves the data inconsistent.
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -456,7 +456,7 @@ impl FetchedKeys {
         self.0.get(kid)
     }
 
-    /// Keys other than `than`, or the fetch to wait for: see [`JwksCache::newer`].
+    /// Keys newer than `than`, or the fetch to wait for: see [`JwksCache::newer`].
     pub fn newer(&self, than: &Arc<KeySet>) -> Option<Found> {
         self.0.newer(than)
     }
@@ -483,7 +483,7 @@ impl FetchedKeys {
         });
     }
 
-    /// The description of a fetch, as the commands print it.
+    /// The description of a fetch, as `doctor` and `explain` print it.
     pub fn call(&self) -> BackendCall {
         BackendCall {
             backend: self.0.source.name(),

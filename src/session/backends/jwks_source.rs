@@ -109,7 +109,10 @@ impl Discovery {
         let wrong = |text: String| Err(FetchError::Discovery(text));
         let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
         let Ok(document) = Value::parse(document) else {
-            return wrong(format!("the document at {} is not JSON", self.document));
+            return wrong(format!(
+                "the discovery document at {} is not JSON",
+                self.document
+            ));
         };
         let text = |name| document.as_object()?.get(name).ok()??.as_str();
         let issuer = text("issuer").unwrap_or_default();
@@ -150,7 +153,7 @@ pub enum Step {
 }
 
 impl Source {
-    /// The description of the source, as the commands print it.
+    /// The description of the source, as `doctor` and `explain` print it.
     pub fn name(&self) -> String {
         match self {
             Self::Jwks(url) => format!("key set {}", without_query(url)),

@@ -113,7 +113,7 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
-    /// The description of a look-up, as the commands print it.
+    /// The description of a look-up, as `doctor` and `explain` print it.
     pub fn call(&self) -> BackendCall {
         let address = self.template.split('?').next().unwrap_or_default();
         BackendCall {

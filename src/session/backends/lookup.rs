@@ -259,7 +259,7 @@ impl BackendLookup {
         SharedOutcome { outcome, cookies }
     }
 
-    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
+    /// Locks the state, even after a panic: no code that holds the lock leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -312,7 +312,7 @@ impl Flight {
     /// Ends the flight without calling the backend if every request that waited for it has been dropped.
     fn abandon(&mut self) -> bool {
         let mut state = self.lookup.state();
-        // One receiver is in `flights`. Others are created only under the lock.
+        // `flights` holds one receiver, and further receivers are created only under the lock.
         if self.sender.receiver_count() <= 1 {
             state.flights.remove(&self.question);
             self.is_abandoned = true;

@@ -173,7 +173,7 @@ fn host_pattern(text: &str) -> Result<String, &'static str> {
 /// Parses certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
 ///
 /// # Errors
-/// If the text is not valid; the message says why.
+/// If `pem` is not valid. The message says why.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let mut authorities = RootCertStore::empty();
     let mut certificates = Vec::new();

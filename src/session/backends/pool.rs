@@ -1,5 +1,5 @@
 //! A pool of connections to a session store. Each connection is used by one request at a time.
-//! The store's extractor implements the protocol on a connection.
+//! The extractor implements the store's protocol.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -55,7 +55,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub enum StoreError {
     /// The connection broke, or the store's data violates its protocol. The text is the error message.
     Lost(String),
-    /// The store answered, and its answer means this error.
+    /// The store answered, and this is the error that follows from the answer.
     Said(ExtractError),
     /// Like `Said`, but the answer was so long that the connection is closed to free its buffer.
     Oversized(ExtractError),
@@ -118,7 +118,7 @@ pub struct Pool<S: Store> {
 
 type SharedIdle<C> = Arc<Mutex<Idle<C>>>;
 
-/// The idle connections, each with the time at which it became idle; the longest idle come first.
+/// The idle connections, each with the time at which it became idle, in the order of these times.
 struct Idle<C> {
     connections: VecDeque<(C, Instant)>,
     /// The task that closes connections at their idle timeout. It runs while there are idle connections, and is aborted
@@ -199,7 +199,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// The description of a request's queries, as the commands print it.
+    /// The description of a request's queries, as `doctor` and `explain` print it.
     pub fn call(&self, queries: u32) -> BackendCall {
         BackendCall {
             backend: self.store.system().to_owned(),
@@ -241,7 +241,7 @@ impl<S: Store> Pool<S> {
                 Err(ExtractError::unavailable(Reason::StoreUnreachable).because(text))
             }
             Err(_) => Err(ExtractError::unavailable(Reason::StoreTimeout)
-                .because("no complete answer in time")),
+                .because("no complete answer before the timeout")),
         }
     }
 
@@ -337,7 +337,7 @@ fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
     next
 }
 
-/// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
+/// Locks the list, even after a panic: no code that holds the lock leaves the data inconsistent.
 fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }

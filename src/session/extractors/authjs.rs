@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_secret_is_accepted_and_any_other_is_refused() {
+    fn only_tokens_encrypted_with_a_listed_secret_are_accepted() {
         let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_key_is_accepted_and_removed_key_is_refused() {
+    fn cookie_signed_with_a_listed_key_is_accepted_and_with_a_removed_key_is_refused() {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
         // Text in a configuration file is one key. Only the text of an environment variable can be a list.

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_key_is_accepted_and_removed_key_is_refused() {
+    fn cookie_signed_with_a_listed_key_is_accepted_and_with_a_removed_key_is_refused() {
         let rotated = format!(
             "{}\nsecret_key_fallbacks = [\"older\", \"{SECRET}\"]",
             key("new")

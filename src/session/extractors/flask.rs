@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_key_is_accepted_and_removed_key_is_refused() {
+    fn cookie_signed_with_a_listed_key_is_accepted_and_with_a_removed_key_is_refused() {
         let session = extract(&key(OLD), STAMP, SIGNED_WITH_OLD).unwrap().unwrap();
         assert_eq!(
             serde_json::to_string(&session.attributes).unwrap(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn another_salt_or_digest_is_refused() {
+    fn cookie_signed_with_another_salt_or_digest_is_refused() {
         for other in ["salt = \"activate-account\"", "digest = \"sha256\""] {
             assert_eq!(
                 word(extract(

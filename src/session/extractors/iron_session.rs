@@ -1,7 +1,7 @@
 //! `iron_session`: a session in a cookie that is encrypted and signed ("sealed") with @hapi/iron. iron-session writes
 //! such cookies, and so do h3 (Nuxt) and hapi, which seal the session without iron-session's layout. Format:
 //! iron-session `src/core.ts`; h3 `src/utils/session.ts` and `src/utils/cookie.ts`; hapi's statehood `lib/index.js`.
-//! The seal is in [`crate::session::formats::iron`].
+//! [`crate::session::formats::iron`] opens seals.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub const KIND: Kind = Kind {
 /// a seal with another version as one of v6, and v9 ignores the version. Neither writes another version, so a seal with
 /// another version is refused here.
 const LAYOUT: &str = "~2";
-/// iron-session's id for a single password.
+/// The id that iron-session gives to a single password.
 const SINGLE_ID: &str = "1";
 /// The id that @hapi/iron uses for a seal without a password id if several passwords are configured.
 const DEFAULT_ID: &str = "default";

@@ -312,7 +312,7 @@ impl RedisSession {
     async fn session(&self, id: StoreKey) -> Result<Session, ExtractError> {
         let Some(stored) = self.stored(&id.key).await? else {
             let detail = format!(
-                "the store has no such key with prefix {}",
+                "the store has no session with this id under the prefix {}",
                 self.key_prefixes
                     .iter()
                     .map(|prefix| format!("{prefix:?}"))

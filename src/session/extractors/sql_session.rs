@@ -49,7 +49,7 @@ struct SqlSession {
     /// Checks the session against its user; `None` if `user_query` is not set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
-    /// An expiry in the session itself, which applies in addition to the column's.
+    /// An expiry in the session itself, which applies in addition to the expiry in the column.
     end: SessionEnd,
     clock: Clock,
 }
@@ -183,7 +183,8 @@ impl ExpiryColumn {
     }
 }
 
-/// The error for a row that does not fit the configuration. This says nothing about the caller, so it is `Unavailable`.
+/// The error for a row that does not fit the configuration. It is `Unavailable`, because such a row does not show
+/// whether the caller is signed in.
 fn misfit(detail: String) -> ExtractError {
     ExtractError::unavailable(Reason::StoreMisfit).because(detail)
 }

@@ -50,7 +50,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         context.dev,
         section.key("kind"),
-        "static_user signs in every request and works under `rollout-token dev` only: use another kind",
+        "static_user treats every request as signed in, so it works under `rollout-token dev` only: use another kind",
     );
     problems.or(Arc::new(StaticUser { user: config.user }))
 }

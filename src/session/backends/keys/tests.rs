@@ -156,7 +156,7 @@ fn small_order_ed25519_keys_are_refused() {
 }
 
 #[test]
-fn key_of_each_type_is_parsed_from_pem_and_verifies_only_its_own_algorithm() {
+fn key_of_each_type_is_parsed_from_pem_and_verifies_signatures_of_its_algorithm_only() {
     use jsonwebtoken::EncodingKey;
     type Maker = fn(&[u8]) -> EncodingKey;
     let families: [(_, &[&str], Algorithm, Maker); 3] = [

@@ -54,7 +54,7 @@ struct JwtConfig {
     allow_http: bool,
     padded_base64: bool,
     /// For presets: the URL where the provider publishes an issuer's keys. `{issuer}` is the first of
-    /// `issuers`, `{client_id}` the client id at its end. Used if the section names no other source of keys.
+    /// `issuers`, and `{client_id}` is the client id at its end. Used if the section names no other source of keys.
     #[serde(skip_serializing)]
     provider_keys: Option<String>,
     /// For presets of providers whose tokens have no audience: `audiences` may be left out.

@@ -50,7 +50,7 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The spellings of a boolean in an environment variable.
+        // A boolean in an environment variable is text with one of these spellings.
         match text.to_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
             "false" | "no" | "off" | "0" => return Some(Self::Nothing),

@@ -120,7 +120,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // The sign-in that `bin/rails generate authentication` generates: `cookies.signed[:session_id]` is the id of a
-        // row, which is deleted at sign-out. Apps choose the type of ids.
+        // row, which is deleted at sign-out. The app chooses the type of this id.
         "rails8",
         r#"
             subject = "{user_id}"

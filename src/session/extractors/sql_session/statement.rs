@@ -54,7 +54,7 @@ impl Alternatives {
     }
 }
 
-/// The names of the app's table and columns, if they differ from the preset's.
+/// The names of the app's table and columns, if they differ from the preset's names.
 #[derive(Debug)]
 pub struct Names<'a> {
     pub table: Option<&'a str>,
