@@ -194,7 +194,7 @@ impl KeySet {
     }
 
     /// Parses a JWK set (RFC 7517), or an object that maps key ids to PEM strings, as Google publishes its
-    /// certificates. Keys that cannot be used are listed in [`Self::unusable`].
+    /// certificates. Keys that cannot be used are listed in [`Self::unusable()`].
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
