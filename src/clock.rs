@@ -1,4 +1,4 @@
-//! Sources of time, which are passed as arguments. Only this module reads the system's clocks. Tests use a
+//! Sources of time, which are passed as arguments. Only this module reads the system's wall clock. Tests use a
 //! [`ManualClock`].
 
 use std::fmt;
@@ -20,9 +20,9 @@ pub fn is_set(now: UnixSeconds) -> bool {
 
 /// A source of time.
 pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
-    /// The wall-clock time, rounded down. `iat`, `exp` and `nbf` are compared with it.
+    /// The wall-clock time, rounded down to a second. `iat`, `exp` and `nbf` are compared with it.
     fn now(&self) -> UnixSeconds;
-    /// The time on a monotonic clock, which measures the ages of cache entries.
+    /// The time on a monotonic clock, for durations such as the age of a cache entry.
     fn monotonic(&self) -> Duration;
 }
 
@@ -62,7 +62,7 @@ impl TimeSource for SystemTimeSource {
         reason = "the one place that reads the wall clock"
     )]
     fn now(&self) -> UnixSeconds {
-        // A clock before 1970 counts as 1970, which `is_set` refuses too.
+        // A time before 1970 is read as 1970, for which `is_set` is also false.
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A JSON value that keeps duplicate members and every digit of an integer, because a user's identity may depend on
-//! them.
+//! A JSON value that keeps duplicate members and every digit of a 64-bit integer, because a user's identity may depend
+//! on them.
 
 use std::fmt;
 

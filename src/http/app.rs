@@ -1,5 +1,5 @@
-//! The application: its state, the router with every route, and the middleware in its order. `server` handles
-//! connections, and `error.rs` defines the statuses and codes.
+//! The application: its state, its routers with every route, and the middleware in the order in which it runs. `server`
+//! handles connections, and `error.rs` defines the statuses and codes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -312,7 +312,8 @@ async fn finish(
             .is_some_and(|route| app.is_route(route.as_str(), path))
     });
     let span = Arc::new(request_span(&request, id, token_route));
-    // Under `dev`, pages of every loopback origin may call these routes, but not the routes of the dev page.
+    // Under `dev`, pages of every loopback origin may call the token routes and `client.js`, but not the routes of the
+    // dev page.
     let is_for_apps =
         token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
@@ -405,13 +406,13 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
-    /// Logs a preflight from a listed origin whose announced request the browser will not send.
+    /// Logs a preflight from a listed origin. The browser will not send the request that the preflight announced.
     pub fn refused_preflight(&self, in_force: &InForce, reason: Reason, asked: &HeaderValue) {
         self.log
             .refused_preflight(&in_force.span, reason.as_str(), asked);
     }
 
-    /// Logs and counts a refused request. A failed readiness probe is not a refused request.
+    /// Logs and counts a refused request. A failed readiness probe is neither logged nor counted.
     fn refused(
         &self,
         error: &Error,

@@ -16,10 +16,11 @@ use crate::telemetry::metrics::Metrics;
 /// Returns a router with `POST /rollout/token` and its related paths (`/rollout-token`, `/rollout/client.js`,
 /// `/openapi.json`), to be merged into an axum app.
 ///
-/// The configuration comes from `sources` and has the same keys as the service's. The app remains responsible for the
-/// whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and it exposes
-/// `metrics` (for example with [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no
-/// effect, and a changed file or SIGHUP does not reload the configuration.
+/// The configuration comes from `sources` and has the same keys as for the standalone service. The app remains
+/// responsible for the whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and
+/// it exposes `metrics` (for example with [`Metrics::render`]). `[log]` affects only the log lines of requests.
+/// `[reload]` and the listener keys of `[server]` have no effect: neither a changed file nor SIGHUP reloads the
+/// configuration.
 ///
 /// `trusted_proxies` of a `trusted_header` section needs the peer's address: serve the app with
 /// `into_make_service_with_connect_info::<SocketAddr>()`.
@@ -27,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 /// `examples/embed.rs` is a complete app.
 ///
 /// # Errors
-/// Returns every problem of the configuration, each of which begins with its key.
+/// Returns every problem of the configuration. Each message begins with the configuration key.
 ///
 /// # Panics
 /// If it is called outside a Tokio runtime, because the extractors start to fetch keys.

@@ -28,7 +28,8 @@ pub enum Error {
     /// In dev mode, the `Host` is not a loopback name.
     HostNotAllowed,
     NotFound,
-    /// The path is a variant of one of the service's paths, or is not served under this configuration.
+    /// The path is a variant of one of the service's paths, is served only by the other listener, or is disabled by the
+    /// configuration.
     WrongPath(Reason),
     /// The method is not allowed; the string is the value of `Allow`.
     MethodNotAllowed(&'static str),
@@ -81,7 +82,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
 
-/// The value of `Retry-After` if the backend sent none.
+/// The value of `Retry-After` in a 503 response, unless the backend sent one.
 const SOON: Duration = Duration::from_secs(2);
 
 fn wait_header(wait: Duration) -> (HeaderName, HeaderValue) {
@@ -98,7 +99,7 @@ impl Error {
         self.mapping().status
     }
 
-    /// The reason for logs, which is more specific than the code.
+    /// The reason that logs report: more specific than the code, or the code itself.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(reason)
@@ -118,7 +119,7 @@ impl Error {
         }
     }
 
-    /// The request has more headers than `server.max_headers`. If `is_partial` is true, the rest of the headers was not
+    /// The request has more headers than `server.max_headers`. If `is_partial` is true, the remaining headers were not
     /// read.
     pub fn too_many_headers(found: usize, is_partial: bool, limit: usize) -> Self {
         let least = if is_partial { "at least " } else { "" };
@@ -150,7 +151,7 @@ impl Error {
         Some(cause)
     }
 
-    /// The details for logs: what was found and what was expected, or how a backend failed.
+    /// The details that logs report: what was found and what was expected, or how a backend failed.
     pub fn cause(&self) -> Option<&str> {
         let Self::Denied(Denied { denial, .. }) = self else {
             return None;
@@ -271,7 +272,7 @@ impl Error {
             Self::NotAFetch(_) => (StatusCode::FORBIDDEN, "not_a_fetch", None,
                 "Not a fetch", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
-                "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
+                "Host not allowed", "Dev mode answers only requests to loopback hosts, such as localhost, 127.0.0.1 and [::1]."),
             Self::NotFound | Self::WrongPath(_) => (StatusCode::NOT_FOUND, "not_found", None,
                 "Not found", "Nothing is served at this path."),
             Self::MethodNotAllowed(allow) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Some((header::ALLOW, HeaderValue::from_static(allow))),
@@ -354,12 +355,12 @@ impl Error {
         self.mapping().title
     }
 
-    /// The header that this error adds to the headers of every response.
+    /// The name of the header that this error adds, such as `Retry-After`; `None` if it adds none.
     pub fn header(&self) -> Option<HeaderName> {
         self.mapping().header.map(|(name, _)| name)
     }
 
-    /// The complete response.
+    /// The response that reports this error, without the headers that [`protect`] adds.
     pub fn respond(&self, request_id: &str) -> Response {
         let Mapping { status, header, .. } = self.mapping();
         let mut response = (status, Json(self.problem(request_id))).into_response();
@@ -375,7 +376,7 @@ impl Error {
         response
     }
 
-    /// The detail, preceded by the sentence of `HeadersTooLarge`, which contains the limit and the number found.
+    /// The detail. For `HeadersTooLarge`, the sentence with the limit and the number found precedes it.
     fn measured(&self, detail: &'static str) -> Cow<'static, str> {
         match self {
             Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),

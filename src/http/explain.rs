@@ -172,7 +172,7 @@ fn complete_body(request: &mut Vec<u8>) {
         })
     };
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
-        // A longer body is refused based on its `Content-Length`, so it need not be complete.
+        // A body longer than 64 KiB is refused because of its `Content-Length`, so it need not be complete.
         let missing = length.saturating_sub(body.len()).min(64 * 1024);
         request.resize(request.len() + missing, b' ');
     } else if value("transfer-encoding").is_some() && body.trim().is_empty() {

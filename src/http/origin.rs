@@ -55,7 +55,7 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
 /// A page with `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
 ///
 /// # Errors
-/// If the page's origin is neither listed nor the service's own, or the headers are repeated or contradictory.
+/// If the page's origin is neither listed nor the service's own, or one of the two headers is repeated or malformed.
 pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
     let origin = single(headers, &header::ORIGIN).map_err(|_| Reason::TwoOrigins)?;
     let site = single(headers, &SEC_FETCH_SITE)
@@ -343,7 +343,7 @@ mod tests {
     ];
 
     #[test]
-    fn same_origin_pages_listed_pages_and_non_browsers_are_allowed() {
+    fn only_requests_of_own_or_listed_origins_and_of_non_browsers_are_allowed() {
         for (lines, want) in CALLERS {
             assert_eq!(check(&origins(), &headers(lines)), want, "{lines:?}");
         }

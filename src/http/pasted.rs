@@ -19,7 +19,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
     reason = "each field is a flag of curl"
 )]
 pub struct CurlArgs {
-    /// The word `curl` and the URL of a request copied "as cURL" in a browser. Only the host of the URL is used.
+    /// The word `curl` and the URL of a request copied "as cURL" in a browser. Only the host and port of the URL are
+    /// used.
     #[arg(value_name = "URL", num_args = 0..)]
     pub words: Vec<String>,
     /// A header of the request, as in curl: -H 'Authorization: Bearer …'.
@@ -237,7 +238,7 @@ pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
         .try_get_matches_from(words)
         .map_err(|_| "the command has an unknown flag".to_owned())?;
     CurlArgs::from_arg_matches(&matches)
-        .map_err(|_| "the command has a flag without its value".to_owned())
+        .map_err(|_| "a flag in the command has no value".to_owned())
 }
 
 /// Whether the line has the form `GET /path HTTP/1.1`.

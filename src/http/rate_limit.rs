@@ -59,12 +59,12 @@ impl TokenLimiter {
         })
     }
 
-    /// Counts one token against the limit of the credential, which is hashed in the form in which it was sent, and one
-    /// against the subject's limit. A request over the credential's limit does not count against the subject. Without a
-    /// credential, the limit of one credential also applies to the subject.
+    /// Counts one token against the credential's limit, and one against the subject's. The credential is hashed in the
+    /// form in which it was sent. A request over the credential's limit does not count against the subject. If there is
+    /// no credential, the subject has the limit of one credential.
     ///
     /// # Errors
-    /// If one of the limits is reached. The error contains the time until the next token.
+    /// If one of the limits is reached. The error is the time until the next token is allowed.
     pub fn check<'a>(
         &self,
         subject: &Subject,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_stay_bounded_with_a_million_subjects_and_credentials() {
+    fn number_of_limiter_keys_is_bounded_for_a_million_subjects_and_credentials() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         for n in 0..1_000_000 {

@@ -89,8 +89,9 @@ pub async fn issue_at_path(
     issue_by_get(&app, &in_force, request).await
 }
 
-/// Any page can cause a GET request, so either the browser must name an allowed origin, or the request must contain a
-/// credential that browsers do not add automatically. Under `dev`, clients other than browsers need neither.
+/// Any page can cause a GET request, so either the browser's headers must identify an allowed origin, or the request
+/// must contain a credential that browsers do not add automatically. Under `dev`, clients other than browsers need
+/// neither.
 async fn issue_by_get(
     app: &App,
     in_force: &InForce,
@@ -153,7 +154,7 @@ fn docs_methods(live: &Live) -> Result<&'static str, Error> {
     }
 }
 
-/// Returns the caller.
+/// Checks that the request is a fetch from an allowed origin, and returns the kind of caller.
 ///
 /// # Errors
 /// If the request is not a fetch, or pages of its origin may not request tokens.
@@ -215,8 +216,8 @@ async fn token_for(
     }))
 }
 
-/// The seconds from now until the next token should be fetched: until 60 s before expiry, or until 5 % of the lifetime
-/// before expiry if 5 % is longer than 60 s, but never negative.
+/// The number of seconds from now until the next token should be fetched, which is 60 s before expiry, or 5 % of the
+/// lifetime before expiry if that is longer. At least 0.
 fn refresh_in(expires_in: i64) -> i64 {
     (expires_in - (expires_in / 20).max(60)).max(0)
 }
@@ -238,7 +239,7 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     })
 }
 
-/// Answers a preflight from a listed page, or a plain OPTIONS request.
+/// Answers a preflight from a page of a listed origin, or an OPTIONS request without `Origin`.
 fn answer_options(
     app: &App,
     in_force: &InForce,

@@ -149,7 +149,7 @@ pub(super) async fn serve(
                 Err(error) => error!(%error, "cannot build the response"),
             }
         }
-        Err(error) => debug!(%peer, ?error, "connection broke"),
+        Err(error) => debug!(%peer, ?error, "connection failed"),
     }
 }
 
@@ -181,8 +181,8 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
 }
 
-/// The name of the other protocol that starts with these bytes, and what the operator has to change. TLS: RFC 8446,
-/// section 5.1; HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
+/// The name of the protocol other than HTTP/1.1 that starts with these bytes, and what the operator has to change. TLS:
+/// RFC 8446, section 5.1; HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
 fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     const PREFIXES: [(&[u8], &str, &str); 4] = [
         (
@@ -228,7 +228,7 @@ async fn refuse(
 
     let (mut head, body) = error.respond(&id).into_parts();
     let body = to_bytes(body, usize::MAX).await?;
-    // A clock before 1970 is treated as 1970.
+    // A time before 1970 is sent as 1970.
     let now = Duration::from_secs(u64::try_from(shared.clock.now()).unwrap_or(0));
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
     protect(&mut head.headers);

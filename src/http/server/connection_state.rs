@@ -41,7 +41,7 @@ pub(super) enum Phase {
     Body,
     /// The response is complete, but not yet sent.
     Answer,
-    /// Between two requests.
+    /// The connection waits for the next request.
     Idle,
 }
 
@@ -90,8 +90,9 @@ impl ConnectionState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection has had a response, and when it began to wait for its peer. At the connection limit,
-    /// connections are closed in the order of this pair. `None` while the application handles a request.
+    /// Whether a request on the connection was answered, and when the connection began to wait for its peer. At the
+    /// connection limit, connections are closed in the order of this pair. `None` while the application handles a
+    /// request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
         let current = self.current();
         (current.phase != Phase::Handler).then_some((current.answered, current.since))
@@ -110,7 +111,7 @@ impl ConnectionState {
         Exchange(self.clone())
     }
 
-    /// Why two parsers could interpret the head of this request, or of a request pipelined after it, differently.
+    /// Why the head of this request, or of a request pipelined after it, is ambiguous; `None` if it is not.
     pub(super) fn ambiguity(&self) -> Option<Reason> {
         self.current().ambiguity
     }

@@ -1,4 +1,4 @@
-//! Handles the process's signals, and keeps the flag that a drain has begun. `server::run` performs the drain.
+//! Handles the process's signals, and records whether a drain has begun. `server::run` performs the drain.
 
 use std::io;
 

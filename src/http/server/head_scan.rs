@@ -55,7 +55,7 @@ struct Name {
 }
 
 impl HeadScan {
-    /// Scans the next bytes. Returns the fault of the head if it is detected in these bytes.
+    /// Scans the next bytes. Returns why the head is ambiguous, if these bytes show that it is.
     pub(super) fn finds(&mut self, bytes: &[u8]) -> Option<Reason> {
         let fragment = self.target.finds_fragment(bytes);
         let framing = self.finds_framing(bytes);

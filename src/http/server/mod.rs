@@ -136,8 +136,8 @@ pub async fn answer_once(
 /// Serves both listeners until the drain is over.
 ///
 /// A drain has three steps:
-/// 1. For `server.drain_delay`, requests are still served, but `/readyz` returns 503, so that load balancers send no
-///    more.
+/// 1. For `server.drain_delay`, requests are still served, but `/readyz` returns 503, so that load balancers stop
+///    sending requests.
 /// 2. The public listener is closed and idle connections end. Requests in flight have `server.drain_timeout` to finish.
 /// 3. Connections that are still open after that time, or `server.hard_stop` after the drain began, are cut off.
 ///

@@ -1,5 +1,5 @@
-//! The data of the dev page about sessions: detects and explains the session in a pasted request, and lists the latest
-//! requests to the service. No part of a pasted request is logged or stored.
+//! Serves the dev page's data about sessions: detects and explains the session in a pasted request, and lists the
+//! latest token requests. No part of a pasted request is logged or stored.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
