@@ -34,7 +34,9 @@ impl Secret {
     /// The secret in a file. One trailing newline, which editors and `echo` add, is removed.
     pub(crate) fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
         if path.as_os_str().is_empty() {
-            return Err("the file name is empty: name the file or unset the variable".to_owned());
+            return Err(
+                "the file name is empty: name a file, or remove the key or variable".to_owned(),
+            );
         }
         let mut bytes = content.map_err(|error| cannot_read(path, &error))?;
         if bytes.last() == Some(&b'\n') {
@@ -199,7 +201,7 @@ fn is_published_example(text: &str) -> bool {
         "your-512-bit-secret",
         "a-string-secret-at-least-256-bits-long",
         "super-secret-jwt-token-with-at-least-32-characters-long",
-        // Our own
+        // This service's own examples
         "6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4",
         "b1946ac92492d234",
         "base64:mdeymzq1njc4owfiy2rlzjaxmjm0nty3odlhymnkzwy=",

@@ -1,5 +1,5 @@
-//! Replaces our field names with those of Google Cloud's structured logging. A `LogEntry` takes its severity, time,
-//! HTTP request and trace from fields with these names; all other fields become its payload.
+//! Replaces our field names with those of Google Cloud's structured logging. Google Cloud reads the severity, time,
+//! HTTP request and trace of a `LogEntry` from the renamed fields; all other fields become its payload.
 
 use serde_json::{Map, Value};
 
@@ -54,7 +54,7 @@ pub(super) fn rename(
     line
 }
 
-/// <https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#LogSeverity>
+/// The severity for a level: <https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#LogSeverity>
 fn severity(level: &Value) -> &'static str {
     match level.as_str() {
         Some("ERROR") => "ERROR",

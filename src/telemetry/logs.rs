@@ -27,7 +27,7 @@ use crate::telemetry::spans;
 /// counted.
 const QUEUED_LINES: usize = 4096;
 
-/// Queued lines are written together, up to about this many bytes.
+/// Queued lines are written together, up to about this many bytes at a time.
 const BATCH: usize = 64 * 1024;
 
 /// How long the process waits at exit for the last lines to be written.
@@ -59,7 +59,7 @@ impl LogWriter {
     /// Starts the thread. Dropping the returned [`LastLines`] writes the last lines.
     ///
     /// # Errors
-    /// The file descriptor of standard output cannot be duplicated.
+    /// If the file descriptor of standard output cannot be duplicated.
     pub fn start(metrics: &Metrics) -> io::Result<(Self, LastLines)> {
         // Use a duplicate descriptor, so that a blocked write does not hold the lock of `io::stdout`.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -289,7 +289,7 @@ pub fn fingerprint(client_secret: &Secret) -> String {
     short_hex(hmac::sign(&key, b"").as_ref())
 }
 
-/// Derives the key for one purpose. The client secret itself only signs tokens.
+/// Derives the key for one purpose. The client secret itself is used only to sign tokens.
 fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, client_secret.expose());
     let message = [b"rollout-token ", purpose].concat();

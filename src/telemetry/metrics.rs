@@ -82,18 +82,18 @@ impl Metrics {
         };
         registry.register(
             "requests",
-            "Token requests and errors by outcome",
+            "Issued tokens and refused requests by outcome",
             metrics.requests.clone(),
         );
         registry.register_with_unit(
             "request_duration",
-            "Time from the request head to the answer",
+            "Time from the request head to the response",
             Unit::Seconds,
             metrics.request_duration.clone(),
         );
         registry.register_with_unit(
             "backend_duration",
-            "Time of calls to backends",
+            "Duration of calls to backends",
             Unit::Seconds,
             metrics.backend_duration.clone(),
         );
@@ -120,7 +120,7 @@ impl Metrics {
         );
         registry.register(
             "in_flight",
-            "Requests being answered",
+            "Token requests in flight",
             metrics.in_flight.clone(),
         );
         registry.register(
@@ -131,7 +131,11 @@ impl Metrics {
         registry.register("panics", "Panics caught", metrics.panics.clone());
         registry.register_collector(Box::new(metrics.log_lines_lost.clone()));
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-        registry.register("build", "The build that is running", Info::new(version));
+        registry.register(
+            "build",
+            "Version of the running service",
+            Info::new(version),
+        );
         Self {
             registry,
             ..metrics
@@ -152,7 +156,7 @@ impl Metrics {
         self.request_duration.observe(duration.as_secs_f64());
     }
 
-    /// Records the duration of a call to a backend: `result` is `ok` or the reason of the failure.
+    /// Records the duration of a call to a backend: `result` is `ok` or the reason for the failure.
     pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
         let labels = ResultLabels {
             extractor: extractor.clone(),
@@ -163,7 +167,7 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// Counts a fetch of signing keys: `result` is `ok` or the reason of the failure.
+    /// Counts a fetch of signing keys: `result` is `ok` or the reason for the failure.
     pub fn jwks_refreshed(&self, extractor: &Arc<str>, result: &'static str) {
         self.jwks_refresh
             .get_or_create(&ResultLabels {
@@ -213,7 +217,7 @@ impl Metrics {
     }
 }
 
-/// Converts OpenMetrics to the text format 0.0.4. The samples are the same. In this format, a metric family has the
+/// Converts OpenMetrics to the text format 0.0.4 without changing the samples. In this format, a metric family has the
 /// same name as its samples, and there is no `info` type, no unit and no end mark.
 fn to_text_format(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());

@@ -1,4 +1,4 @@
-//! Logs, metrics and traces. This module takes plain fields and does not depend on routes, errors or extractors.
+//! Logs, metrics and traces. This module receives plain fields and does not depend on routes, errors or extractors.
 
 mod gcp;
 mod json_lines;
@@ -30,7 +30,7 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// panic and logs its location. Must be called inside the runtime.
 ///
 /// # Errors
-/// Logging was started before, or the trace exporter cannot be built.
+/// If logging was already started, or the trace exporter cannot be built.
 pub fn start(
     log: LogOptions,
     writer: LogWriter,

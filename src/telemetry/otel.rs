@@ -111,8 +111,8 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
     }
 }
 
-/// The HTTP client of the exporter, which has its own thread. Requests are sent in the service's runtime, by the
-/// service's own HTTP client.
+/// The exporter's HTTP client. The exporter runs in its own thread, but its requests are sent in the service's runtime,
+/// by the service's HTTP client.
 #[derive(Clone, Debug)]
 struct Transport {
     send: SendTraces,

@@ -1,8 +1,8 @@
 //! The log lines of requests: at most one per request, and for refusals at most [`LINES_PER_SECOND`] per reason.
 //!
-//! No line contains a query, a token or a secret. The only header values in a line are the `Host` and `Origin` of a
-//! refused request, and the method and headers that a preflight requests. A subject is a keyed hash, unless
-//! `log.subject` is `plain`.
+//! No line contains a query, a token or a secret. The only header values in a line are the request id, the trace id,
+//! the `Host` and `Origin` of a refused request, and the method or headers that a preflight requests. A subject is a
+//! keyed hash, unless `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,7 @@ pub struct Outcome<'a> {
     pub cause: Option<&'a str>,
     /// The extractor that decided the result.
     pub extractor: Option<&'a str>,
-    /// The subject of an authentic session.
+    /// The subject of a valid session.
     pub subject: Option<&'a str>,
     /// Whether the request was refused before any extractor was tried. Its log line has the method, path, host and
     /// origin.
@@ -204,7 +204,7 @@ impl RequestLog {
         );
     }
 
-    /// Logs that a request head could not be parsed and was refused. It has no span, and no method, path or host.
+    /// Logs that a request head could not be parsed and was refused. The line has no span, method, path or host.
     pub fn refused_head(
         &self,
         request_id: &str,
@@ -224,7 +224,7 @@ impl RequestLog {
         }
     }
 
-    /// Logs that a peer used a protocol other than HTTP/1.1: one line per minute for each protocol.
+    /// Logs that a peer used a protocol other than HTTP/1.1: at most one line per minute for each protocol.
     pub fn other_protocol(&self, protocol: &'static str, hint: &'static str) {
         if self.level() >= Level::WARN && self.is_due(protocol) {
             tracing::warn!(

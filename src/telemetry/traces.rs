@@ -1,4 +1,4 @@
-//! The export of traces, which needs the feature `otel` (in `otel.rs`). Without it, these functions do nothing.
+//! The export of traces. With the feature `otel`, `otel.rs` implements it; without it, these functions do nothing.
 
 use std::fmt;
 use std::sync::Arc;

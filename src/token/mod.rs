@@ -62,7 +62,7 @@ pub enum MintError {
     ClockNotSet,
     /// `token.cap_to_session` is set, and the session has expired.
     SessionOver,
-    /// A configured claim cannot be filled from this session. The reason is for logs.
+    /// The configured claims cannot be filled from this session, or make the token too long. The reason is logged.
     Claim(Reason),
 }
 
@@ -92,7 +92,8 @@ impl Minter {
         }
     }
 
-    /// Mints a token for `subject` that is valid from `now` for `token.ttl`.
+    /// Mints a token for `subject` that is valid from `now` for `token.ttl` or, with `token.cap_to_session`, until the
+    /// session ends if that is earlier.
     ///
     /// # Errors
     /// If the clock is not set, the session has expired, a claim template cannot be filled unambiguously from it, or
@@ -155,13 +156,13 @@ enum Node {
 }
 
 impl ClaimTemplates {
-    /// Parses the table.
+    /// Parses the table `[token.claims]`.
     ///
     /// # Errors
     /// If a claim is reserved or a template is malformed. The error names the claim.
     pub fn parse(claims: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
         if let Some(ours) = RESERVED.iter().find(|name| claims.contains_key(**name)) {
-            return Err(format!("{ours} is set by the service: remove it"));
+            return Err(format!("{ours} cannot be configured: remove it"));
         }
         parse_members(claims).map(Self)
     }
