@@ -35,7 +35,7 @@ pub(crate) struct Built {
 #[derive(PartialEq)]
 pub(crate) struct BuiltFrom {
     section: Table,
-    /// `token.cap_to_session`. If it is set, stores also read the expiry of the session.
+    /// `token.cap_to_session`. If it is true, the extractors of session stores also read the session's expiry.
     cap_to_session: bool,
     /// `[outgoing]`, whose keys a section may override.
     outgoing: Outgoing,
@@ -108,7 +108,7 @@ impl Builder<'_> {
         if names.is_empty() {
             problems.add(
                 "session.extractors",
-                "is empty, so every request would be 401 no_session: set it to [\"web\"] and add a section \
+                "is empty, so every request would get 401 no_session: set it to [\"web\"] and add a section \
                  [extractors.web], in a file for --config, or set ROLLOUT__SESSION__EXTRACTORS",
             );
         }
@@ -166,7 +166,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The message for a section with an unknown kind. Often the given name is that of a provider, which is a preset.
+    /// The message for a section with an unknown kind. Often the given kind is the name of a provider, for which there
+    /// is a preset.
     fn wrong_kind(&self, name: &str, common: &Common) -> String {
         let given = common.kind.as_deref();
         let spelled = given.unwrap_or(name).replace('-', "_");

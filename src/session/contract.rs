@@ -1,5 +1,5 @@
-//! Checks that the extractors of every kind must pass. The tests of each kind call them. This module exists only with
-//! the cargo feature `testing`; the service is built without it.
+//! The conformance checks for extractors of every kind. The tests of each kind call them. Outside this crate's tests,
+//! this module exists only with the cargo feature `testing`; the service is built without it.
 
 #![expect(
     clippy::expect_used,

@@ -84,7 +84,7 @@ pub fn has_bearer(headers: &HeaderMap) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// The places listed in a section's key `from`, which must name at least one.
+/// The places listed in a section's key `from`, which must name at least one place.
 pub fn read_from(
     section: &Section<'_>,
     from: &List<String>,
@@ -159,7 +159,7 @@ impl CredentialSource {
             Self::Cookie(name) => cookie::find(headers, name)?
                 .and_then(|value| without_scheme(value, &[" ", "%20", "+"])),
             Self::Supabase(name) => {
-                // As in the library, stale chunks are ignored if there is an unchunked cookie.
+                // As in `@supabase/ssr`, stale chunks are ignored if there is an unchunked cookie.
                 let session = match cookie::find(headers, name)? {
                     Some(whole) => Some(Cow::Borrowed(whole)),
                     None => cookie::find_chunks(headers, name, MAX_CHUNKS)?.map(Cow::Owned),
@@ -251,7 +251,7 @@ impl FromStr for CredentialSource {
     }
 }
 
-/// The token of `Bearer TOKEN`. Any other scheme, or `Bearer` without a token, is treated as absent.
+/// The token of `Bearer TOKEN`. Returns `None` for any other scheme, and for `Bearer` without a token.
 fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     let end = value
         .iter()
@@ -273,9 +273,9 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     Ok(Some(text))
 }
 
-/// The opaque token in a header's value: either the whole value, or the text after `Bearer` or `Token` (Django REST
-/// framework) and one or more spaces. Any other scheme, or a scheme without a token, is treated as absent. A value of
-/// `Authorization` must have a scheme.
+/// The opaque token in a header's value: the text after `Bearer` or `Token` (Django REST framework) and one or more
+/// spaces, or the whole value if it contains no space. Returns `None` for any other scheme, and for a value of
+/// `Authorization` that contains no space.
 ///
 /// # Errors
 /// `Rejected` if the token contains spaces or characters other than visible ASCII, or if the text before the space is
@@ -313,7 +313,7 @@ pub fn opaque<'a>(
 }
 
 /// The credential after the scheme `Bearer` and one or more of the `separators`, or the whole text if it has no scheme.
-/// Any other scheme, or `Bearer` without a credential, is treated as absent.
+/// Returns `None` for any other scheme, and for `Bearer` without a credential.
 fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
     let end = text.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (scheme, after) = text.split_at(end);
@@ -329,7 +329,8 @@ fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
     {
         rest
     } else if !is_separated || scheme.is_empty() || after.starts_with('+') {
-        // A `+` occurs in many credentials, so it does not mark the text before it as a scheme.
+        // Only after `Bearer` is `+` a separator. In other text, such as `abc+def`, it is part of the credential,
+        // because many credentials contain `+`.
         text
     } else {
         ""

@@ -1,5 +1,5 @@
-//! The answer of each extractor to one request, for `explain` and for the page of `dev`. Unlike
-//! [`Chain::authenticate`], this also tries the extractors after the one that decides.
+//! Collects the result of each extractor for one request, for `explain` and for the dev page. Unlike
+//! [`Chain::authenticate`], [`explain`] also tries the extractors after the one that decides.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::{CredentialSource, ResponseCookies};
 
-/// The answer of the chain to a request.
+/// The result of the chain for a request.
 #[derive(Debug)]
 pub struct Explanation {
     pub steps: Vec<Step>,
-    /// The subject of a token, or why there is none.
+    /// The subject for the token, or why no token would be issued.
     pub outcome: Result<Subject, Denied>,
 }
 
-/// The answer of one extractor to a request.
+/// The result of one extractor for a request, with what `explain` prints about it.
 #[derive(Debug)]
 pub struct Step {
     pub name: Arc<str>,
@@ -40,7 +40,7 @@ pub struct Step {
     pub decides: bool,
 }
 
-/// The answer of one extractor.
+/// The outcome of one extractor.
 #[derive(Debug)]
 pub enum Said {
     /// The extractor was not tried: a header holds a credential from another issuer, and this extractor does not read
@@ -152,13 +152,13 @@ fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Optio
     let names = names.collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| {
         format!(
-            "the app's answer sets {names}, which the service passes on to the caller: if the app renewed the session, sign in again in the browser from which you copied the cookie"
+            "the app's answer sets cookies ({names}), which the service passes on to the caller: if the app renewed the session, sign in again in the browser from which you copied the cookie"
         )
     })
 }
 
 impl Said {
-    /// Describes the answer without secrets. A detail may quote the request, so it is escaped, and no control sequence
+    /// Describes the outcome without secrets. A detail may quote the request, so it is escaped, and no control sequence
     /// from the request reaches a terminal.
     pub fn describe(&self) -> String {
         let more = |detail: &Option<String>| {

@@ -69,7 +69,7 @@ fn has_invisible(text: &str) -> bool {
     false
 }
 
-/// Symbols and emoji, with the selectors and skin tones that may follow them.
+/// Whether the character is a symbol or an emoji, or a selector or skin tone that may follow one.
 fn is_pictographic(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
@@ -212,8 +212,8 @@ impl SubjectRule {
         Ok(subject)
     }
 
-    /// Whether this rule and `other` could form the same subject, which is so if one rule's literal prefix starts with
-    /// the other's.
+    /// Whether this rule and `other` could form the same subject, which is the case if one rule's literal prefix starts
+    /// with the other's.
     pub fn may_equal(&self, other: &Self) -> bool {
         let (one, other) = (self.template.prefix(), other.template.prefix());
         one.starts_with(other) || other.starts_with(one)
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn verified_email_is_accepted_as_the_subject_and_any_other_is_email_unverified() {
+    fn verified_email_is_accepted_as_the_subject_and_an_unverified_one_is_refused() {
         use VerifiedEmail::{BetterAuth, Oidc};
         let unverified = Err(SubjectError::Invalid(Reason::EmailUnverified));
         let oidc = [
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_of_two_rules_may_be_equal_unless_their_literal_prefixes_differ() {
+    fn subjects_of_two_rules_may_be_equal_if_one_literal_prefix_starts_with_the_other() {
         let rule = |text: &str| SubjectRule {
             template: text.parse().expect("a good template"),
             email: None,

@@ -22,8 +22,8 @@ use crate::session::reason::Reason;
 ///
 /// - `Ok(None)`: the request has no credential of this kind. The chain tries the next extractor.
 /// - `Ok(Some(session))`: the credential is valid. The chain stops.
-/// - `Err(NotMine)`: a credential of this kind whose form shows that another party issued it. `chain.rs` documents how
-///   the chain continues.
+/// - `Err(NotMine)`: a credential of this kind is present, but its form shows that another party issued it. `chain.rs`
+///   documents how the chain continues.
 /// - `Err(Rejected)`: a credential is present but not acceptable. The chain stops and tries no other extractor.
 /// - `Err(Unavailable)`: a credential is present but cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;

@@ -553,7 +553,7 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
         assert!(
             notes
                 .iter()
-                .all(|note| note.starts_with("the app's answer sets sid,")),
+                .all(|note| note.starts_with("the app's answer sets cookies (sid,")),
             "{notes:?}"
         );
     }

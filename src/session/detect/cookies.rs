@@ -17,7 +17,7 @@ pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
     let jar = Jar::read(headers);
     let mut found: Vec<Detected> = Vec::new();
     for cookie in jar.iter().filter(|cookie| !is_no_session(cookie, &jar)) {
-        // Clerk sends its token in two cookies with different names.
+        // Clerk writes its token into two cookies with different names.
         let is_repeated = jar
             .iter()
             .take_while(|other| !std::ptr::eq(*other, cookie))
@@ -43,8 +43,8 @@ fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
     }
 }
 
-/// Whether the cookie looks like a session but is not one: CSRF tokens, the state of an unfinished sign-in, refresh
-/// tokens, and signatures of other cookies.
+/// Whether the cookie looks like a session but is not one, such as a CSRF token, the state of an unfinished sign-in, a
+/// refresh token, or the signature of another cookie.
 fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
     let name = cookie.name.to_ascii_lowercase();
     let is_signature = name.strip_suffix(".sig").is_some_and(|base| {

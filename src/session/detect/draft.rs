@@ -8,7 +8,7 @@ use toml::{Table, Value};
 /// The name of the drafted section.
 pub const SECTION: &str = "web";
 
-/// A section for one kind.
+/// A suggested section for one kind.
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub kind: &'static str,
@@ -20,7 +20,7 @@ pub struct Draft {
 #[derive(Clone, Debug)]
 pub struct DraftKey {
     pub name: Cow<'static, str>,
-    /// The value; null for a secret.
+    /// The value; an empty string for a secret.
     pub value: Value,
     /// The value's meaning in the framework's own terms, or what the operator has to change.
     pub comment: String,
@@ -32,7 +32,7 @@ pub struct DraftKey {
 pub enum Role {
     /// The request contains the value.
     Known,
-    /// An example that the operator replaces.
+    /// The value is an example that the operator replaces.
     Example,
     /// The operator supplies the value, in a separate file or environment variable.
     Secret,
@@ -86,7 +86,7 @@ impl Draft {
 
     /// Adds the address of the app, for a preset that sets the path.
     pub(crate) fn app(self) -> Self {
-        self.example("url", "http://localhost:3000", "the app")
+        self.example("url", "http://localhost:3000", "the app's address")
     }
 
     /// Drafts a call to the app's own "who am I" URL, for sessions that no other kind can read.
@@ -109,7 +109,7 @@ impl Draft {
         )
     }
 
-    /// Drafts a call to the app's endpoint with this cookie or with `Authorization`.
+    /// Drafts a call to the app's endpoint that forwards this cookie or, without a cookie, `Authorization`.
     pub(crate) fn ask_with(cookie: Option<&str>) -> Self {
         match cookie {
             Some(name) => Self::ask(&[name], &[]),
@@ -150,7 +150,7 @@ impl Draft {
             let mut table = match known.map(|index| &self.keys[index].value) {
                 Some(Value::Table(table)) => table.clone(),
                 None => Table::new(),
-                Some(_) => return Err(format!("{name} is no table")),
+                Some(_) => return Err(format!("{name} is not a table")),
             };
             table.insert(member.to_owned(), value);
             Value::Table(table)
@@ -247,7 +247,7 @@ impl Draft {
         })
     }
 
-    /// The configuration as environment variables: name, value, comment. A secret has no value.
+    /// The configuration as environment variables: name, value, comment. The value of a secret is empty.
     pub fn to_variables(&self) -> Vec<(String, String, String)> {
         let mut variables = vec![
             (

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::json::Value;
 
-/// The number of bytes to which base64 or base64url decodes, with or without padding. Unused trailing bits may be set,
+/// The number of bytes that base64 or base64url text encodes, with or without padding. Unused trailing bits may be set,
 /// because some frameworks accept them.
 pub(super) fn bytes_of(text: &str) -> Option<usize> {
     let unpadded = text.trim_end_matches('=');

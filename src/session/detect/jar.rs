@@ -76,7 +76,7 @@ impl<'a> Jar<'a> {
     }
 }
 
-/// The number of chunks, if h3 has written it into the cookie itself.
+/// The number of chunks, if h3 has written it into the unchunked cookie as `__chunked__NUMBER`.
 fn count_of_h3(value: &str) -> Option<usize> {
     value.strip_prefix("__chunked__")?.parse().ok()
 }

@@ -1,6 +1,6 @@
 //! Recognises the sessions in a pasted request by the names of cookies and headers and by the form of their values, and
-//! drafts the section that reads each of them. Nothing is verified and no backend is called: only the framework's
-//! secret, or `explain`, shows whether a guess is right.
+//! drafts a section that reads each of them. Nothing is verified and no backend is called: only the framework's secret,
+//! or `explain`, shows whether a guess is right.
 //!
 //! The formats are those of the extractors. `headers.rs` contains the rules for headers, and `tokens.rs` those for
 //! JWTs. `cookies.rs` applies the rules for cookies; each family of frameworks has its own file of rules.
@@ -56,7 +56,7 @@ pub struct Detected {
     pub confidence: Confidence,
     /// The keys of the first kind whose values are secrets of the app.
     pub needs: Vec<Cow<'static, str>>,
-    /// A documentation page.
+    /// The documentation page about such credentials, as a path in the repository.
     pub page: &'static str,
     /// The product that creates such credentials, for display.
     #[serde(skip)]
@@ -124,7 +124,7 @@ impl Finding {
     }
 }
 
-/// The credentials of a request, the most certain first, and headers before cookies.
+/// The credentials of a request, the most certain first. With the same confidence, headers precede cookies.
 pub fn detect(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
     let mut found = headers::in_headers(headers, registry);
     found.extend(cookies::in_cookies(headers, registry));

@@ -149,7 +149,7 @@ pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let signature = &jar.get(&format!("{}.sig", cookie.name))?.value;
     let page = "docs/recipes/express.md";
     let Some(session) = json_object(&cookie.value) else {
-        // For example, the id that koa-session writes if it uses a store.
+        // The value is not JSON, for example the id that koa-session writes if it uses a store.
         return Some(Finding::new(
             "a cookie signed by Keygrip that holds an id",
             Confidence::Guess,
@@ -327,7 +327,7 @@ fn padded(cookie: &Cookie<'_>) -> Finding {
     )
 }
 
-/// Better Auth's cookie cache, `session_data`, in one of its forms: signed JSON, a JWT, or encrypted.
+/// Better Auth's cookie cache, `session_data`, in one of its forms: signed JSON, a JWT or a JWE.
 pub(super) fn better_auth_cache(cookie: &Cookie<'_>) -> Option<Finding> {
     let base = cookie.name.trim_start_matches("__Secure-");
     let is_named = base.ends_with("session_data");

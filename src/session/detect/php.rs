@@ -28,8 +28,9 @@ pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
         }
     };
     let name = |draft: Draft| draft.unless("cookie", cookie.name, &["laravel_session"]);
-    let key =
-        |draft: Draft| cipher(name(draft)).secret("app_key", "the app's APP_KEY, with its base64:");
+    let key = |draft: Draft| {
+        cipher(name(draft)).secret("app_key", "the app's APP_KEY, with its prefix base64:")
+    };
     let has_payload = jar
         .iter()
         .any(|other| is_id(other.name) && laravel_envelope(&other.value).is_some());

@@ -8,7 +8,7 @@ pub(super) struct Provider {
     pub(super) preset: &'static str,
     pub(super) name: &'static str,
     pub(super) page: &'static str,
-    /// Whether this is an issuer of the provider.
+    /// Whether the given issuer belongs to the provider.
     pub(super) issued: fn(&str) -> bool,
     /// Whether the header and claims are typical of the provider, regardless of the issuer.
     pub(super) shaped: fn(&Token) -> bool,

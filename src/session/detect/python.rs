@@ -153,7 +153,7 @@ pub(super) fn django_id(cookie: &Cookie<'_>) -> Option<Finding> {
         .example(
             "url",
             "postgres://localhost:5432/app",
-            "the app's database; sqlite:///path/db.sqlite3",
+            "the app's database, or sqlite:///path/db.sqlite3",
         )
         .example(
             "user_query",

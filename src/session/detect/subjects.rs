@@ -33,7 +33,7 @@ const USER_NAMES: [&str; 11] = [
     "ownerid",
 ];
 
-/// Objects whose `id` is the user's id.
+/// Names, as returned by [`fold`], of objects whose `id` is the user's id.
 const USER_OBJECTS: [&str; 10] = [
     "user",
     "account",

@@ -91,7 +91,7 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
     match (kind, preset) {
         ("session_endpoint", Some("authjs")) => (Draft::ask_authjs(), "docs/recipes/nextauth.md"),
         ("session_endpoint", Some("kratos")) => (
-            draft.example("url", "http://localhost:4433", "its public API"),
+            draft.example("url", "http://localhost:4433", "the public API of Kratos"),
             "docs/providers/kratos.md",
         ),
         ("session_endpoint", Some(_)) => (draft.app(), "docs/providers/ask-my-app.md"),

@@ -1,4 +1,4 @@
-//! Detects the provider of a JWT, and drafts the section with the audience and the app from the token.
+//! Detects the provider of a JWT, and drafts a section with the issuer, audience and app from the token.
 
 use toml::{Table, Value as Toml};
 

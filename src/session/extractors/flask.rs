@@ -216,7 +216,7 @@ mod tests {
                 (
                     "no key",
                     "",
-                    "secret_key: is missing: set it, or secret_key_file",
+                    "secret_key: is missing: set it to the app's own SECRET_KEY, or set secret_key_file",
                 ),
                 ("empty", &key(""), "secret_key: is empty"),
                 (

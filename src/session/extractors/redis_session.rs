@@ -371,7 +371,7 @@ impl RedisSession {
                 Some(expiry) => Ok(Some(expiry)),
                 None => Err(corrupt("the value at expires_path is not a time")),
             },
-            Err(_) => Err(corrupt("a member on expires_path occurs twice")),
+            Err(_) => Err(corrupt("a member in the path expires_path occurs twice")),
         }
     }
 }

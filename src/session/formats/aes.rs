@@ -130,12 +130,12 @@ mod tests {
             assert_eq!(cbc.open(&[9; BLOCK], sealed(text)).as_deref(), Some(text));
         }
         let good = sealed(b"a");
-        assert_eq!(cbc.open(&[9; 15], good.clone()), None, "short vector");
-        assert_eq!(cbc.open(&[9; BLOCK], Vec::new()), None, "nothing");
+        assert_eq!(cbc.open(&[9; 15], good.clone()), None, "short IV");
+        assert_eq!(cbc.open(&[9; BLOCK], Vec::new()), None, "empty ciphertext");
         assert_eq!(
             cbc.open(&[9; BLOCK], good[..15].to_vec()),
             None,
-            "half a block"
+            "incomplete block"
         );
         // A change in the initialisation vector changes the padding, which is 15 bytes here.
         for byte in 1..BLOCK {

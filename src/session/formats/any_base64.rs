@@ -11,7 +11,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The decoded bytes; `None` if a character belongs to neither alphabet.
+/// The decoded bytes; `None` if the text is not base64 in either alphabet.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let standard: Vec<u8> = text
         .iter()

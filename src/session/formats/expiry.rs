@@ -7,10 +7,10 @@ use crate::json::Value;
 use crate::session::formats::jwt_times;
 use crate::session::types::ExtractError;
 
-/// Numbers from this one on are in milliseconds. In seconds, they would be after the year 5138.
+/// Numbers from this one on are read as milliseconds. As seconds, they would be times after November 5138.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
-/// The end of the year 9999 in milliseconds, which is the latest time that RFC 3339 can represent. A larger number is
-/// in another unit.
+/// The end of the year 9999 in milliseconds, which is the latest time that RFC 3339 can represent. A larger number must
+/// be in another unit, and is refused.
 const LATEST: i64 = 253_402_300_799_999;
 
 /// A time, both rounded down and rounded up to whole seconds.
@@ -21,7 +21,8 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Reads Unix seconds or Unix milliseconds, as a number or text, or an RFC 3339 time; `None` for anything else.
+    /// Reads Unix seconds or Unix milliseconds, as an integer or a string, or an RFC 3339 time; `None` for anything
+    /// else.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number.as_i64().and_then(|it| Self::of_number(it, it)),
@@ -98,7 +99,7 @@ impl Expiry {
     /// Returns the expiry, rounded down, if it is still in the future.
     ///
     /// # Errors
-    /// `Rejected` as expired if `now` is at or after it.
+    /// `Rejected` as expired if `now` is at or after the expiry, rounded up.
     pub fn check(self, now: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
         if now >= self.ceil {
             Err(ExtractError::expired())
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expiry_is_read_only_from_seconds_milliseconds_or_rfc_3339() {
+    fn only_seconds_milliseconds_and_rfc_3339_are_read_as_an_expiry() {
         for (json, want) in [
             ("1795565550", Some((1_795_565_550, 1_795_565_550))),
             ("1795565550000", Some((1_795_565_550, 1_795_565_550))),

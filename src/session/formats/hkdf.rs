@@ -1,4 +1,4 @@
-//! Derives keys from an app's secret. Extractors derive keys when they are built, because derivation is slow by design.
+//! Derives keys from an app's secret. Extractors derive keys when they are built, because PBKDF2 is slow by design.
 //! Only a format that has the salt in the cookie derives keys for each request.
 
 use std::num::NonZeroU32;

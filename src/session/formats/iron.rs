@@ -64,7 +64,7 @@ impl<'a> Seal<'a> {
         })
     }
 
-    /// The seal's expiry, in Unix seconds.
+    /// The seal's expiry in Unix seconds, rounded down; `None` for a seal that does not expire.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at.map(|millis| millis.div_euclid(1000))
     }

@@ -32,7 +32,7 @@ fn is_base64url(part: &str) -> bool {
 /// Reads the form of `text`; `None` if it is not a JWT.
 ///
 /// # Errors
-/// `Rejected` if `alg` or `iss` is unreadable or occurs twice.
+/// `Rejected` if the payload is not a JSON object, or if `alg` or `iss` is not a string or occurs twice.
 pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
     let Some([header, payload, _]) = parts(text) else {
         return Ok(None);
@@ -64,7 +64,7 @@ pub fn decode(part: &str) -> Option<Value> {
     Value::parse(&URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?).ok()
 }
 
-/// The header's `alg`; `None` if this is not a JWT header.
+/// The header's `alg`; `None` if the header is not an object or has no `alg`.
 pub fn alg(header: &Value) -> Result<Option<&str>, ExtractError> {
     header
         .as_object()

@@ -9,10 +9,10 @@ use crate::session::types::ExtractError;
 const LATEST: UnixSeconds = 1 << 53;
 
 /// Checks the times, and returns the token's expiry. `exp` is required; `nbf`, if present, must have passed.
-/// `tolerance` is the clock difference that the framework allows.
+/// `tolerance` is the clock difference that the framework allows, in seconds.
 ///
 /// # Errors
-/// `Rejected` if a time is missing or malformed, or if the token has expired or is not valid yet.
+/// `Rejected` if `exp` is missing, if a time is malformed, or if the token has expired or is not valid yet.
 pub fn check(
     claims: &Object,
     now: UnixSeconds,

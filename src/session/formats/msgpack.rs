@@ -50,7 +50,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of MessagePack")
+        f.write_str("a MessagePack value")
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {

@@ -491,7 +491,7 @@ mod tests {
         }
 
         #[test]
-        fn random_text_similar_to_serialized_data_does_not_panic(
+        fn random_text_similar_to_serialized_data_does_not_cause_a_panic(
             text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}"
         ) {
             drop(super::value(text.as_bytes()));

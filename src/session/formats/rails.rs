@@ -22,8 +22,7 @@ pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
                                      :hybrid, until all cookies are rewritten)";
 
-/// The decoded bytes before the signature; `None` if the signature is invalid. The signature covers the bytes in
-/// base64.
+/// The decoded data of `DATA--SIGNATURE`; `None` if the signature is invalid. The signature covers the data in base64.
 pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     let (data, signature) = text.rsplit_once("--")?;
     hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
@@ -102,7 +101,7 @@ fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
 }
 
-/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has no metadata.
+/// The metadata around the value, `{"_rails": {…}}`; `None` if the value has no metadata.
 fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     let Value::Object(object) = value else {
         return Ok(None);

@@ -66,7 +66,7 @@ pub fn require_given(
     problems.require(
         given || problems.are_about(&section.key(key)),
         section.key(key),
-        format!("is missing: set it, or {key}_file, to the app's own {setting}"),
+        format!("is missing: set it to the app's own {setting}, or set {key}_file to a file that contains it"),
     );
 }
 
@@ -83,7 +83,7 @@ pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mu
     }
 }
 
-/// Like [`check`], for secrets that sign JWTs with `algorithms` (their names in a token's header). Warns about a secret
+/// Like [`check`], for secrets that sign JWTs with one of `algorithms`, which are values of `alg`. Warns about a secret
 /// that is shorter than the hash output (RFC 7518, section 3.2).
 pub fn check_jwt(
     section: &Section<'_>,

@@ -28,7 +28,7 @@ pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
     if !is_loopback(host) {
         section.warn(
             "url",
-            format!("does not require TLS to another host, so sessions and the password can be read on the network: {fix}"),
+            format!("does not require TLS for connections to another host, so sessions and the password can be read on the network: {fix}"),
         );
     }
 }

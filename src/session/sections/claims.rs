@@ -45,14 +45,14 @@ enum Rule {
 }
 
 impl ClaimRules {
-    /// Whether a rule restricts the values of `claim`.
+    /// Whether a rule requires `claim` to have one of certain values.
     pub fn limit(&self, claim: &str) -> bool {
         let mut rules = self.0.iter().filter(|named| named.name == claim);
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Whether a rule for `claim` can never be satisfied. `may_be` returns whether the claim can have a given value,
-    /// and `may_be_absent` whether it can be absent.
+    /// Whether a rule for `claim` can never be satisfied. `may_be_absent` is true if the claim can be absent, and
+    /// `may_be` returns true for each value that it can have.
     pub fn contradict(
         &self,
         claim: &str,

@@ -24,8 +24,8 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// The cookie called `name`, where `name` is the value of `key`. Reports an invalid name as a problem, and returns
-    /// `None`.
+    /// The cookie called `name`, where `name` is the value of `key`. Reports an invalid name as a problem, and then
+    /// returns `None`.
     pub fn named(
         section: &Section<'_>,
         key: &str,
@@ -79,7 +79,7 @@ impl Cookie {
         find_whole_or_chunks(&request.headers, &self.name, max_chunks)
     }
 
-    /// Only the chunks: see [`find_whole_or_chunks`].
+    /// Like [`find_whole_or_chunks`], but reads only the chunks.
     pub fn find_chunks(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
         find_chunks(&request.headers, &self.name, max)
     }
@@ -107,7 +107,7 @@ pub fn find_whole_or_chunks<'a>(
     }
 }
 
-/// Only the chunks `NAME.0`, `NAME.1` …: see [`find_whole_or_chunks`].
+/// Like [`find_whole_or_chunks`], but reads only the chunks `NAME.0`, `NAME.1` ….
 pub fn find_chunks(
     headers: &HeaderMap,
     name: &str,
@@ -131,8 +131,8 @@ pub fn find_chunks(
 }
 
 /// The first of the given cookies that is present, and its value. Several names are given for an app whose cookie has
-/// another name under https. Two different values are refused, because one of them is left over from another
-/// deployment, or was set by an attacker on a sibling domain without https.
+/// another name over https. Two different values are refused, because one of them is left over from another deployment,
+/// or was set by an attacker on a sibling domain without https.
 pub fn find_one_of<'c, 'a>(
     headers: &'a HeaderMap,
     cookies: &'c [Cookie],

@@ -243,7 +243,7 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// `None` if an encrypter in this mode does not write such an object.
+    /// The envelope in `object`; `None` if an encrypter in this mode would not write it.
     fn of(object: &'a Object, mode: Mode) -> Option<Self> {
         let member = |name| match object.get(name) {
             Ok(Some(Value::String(text))) => Some(text.as_str()),

@@ -1,6 +1,6 @@
 //! Reads the session id from a framework's cookie or from a header, and derives the session's key in the framework's
-//! store. An id that is malformed, or whose signature is missing or wrong, is never looked up. `session_id.rs` verifies
-//! the signatures.
+//! store. An id that is malformed, or that lacks a valid signature although its format requires one, is never looked
+//! up. `session_id.rs` verifies the signatures.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ pub struct CredentialFields<'a> {
 pub struct SessionCredential {
     /// The places listed in `from`, in order. The first place that holds a credential decides.
     places: Vec<CredentialSource>,
-    /// The possible names of the cookie, which is read after `places`. A request sends only one of them.
+    /// The possible names of the cookie, which is read after `places`. Different values under two of the names are
+    /// refused.
     cookies: Vec<Cookie>,
     format: Format,
     /// Whether the store's key is the SHA-256 of the id, so that a leak of the store does not reveal session ids.
@@ -65,7 +66,7 @@ impl SessionCredential {
         problems.require(
             !fields.cookie.is_empty() || !fields.from.is_empty(),
             section.key("cookie"),
-            "is missing: name the cookie that contains the session id, or the header in from, or set a preset",
+            "is missing: name the cookie that contains the session id, name a header in from, or set a preset",
         );
         let places: Vec<CredentialSource> = fields
             .from

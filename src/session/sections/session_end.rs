@@ -115,7 +115,7 @@ fn time(path: &Template, session: &Session) -> Result<Option<Expiry>, ExtractErr
         Ok(Some(value)) => Expiry::read_pythonic(&value)
             .map(Some)
             .ok_or_else(|| malformed("the value at expires_path is not a time")),
-        Err(_) => Err(malformed("a member on expires_path occurs twice")),
+        Err(_) => Err(malformed("a member in the path expires_path occurs twice")),
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_session_rejection_and_section_without_expires_path_are_unchanged() {
+    fn absent_session_and_rejection_are_unchanged_and_no_expires_path_sets_no_expiry() {
         let none = ends(&[]);
         assert_eq!(applied(&none, r#"{"_expire":1}"#), Ok(Some(NOW + 3600)));
         assert!(matches!(end("at", 0).apply(Ok(None), NOW), Ok(None)));

@@ -39,7 +39,7 @@ pub struct FormatFields<'a> {
 /// The format of a session id, with the keys that verify it: the current key, then older keys that are still accepted.
 #[derive(Debug)]
 pub enum Format {
-    /// The id itself.
+    /// The id itself, without a signature.
     Plain,
     /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
     ExpressSigned(Vec<hmac::Key>),
@@ -81,7 +81,7 @@ impl Format {
             problems.require(
                 is_allowed,
                 section.key(key),
-                "is for cookie_format = \"laravel\"",
+                "needs cookie_format = \"laravel\": set it, or remove this key",
             );
         }
         let secrets = app_secret::listed(section, "cookie_secrets", keys.cookie_secrets, problems);
@@ -89,7 +89,7 @@ impl Format {
         problems.require(
             signs || secrets.is_empty(),
             section.key("cookie_secrets"),
-            "is for a signed cookie_format: set cookie_format, or remove this key",
+            "needs a signed cookie_format: set cookie_format, or remove this key",
         );
         problems.require(
             !signs || !secrets.is_empty(),
@@ -110,7 +110,8 @@ impl Format {
         }
     }
 
-    /// The signed format with this name, with a key for each secret; `None` if no signed format has that name.
+    /// The signed format called `name`, with the keys derived from the secrets; `None` if no signed format has this
+    /// name.
     pub fn signed(name: &str, secrets: &[Secret]) -> Option<Self> {
         let sha256 = || {
             let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
@@ -130,7 +131,7 @@ impl Format {
         Some(format)
     }
 
-    /// Whether an unsigned id is accepted.
+    /// Whether an unsigned id is accepted; `in_header` is true for an id in a header.
     pub fn takes_unsigned(&self, in_header: bool) -> bool {
         match self {
             Self::Plain => true,
@@ -223,8 +224,8 @@ fn verified(
 }
 
 /// The keys of `cookies.signed` for a `secret_key_base`. The hash for the key derivation depends on `load_defaults`,
-/// and the hash for the signature on the setting `signed_cookie_digest`. All combinations are tried, because every such
-/// key is derived from the secret.
+/// and the hash for the signature on the setting `signed_cookie_digest`. All combinations are tried, which is safe,
+/// because every such key is derived from the secret.
 fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     let derivations = [pbkdf2::PBKDF2_HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA1];
     let keys = derivations
@@ -234,8 +235,7 @@ fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     })
 }
 
-/// The id, a string or an integer, in a cookie from `cookies.signed`. The purpose in its metadata must be the cookie's
-/// name.
+/// The id, a string or an integer, in a cookie from `cookies.signed`. The purpose in its metadata must name the cookie.
 fn rails_signed(
     keys: &[hmac::Key],
     place: &CredentialSource,

@@ -95,7 +95,7 @@ impl PickleWarning {
         }
     }
 
-    /// Like [`payload::json`], but logs the warning if the app signs a pickle instead.
+    /// Like [`payload::json`], but logs the warning if the session is a pickle.
     pub fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
         if payload::is_pickle(bytes) {
             self.logged.call_once(|| {

@@ -9,7 +9,7 @@ use crate::session::formats::{msgpack, payload, php};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// A format of `payload` that needs no cryptographic key.
+/// A format for the configuration key `payload` that needs no cryptographic key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredFormat {
     Json,
@@ -35,7 +35,7 @@ impl StoredFormat {
         match self {
             Self::Json => "a JSON object",
             Self::MessagePack => "a MessagePack map",
-            Self::Php => "a session of PHP",
+            Self::Php => "a PHP session",
             Self::Text => "text",
         }
     }
@@ -148,7 +148,7 @@ fn seems(bytes: &[u8], expected: StoredFormat) -> Option<(&'static str, &'static
         bytes,
         [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] | [0x1f, 0x8b, ..]
     ) {
-        return Some(("compressed", "switch off compression in the app"));
+        return Some(("compressed data", "switch off compression in the app"));
     }
     let is_map = |session| matches!(session, Some(Value::Object(_)));
     if expected != StoredFormat::Json && is_map(Value::parse(bytes).ok()) {
@@ -158,7 +158,7 @@ fn seems(bytes: &[u8], expected: StoredFormat) -> Option<(&'static str, &'static
         return Some(("MessagePack", "set payload = \"msgpack\""));
     }
     if expected != StoredFormat::Php && !bytes.is_empty() && is_map(php::session(bytes)) {
-        return Some(("a session of PHP", "set payload = \"php\""));
+        return Some(("a PHP session", "set payload = \"php\""));
     }
     None
 }
@@ -185,7 +185,7 @@ mod tests {
     ];
 
     #[test]
-    fn stored_session_is_read_only_in_the_configured_format() {
+    fn stored_session_is_accepted_only_in_the_configured_format() {
         let want = r#"{"user_id":7}"#;
         for (bytes, format) in [
             (want.as_bytes(), StoredFormat::Json),

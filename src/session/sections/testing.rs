@@ -46,12 +46,12 @@ pub(in crate::session) fn extract_at(
         .expect("an outcome without waiting")
 }
 
-/// The reason of a rejection.
+/// The reason for the rejection.
 pub(in crate::session) fn word(extracted: Extracted) -> &'static str {
     extracted.expect_err("a refusal").reason().as_str()
 }
 
-/// The attributes of the session as JSON, or the reason of the rejection.
+/// The attributes of the session as JSON, or the reason for the rejection.
 pub(in crate::session) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
