@@ -36,7 +36,7 @@ impl Value {
         serde_json::from_slice(json)
     }
 
-    /// The object; `None` for any other value.
+    /// The object; `None` for a value of another type.
     pub fn as_object(&self) -> Option<&Object> {
         match self {
             Self::Object(object) => Some(object),
@@ -44,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The string; `None` for any other value.
+    /// The string; `None` for a value of another type.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),

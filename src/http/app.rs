@@ -272,7 +272,7 @@ async fn not_found_on_admin(State(app): State<Arc<App>>, uri: Uri) -> Error {
     }
 }
 
-/// Adds the JSON error for methods other than GET and HEAD to the route.
+/// Makes the route answer methods other than GET and HEAD with a JSON error.
 pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }

@@ -19,13 +19,13 @@ use crate::session::types::Cause;
 /// Why a request was refused or failed.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request violates HTTP or the service's stricter rules; the reason is for logs.
+    /// The request violates HTTP or the service's stricter rules. The reason appears only in logs.
     BadRequest(Reason),
     Denied(Denied),
     OriginNotAllowed(Reason),
     /// A browser navigates to the path, or loads it as an embedded document.
     NotAFetch(Reason),
-    /// In dev mode, the `Host` is not a loopback name.
+    /// The `Host` is not a loopback name, which only dev mode refuses.
     HostNotAllowed,
     NotFound,
     /// The path is a variant of one of the service's paths, is served only by the other listener, or is disabled by the
@@ -37,7 +37,8 @@ pub enum Error {
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
-    /// A sentence for the caller and the log, which contains the limit and the number found.
+    /// There are too many headers, or they are too large. The string is a sentence for the caller and the log, with the
+    /// limit and the number found.
     HeadersTooLarge(Arc<str>),
     /// The credential or the subject is over its rate limit.
     RateLimited {
@@ -47,7 +48,7 @@ pub enum Error {
         retry_after: Duration,
     },
     Internal,
-    /// The machine's clock is before 2020, so the times of sessions and tokens would be wrong.
+    /// The machine's clock is set to a time before 2020, so the times of sessions and tokens would be wrong.
     ClockNotSet,
     /// The request was not handled within `server.request_timeout`.
     DeadlineExceeded,

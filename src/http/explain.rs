@@ -31,8 +31,8 @@ pub enum Beginning {
     RefusedPreflight(StatusCode, Reason),
 }
 
-/// An extension of requests that are explained. It receives the result of the checks, and prevents the service from
-/// minting a token.
+/// A request extension that marks a request from `explain`. It receives the result of the checks, and prevents the
+/// service from minting a token.
 #[derive(Clone, Debug, Default)]
 pub struct Explaining(Arc<Mutex<Option<Beginning>>>);
 
@@ -94,8 +94,8 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     }
 }
 
-/// The pasted request in the form in which it would arrive. Operators also paste HTTP/2 and HTTP/3 heads, which a proxy
-/// would forward as HTTP/1.1, headers without a request line, and heads without their body.
+/// The pasted request in the form in which the service would receive it. Operators also paste HTTP/2 and HTTP/3 heads,
+/// which a proxy would forward as HTTP/1.1, headers without a request line, and heads without their body.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
     let end = start
@@ -134,7 +134,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     request
 }
 
-/// Adds a request line to the headers. In HTTP/2, browsers show pseudo-headers instead of a request line.
+/// Adds a request line to the headers. For HTTP/2, browsers show pseudo-headers instead of a request line.
 fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
     let (_, lines) = pasted::head_lines(headers);
     let value = |name: &str| {

@@ -85,7 +85,7 @@ pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
 /// browsers may call.
 ///
 /// # Errors
-/// Those of [`check`].
+/// The errors of [`check`].
 pub fn check_own(headers: &HeaderMap) -> Result<Caller, Reason> {
     check(&Origins::none(), headers)
 }

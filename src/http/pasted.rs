@@ -102,7 +102,7 @@ impl CurlArgs {
     /// Like [`Self::headers`], with the `Host` that curl derives from the URL.
     ///
     /// # Errors
-    /// Those of [`Self::headers`].
+    /// The errors of [`Self::headers`].
     pub fn headers_with_host(&self) -> Result<HeaderMap, String> {
         let mut headers = self.headers()?;
         let urls = self.words.iter().filter(|word| *word != "curl");
@@ -128,7 +128,7 @@ fn host_of(url: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(host).ok()
 }
 
-/// The headers of a pasted request in any of the three forms.
+/// The headers of a pasted request: a curl command, a raw HTTP request, or header lines.
 ///
 /// # Errors
 /// If the request is malformed. The message describes the malformed part, but never contains a value.

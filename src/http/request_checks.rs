@@ -15,7 +15,7 @@ use crate::http::error::Error;
 use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
-/// The bytes of a header line besides its name and value: `: ` and CR LF.
+/// The number of bytes that a header line has besides its name and value: `: ` and CR LF.
 const HEADER_OVERHEAD: usize = 4;
 const MAX_HOST_BYTES: usize = 255;
 
@@ -45,7 +45,7 @@ pub fn measured(mut request: Request) -> Request {
 /// Checks the head, and reads and discards the body. Returns the request without its body.
 ///
 /// # Errors
-/// Those of [`check_head`] and [`discard_body`].
+/// The errors of [`check_head`] and [`discard_body`].
 pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, Error> {
     let (head, body) = request.into_parts();
     check_head(&head, limits)?;
@@ -56,7 +56,8 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
 /// Like [`check`], but keeps a body of up to `max_bytes`.
 ///
 /// # Errors
-/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is returned even if the body is incomplete.
+/// The errors of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is returned even if the body is
+/// incomplete.
 pub async fn check_with_body(
     request: Request,
     limits: &ServerConfig,
@@ -180,8 +181,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
-/// Whether this is a host name or an IP address, with an optional port. User info, percent-encoding and sub-delimiters,
-/// which RFC 3986 allows, are refused, because clients do not send them in `Host`.
+/// Whether `host` is a host name or an IP address, with an optional port. User info, percent-encoding and
+/// sub-delimiters, which RFC 3986 allows, are refused, because clients do not send them in `Host`.
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;

@@ -66,7 +66,7 @@ pub struct Denied {
 pub enum Denial {
     /// There is no credential, or the session has no signed-in user.
     NotSignedIn(Reason),
-    /// Another party issued the credential at this place.
+    /// Another party issued the credential in this place.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
     Unavailable(Cause),

@@ -116,7 +116,8 @@ impl CredentialSource {
         self.header().filter(|name| !ASSERTIONS.contains(name))
     }
 
-    /// The parts of a header line that belong to this place: the matching cookies, or the whole line of another header.
+    /// The parts of a header line that belong to this place: the matching cookies, or the whole line of a header other
+    /// than `Cookie`.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let end = if self.header().is_none() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);

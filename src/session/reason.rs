@@ -34,7 +34,7 @@ reasons! {
     NoSubject "no_subject" "The session has no value at the path in `subject`, for example because the visitor is a guest.",
 
     Expired "expired" "The session has expired.",
-    SessionOver "session_over" "With `token.cap_to_session`, the token would end with the session, but the session's expiry has already been reached.",
+    SessionOver "session_over" "`token.cap_to_session` is true, and the session has already ended, so a token would have no lifetime.",
     NotYetValid "not_yet_valid" "The session is not valid yet. Check that the issuer's clock and this machine's clock agree.",
     FromTheFuture "from_the_future" "The session was issued in the future. Check that the issuer's clock and this machine's clock agree.",
     Exp "exp" "The claim `exp` is missing, is not a number, or is out of range.",

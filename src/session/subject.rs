@@ -18,7 +18,7 @@ pub struct Subject(String);
 /// Why a session has no usable subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectError {
-    /// The member is absent or null: the session has no signed-in user.
+    /// The member is absent, null or 0: the session has no signed-in user.
     Absent,
     /// The value is not allowed as a subject.
     Invalid(Reason),
@@ -252,7 +252,7 @@ fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, S
             Err(SubjectError::Invalid(Reason::SubjectBlank))
         }
         Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
-        // A float is refused, because 1.0, 1e0 and 1 would be three different subjects for the same user.
+        // A float is refused, because 1.0 and 1 would be two different subjects for the same user.
         Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
         Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
             Err(SubjectError::Invalid(Reason::SubjectType))

@@ -40,7 +40,8 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
         Reach::default()
     }
 
-    /// Called once when the service starts, inside its runtime, to prefetch what requests will need.
+    /// Called once, when the service starts or a reload builds the extractor, to prefetch what requests will need. Runs
+    /// inside the service's runtime.
     fn start(&self) {}
 
     /// Called before metrics are read, to set gauges.
@@ -119,7 +120,7 @@ pub fn without_query(url: &Url) -> String {
 pub enum CredentialSource {
     /// `header:authorization`: a bearer token (RFC 6750, section 2.1).
     Bearer,
-    /// Any other header. Its value is the credential, optionally preceded by `Bearer`.
+    /// A header other than `Authorization`. Its value is the credential, optionally preceded by `Bearer`.
     Header(HeaderName),
     Cookie(String),
     /// The cookie of `@supabase/ssr`, unchunked or in chunks: a JSON session that contains the token (`src/cookies.ts`

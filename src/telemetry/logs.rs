@@ -146,7 +146,7 @@ fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
 
-/// Dropping this value writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
+/// Dropping this value writes the last lines, and waits for at most [`LAST_LINES_TIMEOUT`].
 #[derive(Debug)]
 pub struct LastLines(Option<WorkerGuard>);
 
@@ -216,7 +216,7 @@ impl Formats {
     }
 
     /// The targets that this format accepts. With `with_traces`, the request span is inside a trace span, so the JSON
-    /// layer must see both to put the request's fields on its lines.
+    /// layer must see both to add the request's fields to the log lines.
     fn targets(&self, format: LogFormat, level: Level) -> Targets {
         let traces = match format {
             LogFormat::Json | LogFormat::Gcp if self.with_traces => LevelFilter::INFO,

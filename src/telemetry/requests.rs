@@ -42,8 +42,8 @@ pub struct Outcome<'a> {
     pub extractor: Option<&'a str>,
     /// The subject of a valid session.
     pub subject: Option<&'a str>,
-    /// Whether the request was refused before any extractor was tried. Its log line has the method, path, host and
-    /// origin.
+    /// Whether the request was refused before any extractor was tried. If so, the log line contains its method, path,
+    /// host and origin.
     pub before_extractors: bool,
     /// What the operator may have to fix.
     pub hint: Option<&'static str>,
@@ -59,7 +59,7 @@ pub struct RequestLog {
     settings: ArcSwap<(LogFormat, Level)>,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
-    /// The time on the monotonic clock of the last line about each protocol other than HTTP/1.1.
+    /// For each protocol other than HTTP/1.1, the time on the monotonic clock at which it was last logged.
     other_protocols: Mutex<BTreeMap<&'static str, Duration>>,
 }
 

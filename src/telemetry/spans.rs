@@ -3,8 +3,8 @@
 //!
 //! Trace spans have the target [`TRACES`]. They are enabled only if a trace collector is configured. Nothing else is
 //! exported: no spans or events of libraries, and no log lines. The fields of trace spans are attributes that
-//! OpenTelemetry defines, and our own with the prefix `rollout.`. They never contain a header, a cookie, a caller's
-//! path or query, a token, a secret, or a subject in plain text.
+//! OpenTelemetry defines, and our own with the prefix `rollout.`. Apart from the request id, they never contain a
+//! header, a cookie, a caller's path or query, a token, a secret, or a subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use tracing::field::Empty;
@@ -31,8 +31,7 @@ pub struct RequestSpan {
     pub(super) head: RequestHead,
 }
 
-/// The parts of the request head that are logged if the request is refused before an extractor is tried. They share the
-/// request's buffers.
+/// The parts of the request head that a log line may contain. They share the request's buffers.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) method: Method,

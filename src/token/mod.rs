@@ -96,8 +96,8 @@ impl Minter {
     /// session ends if that is earlier.
     ///
     /// # Errors
-    /// If the clock is not set, the session has expired, a claim template cannot be filled unambiguously from it, or
-    /// the token is too long.
+    /// If the clock is not set, the session has expired and `token.cap_to_session` is set, a claim template cannot be
+    /// filled from the session, or the token is too long.
     pub fn mint(
         &self,
         subject: &Subject,

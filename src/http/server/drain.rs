@@ -45,8 +45,8 @@ impl Signals {
     /// # Errors
     /// If the kernel refuses a handler, which does not happen for these signals.
     pub fn install() -> io::Result<Self> {
-        // These signals are ignored, because their default action kills the process. The handler stays installed after
-        // the stream is dropped. Rust's runtime already ignores SIGPIPE, and the kernel ignores SIGWINCH.
+        // SIGUSR1 and SIGUSR2 are ignored, because their default action kills the process. The handler stays installed
+        // after the stream is dropped. Rust's runtime already ignores SIGPIPE, and the kernel ignores SIGWINCH.
         let _ = signal(SignalKind::user_defined1())?;
         let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {

@@ -3,7 +3,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The number of file descriptors reserved for other purposes than client connections: listeners, the runtime, and
+/// The number of file descriptors reserved for purposes other than client connections: listeners, the runtime, and
 /// connections to backends.
 const OTHER_FILES: u64 = 256;
 

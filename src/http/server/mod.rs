@@ -1,8 +1,8 @@
 //! Listens, accepts connections up to a limit, and shuts down gracefully.
 //!
 //! Each connection runs in its own task (`connection`). When the limit is reached, the next connection is accepted but
-//! not served until another one ends. Meanwhile the acceptor closes the connection that has waited longest for its peer
-//! (`connection_state`).
+//! not served until another one ends. Meanwhile the acceptor closes connections that have waited too long for their
+//! peer (`connection_state`).
 
 mod connection;
 mod connection_state;
@@ -120,7 +120,8 @@ pub async fn answer_once(
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let (mut answers, mut requests) = tokio::io::split(client);
     let send = async {
-        // The write may fail, because the service may answer and close before it has read everything.
+        // The write may fail, because the service may answer and close the connection before it has read the whole
+        // request.
         let _ = requests.write_all(request).await;
         let _ = requests.shutdown().await;
     };
@@ -257,8 +258,8 @@ impl Acceptor {
     }
 
     /// Closes the connection that has waited longest for its peer, if it has waited for longer than
-    /// [`MAX_WAIT_WHEN_FULL`]. Connections without any response so far are closed before those that a proxy keeps alive
-    /// for later requests.
+    /// [`MAX_WAIT_WHEN_FULL`]. Connections on which no request was answered are closed first, because a proxy may keep
+    /// the others alive for later requests.
     fn evict(&mut self) {
         let now = Instant::now();
         let waiting = self

@@ -146,7 +146,8 @@ fn is_uuid(text: &str) -> bool {
             .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Products with a "who am I" URL, recognised by the cookies that the presets of `session_endpoint` forward.
+/// Recognises products with a "who am I" URL by the names of their cookies, and drafts the product's preset of
+/// `session_endpoint`.
 fn endpoint_preset(name: &str, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("session_endpoint")?;
     let (preset, page) = match name {

@@ -17,7 +17,7 @@ pub(super) struct Cookie<'a> {
     pub(super) value: String,
 }
 
-/// All cookies, in the order of the request.
+/// All cookies in the order of the request, followed by the cookies that are joined from chunks.
 #[derive(Debug)]
 pub(super) struct Jar<'a>(Vec<Cookie<'a>>);
 

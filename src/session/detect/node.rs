@@ -35,7 +35,8 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
             [Draft::ask_with(cookie)],
         ));
     }
-    // `nextjs-auth0` also encrypts with A256GCM: the cookie is `__session` since version 4, and `appSession` before.
+    // `nextjs-auth0` also encrypts with A256GCM: the cookie is `__session` since version 4, and was `appSession` in
+    // earlier versions.
     if header.contains("uat") || ["__session", "appSession"].contains(&base) {
         return Some(Finding::new(
             "the session of nextjs-auth0",

@@ -72,7 +72,8 @@ pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     ))
 }
 
-/// The tag of a value that Laravel encrypted; empty unless the mode is GCM. `None` if the value has another form.
+/// The authentication tag of a value that Laravel encrypted; empty unless the mode is GCM. `None` if the value has
+/// another form.
 fn laravel_envelope(value: &str) -> Option<String> {
     let envelope = Value::parse(&STANDARD.decode(value).ok()?).ok()?;
     let envelope = envelope.as_object()?;

@@ -55,7 +55,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .map(|value| candidates(&value))
                 .unwrap_or_default();
             let draft = match subjects.first() {
-                // At start, the service refuses a row's id as the subject, so it is not suggested.
+                // At start, the service refuses the id of a session's row as the subject, so it is not suggested.
                 Some(subject) if cookie.name != "session_id" || subject != "{}" => {
                     draft.key("subject", subject.as_str())
                 }

@@ -109,7 +109,7 @@ impl Token {
             ),
         };
         let preset = provider.map(|(provider, _)| provider.preset);
-        // A token without a user is not a session but the key of an app or a service.
+        // A token without `sub` identifies an app or a service, not a user, so it is not a session.
         let confidence = if self.has("sub") || preset.is_some() {
             confidence
         } else {

@@ -1,7 +1,7 @@
 //! Lower-case hexadecimal, the form in which frameworks write MACs and hashes.
 
 /// The decoded bytes; `None` unless the text is an even number of lower-case hexadecimal digits. Upper-case digits are
-/// refused, because frameworks compare MACs as text.
+/// refused, because frameworks compare MACs as strings.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {

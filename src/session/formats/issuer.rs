@@ -21,7 +21,7 @@ pub fn matches<'a>(known: &str, issuer: &'a str) -> Option<IssuerMatch<'a>> {
     is_tenant_id(tenant).then_some(IssuerMatch::OfTenant(tenant))
 }
 
-/// Whether some issuer could match both of these known issuers.
+/// Whether one issuer could match both known issuers.
 pub fn overlap(one: &str, other: &str) -> bool {
     one == other || matches(one, other).is_some() || matches(other, one).is_some()
 }

@@ -29,7 +29,7 @@ fn is_base64url(part: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// Reads the form of `text`; `None` if it is not a JWT.
+/// Reads the algorithm and issuer of `text`; `None` if it is not a JWT.
 ///
 /// # Errors
 /// `Rejected` if the payload is not a JSON object, or if `alg` or `iss` is not a string or occurs twice.
@@ -59,7 +59,7 @@ pub fn is_jwt(text: &str) -> bool {
         .is_some_and(|header| alg(&header) != Ok(None))
 }
 
-/// Decodes one part as JSON.
+/// Decodes one part of a JWT as JSON.
 pub fn decode(part: &str) -> Option<Value> {
     Value::parse(&URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?).ok()
 }

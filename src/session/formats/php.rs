@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         self.array(depth).map(|_| Value::Null)
     }
 
-    /// Reads the elements one by one. No memory is reserved for the count, because the count in the text may be far too
+    /// Reads the elements one by one. No memory is reserved in advance, because the count in the text may be far too
     /// high.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;

@@ -20,7 +20,7 @@ pub fn itsdangerous_key(hash: hmac::Algorithm, secret: &Secret, salt: &str) -> h
     hmac::Key::new(hash, hmac::sign(&secret, salt.as_bytes()).as_ref())
 }
 
-/// Verifies the signature of a text and the age of its timestamp.
+/// Verifies the signature of a value and the age of its timestamp.
 #[derive(Debug)]
 pub struct SignedTimestampVerifier {
     pub separator: char,
@@ -34,7 +34,7 @@ pub struct SignedTimestampVerifier {
     pub leeway: UnixSeconds,
 }
 
-/// The payload of a verified text, without timestamp and signature.
+/// The payload of a verified value, without timestamp and signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedPayload<'a> {
     /// The payload, still encoded.

@@ -23,7 +23,7 @@ pub struct ClaimRules(Vec<NamedRule>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NamedRule {
     name: String,
-    /// The name parsed as a path, to find a claim nested inside another. Empty if the name is not a path.
+    /// The name parsed as a path, to find a claim nested inside another claim. Empty if the name is not a path.
     path: Vec<String>,
     rule: Rule,
 }
@@ -174,7 +174,7 @@ impl Rule {
     }
 }
 
-/// The value as a string, if rules can compare its type.
+/// The value as a string; `None` for a type that rules cannot compare.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),

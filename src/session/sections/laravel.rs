@@ -222,8 +222,8 @@ impl AppKey {
         }
     }
 
-    /// Removes this key's prefix for the cookie called `name` from the text. Without this check of the prefix, a client
-    /// could send any other value that the app has encrypted for it as a session id.
+    /// Removes this key's prefix for the cookie called `name` from the text. Without this check, any other value that
+    /// the app encrypted for a client would be accepted as a session id.
     fn without_prefix<'a>(&self, name: &str, text: &'a str) -> Option<&'a str> {
         let (prefix, value) = text.split_once('|')?;
         let mut context = hmac::Context::with_key(&self.prefix);

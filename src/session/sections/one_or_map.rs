@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::secret::refuse;
 
-/// One value, or several by id.
+/// One value, or several values by id.
 pub enum OneOrMap<T> {
     One(T),
     Map(BTreeMap<String, T>),

@@ -200,7 +200,7 @@ mod tests {
                 r#"{"_expire":"Fri, 15 Jan 2027 08:01:00 GMT"}"#,
                 Ok(Some(NOW + 60)),
             ),
-            // The cookie expires first.
+            // The cookie expires before the session.
             (r#"{"_expire":1900000000000}"#, Ok(Some(NOW + 3600))),
             (r#"{"_session":true}"#, Ok(Some(NOW + 3600))),
             (r#"{"_expire":null}"#, Ok(Some(NOW + 3600))),

@@ -41,7 +41,7 @@ impl StoredFormat {
     }
 }
 
-/// Reads the sessions of one section.
+/// Reads the stored sessions of one extractor.
 #[derive(Debug)]
 pub struct StoredSession {
     format: StoredFormat,

@@ -72,7 +72,7 @@ pub struct Explanation {
     name: Arc<str>,
     kind: &'static str,
     places: Vec<String>,
-    /// The last step that succeeded.
+    /// The last stage that succeeded: finding a credential, a session, or a subject.
     reached: Reached,
     says: String,
     shape: Option<String>,
