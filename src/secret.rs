@@ -82,7 +82,8 @@ impl Secret {
         }
     }
 
-    /// Why this is not a real secret: it is empty, a known placeholder, or in the form of a placeholder, such as `<…>`.
+    /// Why this is not a real secret: it is empty, is a known placeholder, or has the form of a placeholder, such as
+    /// `<…>`.
     pub fn unfilled(&self) -> Option<&'static str> {
         let text = String::from_utf8_lossy(self.expose())
             .trim()

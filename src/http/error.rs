@@ -23,7 +23,7 @@ pub enum Error {
     BadRequest(Reason),
     Denied(Denied),
     OriginNotAllowed(Reason),
-    /// A browser navigates to the path, or loads it as an embedded document.
+    /// A browser navigates to the path, or loads it as an image, a script, a frame or similar.
     NotAFetch(Reason),
     /// The `Host` is not a loopback name, which only dev mode refuses.
     HostNotAllowed,
