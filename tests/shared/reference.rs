@@ -54,7 +54,7 @@ pub fn pages() -> Vec<Page> {
     .collect()
 }
 
-/// The page with this text between the markers of the part.
+/// Replaces what stands between the markers of this part of the page.
 fn renew(page: &str, part: &str, text: &str) -> String {
     let begin = format!("<!-- {part}: written by `make generate` -->\n");
     let end = format!("<!-- end of {part} -->");
@@ -86,12 +86,12 @@ struct Key {
 }
 
 impl Key {
-    /// The keys in the lines of a section; a line that contains only a comment continues the line before it.
+    /// The keys in the lines of a section. A line that contains only a comment continues the meaning of the key above it.
     fn all(lines: &str) -> Vec<Self> {
         let mut keys: Vec<Self> = Vec::new();
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {
             if let Some(more) = line.trim().strip_prefix('#') {
-                let key = keys.last_mut().expect("a key comes first");
+                let key = keys.last_mut().expect("the first line is a key");
                 let more = more.trim();
                 let stop = if more.starts_with(char::is_uppercase) {
                     "."
@@ -125,7 +125,7 @@ impl Key {
             let value = format!("`{}`", cell(&value));
             let row = match cell(&meaning).strip_prefix("example: ") {
                 Some(meaning) if value == "`[]`" => format!("{value} | {meaning}"),
-                Some(meaning) => format!("none | {meaning}. For example {value}"),
+                Some(meaning) => format!("none | {meaning}. Example: {value}"),
                 None => format!("{value} | {}", cell(&meaning)),
             };
             writeln!(table, "| `{name}` | {row} |").unwrap();
@@ -209,8 +209,17 @@ fn kinds() -> String {
         if !lines.contains("\nsubject = ") {
             writeln!(
                 text,
-                "`subject` defaults to `\"{}\"`. A preset can change this default.\n",
-                entry.subject
+                "`subject` defaults to `\"{}\"`.{}\n",
+                entry.subject,
+                if entry
+                    .presets
+                    .iter()
+                    .any(|(_, keys)| keys.contains("subject = "))
+                {
+                    " A preset can change this default."
+                } else {
+                    ""
+                }
             )
             .unwrap();
         }
@@ -221,7 +230,8 @@ fn kinds() -> String {
     text
 }
 
-/// The keys that each preset sets. Keys that only presets use are left out, and so are queries, which are long.
+/// The keys that each preset sets, and its other effects. Keys that only presets use are not listed as keys, and
+/// queries are not shown, because they are long.
 fn presets(presets: &[(&str, &str)]) -> String {
     let internal = [
         "provider_keys",
@@ -232,23 +242,25 @@ fn presets(presets: &[(&str, &str)]) -> String {
         "subject_missing",
         "path",
     ];
-    let mut table = "| preset | sets |\n| --- | --- |\n".to_owned();
+    let mut table =
+        "| preset | keys that it sets | other effects |\n| --- | --- | --- |\n".to_owned();
     for (name, keys) in presets {
         let keys: toml::Table = toml::from_str(keys).unwrap();
-        let shown = keys
+        let set: Vec<String> = keys
             .iter()
-            .filter(|(key, _)| !internal.contains(&key.as_str()));
-        let mut shown: Vec<String> = shown
+            .filter(|(key, _)| !internal.contains(&key.as_str()))
             .map(|(key, value)| format!("`{key} = {}`", cell(&value.to_string())))
             .collect();
-        for (key, says) in [
-            ("provider_keys", "keys from"),
-            ("path", "calls"),
-            ("recommend", "warns without"),
-        ] {
-            if let Some(value) = keys.get(key) {
-                shown.push(format!("{says} `{}`", value.as_str().unwrap()));
-            }
+        let text = |key: &str| keys.get(key).map(|value| value.as_str().unwrap());
+        let mut effects = Vec::new();
+        if let Some(url) = text("provider_keys") {
+            effects.push(format!("fetches keys from `{url}`"));
+        }
+        if let Some(path) = text("path") {
+            effects.push(format!("appends `{path}` to a `url` without a path"));
+        }
+        if let Some(key) = text("recommend") {
+            effects.push(format!("logs a warning if `{key}` is not set"));
         }
         if let Some(needed) = keys.get("require_one_of") {
             let needed: Vec<String> = needed
@@ -257,12 +269,27 @@ fn presets(presets: &[(&str, &str)]) -> String {
                 .iter()
                 .map(|key| format!("`{}`", key.as_str().unwrap()))
                 .collect();
-            shown.push(format!("needs {}", needed.join(" or ")));
+            effects.push(format!("requires {}", needed.join(" or ")));
         }
-        if keys.contains_key("queries") {
-            shown.push("a query for each database".to_owned());
+        if let Some(queries) = keys.get("queries") {
+            let databases: Vec<&str> = [
+                ("postgres", "PostgreSQL"),
+                ("mysql", "MySQL"),
+                ("sqlite", "SQLite"),
+            ]
+            .into_iter()
+            .filter(|(key, _)| queries.get(key).is_some())
+            .map(|(_, database)| database)
+            .collect();
+            effects.push(format!("has queries for {}", databases.join(", ")));
         }
-        writeln!(table, "| `{name}` | {} |", shown.join(", ")).unwrap();
+        writeln!(
+            table,
+            "| `{name}` | {} | {} |",
+            set.join(", "),
+            effects.join("; ")
+        )
+        .unwrap();
     }
     table
 }
@@ -323,7 +350,7 @@ fn metrics() -> String {
     metrics.jwks_unusable_keys(&name, 0);
     metrics.reloaded("ok");
     let rendered = metrics.render();
-    let mut table = "| metric | type | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut table = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for help in rendered
         .lines()
         .filter_map(|line| line.strip_prefix("# HELP "))
