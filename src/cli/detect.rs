@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
     /// A key of the section, such as keys=… or url=…, to open the session with. If the key ends in _file, the value is
-    /// a file name. Without a value, the command prompts for it and does not echo it.
+    /// a file name. Without =VALUE, the command prompts for the value and does not echo it.
     #[arg(long, value_name = "KEY[=VALUE]")]
     set: Vec<String>,
     /// Prints the result as JSON.
@@ -165,8 +165,9 @@ fn ask(key: &str) -> io::Result<String> {
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Chooses the credential to open, and its draft. The drafts are limited to the kind that `kind` names or, without it,
-/// the scheme of `url` implies. Among these, the first draft that has one of the keys is chosen, or else the first.
+/// Chooses the credential to open, and its draft. If the key `kind` is given, only drafts of that kind are candidates;
+/// otherwise the scheme of the key `url` determines the kind. The first candidate that has one of the given keys is
+/// chosen, or else the first candidate.
 fn chosen<'a>(
     found: &'a [Detected],
     keys: &[(String, String)],

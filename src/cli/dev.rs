@@ -11,7 +11,7 @@ use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
-/// The environment variables in which deployments name their environment, such as `production`.
+/// The environment variables in which deployments name their stage, such as `production`.
 const STAGE_VARIABLES: [&str; 5] = [
     "ENV",
     "APP_ENV",
@@ -39,7 +39,7 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     ))?
 }
 
-/// Refuses to run `dev`, which signs every caller in, if an environment variable says that this is production.
+/// Refuses to run `dev`, which signs every caller in, if one of [`STAGE_VARIABLES`] is `production` or `prod`.
 #[expect(
     clippy::disallowed_methods,
     reason = "reads the environment of the process itself"
@@ -57,8 +57,7 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sources with the defaults of `dev` as the lowest layer and a throwaway client. Also returns that client's
-/// secret.
+/// Adds the defaults of `dev` and a throwaway client as the lowest layer. Also returns that client's secret.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let (sources, client) = with_throwaway_client(sources)?;
     let base = sources.base.unwrap_or_default() + DEV_BASE;

@@ -13,7 +13,8 @@ use crate::session::types::BackendReport;
 use crate::settings::{self, Settings};
 use crate::token::RolloutClient;
 
-/// The subject of the token for Rollout's API. No user has this subject, so Rollout has no credentials for it.
+/// The subject of the token that `doctor` sends to Rollout's API. No user has this subject, so Rollout stores no
+/// credentials for it.
 const SUBJECT: &str = "rollout-token-doctor";
 
 #[derive(Debug, clap::Args)]

@@ -36,7 +36,7 @@ pub struct Args {
     /// machine.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// The IP address from which the request comes.
+    /// The IP address of the client or proxy that sends the request.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
     /// Explains the request as `dev` would handle it: the kind `static_user` is allowed.
@@ -95,7 +95,7 @@ async fn explain(
         }
         Beginning::RefusedPreflight(status, reason) => {
             say(format_args!(
-                "request: a preflight, after which the browser does not send the request, with reason {reason} ({}: {}, {}: {})",
+                "request: preflight refused with reason {reason}, so the browser does not send the request ({}: {}, {}: {})",
                 header::ACCESS_CONTROL_REQUEST_METHOD,
                 shown(pasted, &header::ACCESS_CONTROL_REQUEST_METHOD),
                 header::ACCESS_CONTROL_REQUEST_HEADERS,
@@ -195,11 +195,11 @@ fn describe_answer(error: &Error) -> String {
 
 /// A request as the operator pasted it.
 struct Pasted {
-    /// The headers, and the path if the pasted text contains a request line.
+    /// The headers, and the URI if the pasted text contains a request line.
     head: Parts,
     /// The whole pasted text, if it is a raw HTTP request.
     raw: Option<Vec<u8>>,
-    /// Why the headers cannot be parsed, if they cannot.
+    /// The problem, if the headers cannot be parsed.
     problem: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::config::Sources;
 use crate::session::types::BackendCall;
 use crate::settings;
 
-/// The timeout for connecting, and also the timeout for the response.
+/// The timeout of each step: connecting, writing the request, and reading the response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {

@@ -25,13 +25,14 @@ pub struct Args {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// The kind of the extractor, instead of a request or to choose among the credentials in the request.
+    /// The kind of the extractor. It replaces --from, or chooses among the credentials in the request.
     #[arg(long)]
     kind: Option<String>,
-    /// The preset for a product, such as connect-redis or clerk.
+    /// The preset for a product, such as connect-redis or clerk. It is used in the same way as --kind.
     #[arg(long)]
     preset: Option<String>,
-    /// The server of your app's pages. Prints the lines with which it forwards /rollout/ to the service.
+    /// The server that delivers your app's pages. Prints the lines with which this server forwards /rollout/ to the
+    /// service.
     #[arg(long)]
     app: Option<App>,
     /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: set them in environment
@@ -66,7 +67,7 @@ impl App {
         }
     }
 
-    /// The usual kind and preset of an app with this server, which are used if there is no request.
+    /// The usual kind and preset of an app with this server. They are used if no request, kind or preset is given.
     fn usual(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Express => ("redis_session", Some("connect-redis")),
@@ -91,7 +92,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
         print_proxy_lines(app)?;
     } else {
         say(
-            "\nForward /rollout/ from your app to the service: --app prints the lines for a server, and docs/connect.md lists more servers.",
+            "\nForward /rollout/ from your app to the service: --app prints the lines for one server, and docs/connect.md lists more servers.",
         )?;
     }
     check(&draft, registry)
@@ -166,7 +167,7 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     draft.set(key, value).map_err(Failure::Usage)
 }
 
-/// Writes both files, or neither if one of them exists and must not be replaced.
+/// Writes both files, or neither file if one of them exists and `force` is false.
 fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
     let there: Vec<&str> = [CONFIG, EXAMPLE]
         .into_iter()

@@ -86,7 +86,7 @@ fn why_not(token: &str, secret: &[u8]) -> String {
     }
 }
 
-/// The misreading of a program that decodes the secret from base64.
+/// The description of a program that decodes the secret from base64 before it signs.
 const BASE64: &str = "with the secret decoded from base64: the program that signed the token decodes the secret, as Rollout's Java sample does (jjwt's signWith(HS512, String)). Rollout uses the undecoded bytes: in Java, pass secret.getBytes(StandardCharsets.UTF_8)";
 
 /// Other keys that a program may derive from the same secret, each with a description of what the program does. Rollout

@@ -22,7 +22,7 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     say(mint_for(&client, &subject, &Clock::system())?)
 }
 
-/// The lifetime of the tokens that commands mint, in seconds.
+/// The lifetime in seconds of a token that a command mints.
 pub(super) const TOKEN_LIFE: UnixSeconds = 900;
 
 /// Mints a token with only the four standard claims, because the commands ignore `[token]`.

@@ -40,8 +40,8 @@ use crate::token::RolloutClient;
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
-/// Configuration: files, and environment variables ROLLOUT__SECTION__KEY; the client id and secret
-/// come from ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE.
+/// Configuration: files, and environment variables ROLLOUT__SECTION__KEY. The client id is in ROLLOUT_CLIENT_ID, and
+/// the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE names.
 ///
 /// Exit codes: 0 success, 1 failure at run time, 2 invalid configuration or usage.
 #[derive(Debug, Parser)]
@@ -180,7 +180,7 @@ impl Cli {
 
     /// Runs the command with the extractor kinds of `registry`.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
-        // This must happen before any secret is in memory.
+        // Core dumps are disabled before any secret is in memory.
         if let Err(error) = hardening::keep_memory_private() {
             let _ = writeln!(
                 io::stderr(),
@@ -210,8 +210,8 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// The sources with a random client as the lowest layer, for commands that do not need the operator's client. Also
-/// returns that client.
+/// Adds a random client as the lowest layer, for commands that do not need the operator's client. Also returns that
+/// client.
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)

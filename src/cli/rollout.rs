@@ -17,7 +17,7 @@ use crate::session::subject::Subject;
 use crate::session::types::BackendCall;
 use crate::token::RolloutClient;
 
-/// The difference of the clocks, in seconds, above which some verifiers refuse tokens.
+/// The clock difference, in seconds, above which some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 
 /// These timeouts are longer than the service's own, because a person waits for the result, and DNS may be slow.
@@ -91,7 +91,7 @@ pub(super) async fn get_credentials(
     let credentials = match answer.status {
         // The body is not JSON if, for example, a web page is at this URL.
         StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|_| {
-            format!("{host} answered with a body that is not JSON: is --base-url the address of Rollout's API?")
+            format!("{host} answered with a body that is not JSON: check that --base-url is the address of Rollout's API")
         }),
         StatusCode::UNAUTHORIZED if clock.invalidates_tokens() => Err(format!(
             "{host} refuses the token, and {}: set the clock (NTP) and try again",
@@ -129,7 +129,7 @@ impl ClockDifference {
         )
     }
 
-    /// Describes the difference, if it is large enough to matter.
+    /// Describes the difference, or returns `None` if it is at most [`CLOCK_TOLERANCE`].
     pub(super) fn describe(self) -> Option<String> {
         let by = self.0.abs();
         let direction = if self.0 > 0 { "ahead" } else { "behind" };

@@ -144,7 +144,7 @@ pub(super) async fn serve(
     match ended {
         Some(Outcome::Clean) => Ok(()),
         Some(Outcome::Forced(open)) => Err(Failure::Runtime(format!(
-            "stopped with {open} connections cut off"
+            "stopped: {open} connections were closed before they had finished"
         ))),
         None => Err(Failure::Runtime("stopped by a second signal".to_owned())),
     }

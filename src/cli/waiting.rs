@@ -15,8 +15,8 @@ use crate::session::types::BackendCall;
 /// The command prints a line for each wait that is longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A wait. If it is longer than [`PATIENCE`] and standard error is a terminal, the command prints one line about it.
-/// The wait ends when this value is dropped.
+/// A wait for a backend or for standard input, which ends when this value is dropped. If it is longer than [`PATIENCE`]
+/// and standard error is a terminal, the command prints one line about it.
 pub(super) struct Waiting {
     _until: Option<Sender<()>>,
 }

@@ -25,7 +25,7 @@ pub(crate) enum Error {
     },
     /// An integer that is out of range for the key's type.
     OutOfRange,
-    /// The key's type cannot be read from a file.
+    /// A file is given for a key whose type cannot be read from a file.
     NotFromFile,
     /// A table has an unknown key. The string describes the problem.
     UnknownKey(String),
@@ -215,7 +215,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         }
     }
 
-    /// Accepts the same boolean words as the `config` crate.
+    /// Accepts the same strings for booleans as the `config` crate.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().map(str::to_lowercase).as_deref() {
             Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
@@ -322,7 +322,7 @@ impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
         visitor.visit_bytes(self.0)
     }
 
-    /// Refuses the line, because a visitor of strings would accept bytes.
+    /// Refuses to read the line as a string, because serde's visitor of strings would accept bytes.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
     }

@@ -107,7 +107,7 @@ impl Sources {
 
     /// Merges the layers. Returns `None` if one of them cannot be read.
     ///
-    /// Does not use `config::Config::builder()`, because a section there silently replaces another layer's value.
+    /// Does not use `config::Config::builder()`, which lets a section silently replace another layer's value.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(
@@ -176,7 +176,7 @@ impl Sources {
 }
 
 /// Splits the name of an environment variable into its path: `ROLLOUT__SERVER__LISTEN` becomes `server`, `listen`.
-/// Sections and keys are case-insensitive. A name below a key, such as a claim or a header, is the operator's own. Many
+/// Sections and keys are case-insensitive. A name below a key, such as that of a claim, is the operator's choice. Many
 /// platforms convert variable names to upper case, so such a name keeps its case only if it contains a lower-case
 /// letter.
 fn fold(path: &str) -> Vec<String> {
@@ -198,7 +198,7 @@ fn fold(path: &str) -> Vec<String> {
     folded.collect()
 }
 
-/// The layer of a file, or `None` after a problem was added.
+/// Reads the layer of a file. If that fails, adds the problem and returns `None`.
 fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)> {
     let name = path.display().to_string();
     let layer = FileFingerprint::read(path)
@@ -225,7 +225,7 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
         .map_err(|_| "is not TOML".to_owned())
 }
 
-/// Parses a JSON object into the same kind of tree.
+/// Parses a JSON object into a tree whose values record their origin.
 fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     let value = json::Value::parse(text.as_bytes()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -240,7 +240,7 @@ fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     }
 }
 
-/// The layer of one environment variable.
+/// The layer of one environment variable, whose name was split into `path`.
 fn variable(name: &String, path: &[String], text: &str) -> Table {
     let (key, value) = match path {
         [section, rest @ ..] if !rest.is_empty() => (

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Problems, by the key that they concern. If there are none, the configuration is valid.
 ///
-/// The messages name keys and say how to fix the problems. They never contain a secret's value.
+/// The messages name keys and describe how to fix the problems. They never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<(String, String)>,
@@ -51,7 +51,7 @@ impl Problems {
         self.accept(key, text.parse().map_err(|_| format!("must be {expected}")))
     }
 
-    /// Adds all of `others`.
+    /// Adds all problems of `others`.
     pub fn extend(&mut self, others: Self) {
         self.list.extend(others.list);
     }
@@ -104,7 +104,7 @@ impl Warnings {
         self.list.push((key.into(), text.into()));
     }
 
-    /// Adds all of `others`.
+    /// Adds all warnings of `others`.
     pub fn extend(&mut self, others: Self) {
         self.list.extend(others.list);
     }

@@ -31,7 +31,7 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 ///
 /// Serde stops at the first error, so every key is first read on its own, which gives each invalid key its own line in
 /// the report. Then the valid keys are read together. `more` lists keys of the section that the caller has already
-/// removed from the table; they are candidates when a key is misspelled.
+/// removed from the table; they are suggested too when a key is misspelled.
 ///
 /// For a key `X` whose type accepts bytes, such as a secret, the table may contain `X_file` instead: the name of a file
 /// with the value, or a table that maps each member to a file name. The files that are read are added to `files`.
@@ -191,7 +191,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// Describes what is wrong with a value, without repeating the value.
+/// Describes why a value was refused, without repeating the value.
 fn describe(error: &Error, value: &Value) -> String {
     let text = match error {
         Error::Type {

@@ -23,7 +23,7 @@ pub(crate) struct Findings {
     /// The files from which keys were read.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
-    /// How many secrets each list or table of secrets contains, by its full key.
+    /// The number of secrets in each list or table of secrets, keyed by the full name of its key.
     pub(crate) secret_counts: Vec<(String, usize)>,
     /// Builds the properties of the section's JSON Schema.
     pub(crate) properties: Option<Properties>,
@@ -55,7 +55,7 @@ impl Elsewhere<'_> {
 pub struct Section<'a> {
     path: String,
     table: Table,
-    /// Keys that were already removed from the table. They are candidates when a key is misspelled.
+    /// Keys that were already removed from the table. They are suggested too when a key is misspelled.
     common_keys: &'static [&'static str],
     elsewhere: Elsewhere<'a>,
     /// Whether the section itself sets `subject`, so that its value does not come from the preset or the kind.
@@ -152,12 +152,12 @@ impl<'a> Section<'a> {
         Some(secret)
     }
 
-    /// Validates the secrets listed under `key`, each as in [`Self::secret`].
+    /// Validates each secret in the list under `key`, as [`Self::secret`] does.
     pub fn secrets(&self, key: &str, values: List<Secret>, problems: &mut Problems) -> Vec<Secret> {
         for secret in values.iter() {
             self.check_secret(key, secret, problems);
         }
-        // Quotes around a whole list in an environment variable end up in its first and its last secret.
+        // If a whole list in an environment variable is quoted, the quotes become part of its first and last secret.
         if let [first, .., last] = &*values
             && [first, last]
                 .iter()
@@ -170,8 +170,8 @@ impl<'a> Section<'a> {
         values.0
     }
 
-    /// Records how many secrets a list or table contains. Otherwise, an extra or a missing comma in an environment
-    /// variable would go unnoticed.
+    /// Records how many secrets a list or table contains, so that the operator notices an extra or missing comma in an
+    /// environment variable.
     pub fn count_secrets(&self, key: &str, count: usize) {
         if count > 0 {
             self.secret_counts.borrow_mut().push((self.key(key), count));
@@ -218,7 +218,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Checks that nested timeouts are in order: none may be longer than the next one, nor than
+    /// Checks that nested timeouts are in order: no timeout may be longer than the next timeout, nor than
     /// `server.request_timeout`, which would end the request first.
     pub fn check_timeouts(&self, timeouts: &[(&str, HumanDuration)], problems: &mut Problems) {
         let request = (

@@ -1,7 +1,7 @@
 //! Parses lists and tables that are written as JSON or TOML in an environment variable.
 //!
-//! This module does not depend on the keys that accept a list or table: the caller tries whether the key's type accepts
-//! an empty list or table.
+//! This module contains no list of the keys that accept a list or table: the caller checks whether the key's type
+//! accepts an empty list or table.
 
 use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;

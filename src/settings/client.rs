@@ -1,4 +1,4 @@
-//! The top-level keys, before the first section: the client id and secret.
+//! The top-level keys: `client_id`, `client_secret` and `client_secret_file`.
 
 use serde::{Deserialize, Serialize};
 

@@ -77,18 +77,18 @@ pub struct Settings {
     pub traces: Option<TraceReceiver>,
     /// Warnings about accepted values, for the operator.
     pub warnings: Warnings,
-    /// How many secrets each list or table of secrets contains, by its full key.
+    /// The number of secrets in each list or table of secrets, keyed by the full name of its key.
     pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
     /// The files that `--config` names.
     config_files: Vec<FileFingerprint>,
     /// The secret files that are named by keys outside the extractors' sections.
     secret_files: Vec<FileFingerprint>,
-    /// The inputs from which each extractor was built, by its name.
+    /// The inputs from which each extractor was built, keyed by the extractor's name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
 
-/// All keys that are read at start only. Every other key takes effect for connections and requests that begin after a
+/// The keys that are read at start only. Every other key takes effect for connections and requests that begin after a
 /// reload.
 #[derive(PartialEq, Eq, Serialize)]
 struct RestartKeys<'a> {
@@ -125,7 +125,7 @@ pub fn load(
     context: &Context,
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
-    // If a layer cannot be read, no further problems are reported, because a key that is missing here may be in that
+    // If a layer cannot be read, only that problem is reported, because a key that seems to be missing may be in that
     // layer.
     let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
         return Err(problems);
@@ -352,7 +352,7 @@ impl Sections {
         }
     }
 
-    /// Reads the keys before the first section.
+    /// Reads the top-level keys: `client_id`, `client_secret` and `client_secret_file`.
     fn client(&mut self, problems: &mut Problems) -> ClientConfig {
         let table = take(&mut self.tree, &CLIENT_KEYS);
         let client = read("", &table, &[], &mut self.files, problems);
@@ -476,7 +476,7 @@ impl Sections {
     }
 }
 
-/// Adds the keys of a struct that have a value.
+/// Adds those keys of a struct that have a value to `shown`.
 fn show(keys: &impl Serialize, shown: &mut serde_json::Map<String, serde_json::Value>) {
     if let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(keys) {
         shown.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));

@@ -110,7 +110,7 @@ impl OriginsConfig {
                      not accept `*` with credentials"
                 )
             });
-            // The parser accepts `*` as a header name.
+            // `HeaderName` accepts `*` as a name.
             let parsed = parsed.and_then(|name| match name.as_str() {
                 "*" => Err(format!(
                     "entry {number}: browsers do not accept `*` with credentials: list each name"
@@ -243,7 +243,7 @@ fn is_plain(host: &str) -> bool {
 
 /// A pattern for preview deployments, such as `https://*-team.vercel.app`: the text before and after the `*`, which
 /// matches part of one label. Strangers can register matching names, so a page whose origin matches is trusted less
-/// than a page of an exact origin.
+/// than a page whose origin is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern {
     before: String,
@@ -252,7 +252,7 @@ pub struct OriginPattern {
 
 impl OriginPattern {
     /// # Errors
-    /// If the text has another form.
+    /// If the text is not a pattern of this form.
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "`*` cannot be used with credentials. The only supported pattern form is \
             https://*-team.vercel.app: https, one `*` in a label that has other text, and at least two whole labels after \

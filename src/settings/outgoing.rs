@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::{FileFingerprint, Problems, Warnings};
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The environment variable for the file of the system's certificates, which OpenSSL and our libraries read.
+/// The environment variable that names the file with the system's certificates. OpenSSL and our libraries read it.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// The standard variables for proxies. Both spellings are listed, because programs use upper and lower case.
@@ -55,7 +55,7 @@ pub(super) fn check(
 fn read_system(path: &Path, files: &mut Vec<FileFingerprint>) -> Result<Vec<u8>, String> {
     let (pem, file) = FileFingerprint::read(path).map_err(|error| {
         format!(
-            "names {}, which cannot be read: {error}. Is it mounted? Correct the path or unset the variable",
+            "names {}, which cannot be read: {error}. Check that it is mounted, and fix the path or unset the variable",
             path.display()
         )
     })?;

@@ -1,5 +1,5 @@
-//! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload is all or nothing:
-//! a configuration that does not load changes nothing.
+//! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload applies
+//! the whole configuration, or nothing if the configuration has a problem.
 
 use std::fmt;
 use std::sync::Arc;

@@ -98,7 +98,7 @@ fn check(variables: &Variables<'_>, problems: &mut Problems) {
                 allowed.contains(&value),
                 name,
                 format!(
-                    "must be one of {}; this build supports no other",
+                    "must be one of {}; this build supports no other value",
                     allowed.join(", ")
                 ),
             );
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn receiver_is_read_from_the_standard_endpoint_variables() {
+    fn collector_is_read_from_the_standard_endpoint_variables() {
         let traces = |url: &str| Some(url.to_owned());
         for (pairs, want) in [
             (&[][..], None),

@@ -902,7 +902,7 @@ async fn doctor_reports_why_rollout_refuses_the_client() {
             web_page().await,
             CLIENT_SECRET,
             1,
-            &["is --base-url the address"],
+            &["check that --base-url is the address"],
         ),
         (
             "no URL",

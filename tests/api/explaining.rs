@@ -187,7 +187,7 @@ fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
          Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n\r\n",
     );
     assert!(
-        said.starts_with("request: a preflight, after which the browser does not send the request, with reason preflight_header")
+        said.starts_with("request: preflight refused with reason preflight_header, so the browser does not send the request")
             && said.contains("access-control-request-headers: x-tenant")
             && said.ends_with("answer: 204\n"),
         "{said}"
