@@ -71,7 +71,7 @@ frameworks: ## Tests each recipe of docs/recipes with a running app of its frame
 	target/interop/venv/bin/python tests/frameworks/endpoints.py
 	tests/frameworks/asking/run.sh
 
-docs-test: ## Checks every block and link of the docs: validates configurations and runs commands as written
+docs-test: ## Checks every code block and link of the docs: validates configurations, and runs commands as written
 	cargo build --locked
 	target/interop/venv/bin/python tests/docs/check.py
 
@@ -81,24 +81,25 @@ docs: ## Builds the docs as a site in target/site
 
 # This target must be phony, because a folder has the same name.
 .PHONY: deploy
-deploy: ## Tests the files in deploy/ with API schemas, a real Prometheus, and the pod's container as a process
+deploy: ## Tests the files in deploy/: validates schemas, loads the alerts in a real Prometheus, and runs the pod's command
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
 
-# Attacks mostly wait, so eight of them run at a time. Attacks in modules `alone` need the whole machine.
+# The attack tests spend most of their time waiting, so eight of them run at a time. Those in modules named `alone`
+# need the whole machine and run one at a time.
 FAULTS := cargo test --locked --features faults --test faults --
 
-faults: ## Runs all attacks on the release binary (a few minutes)
+faults: ## Runs all attack tests on the release binary (a few minutes)
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## Runs the attacks that finish within a minute
+faults-smoke: ## Runs the attack tests that finish within a minute
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
 SOAK_REQUESTS ?= 1000000
-soak: ## Sends SOAK_REQUESTS (1000000) requests from a million users: none may be lost, and memory use must not grow
+soak: ## Sends SOAK_REQUESTS (default: 1000000) requests from a million users: no request may be lost, and memory use must not grow
 	cargo build --release --locked
 	SOAK_REQUESTS=$(SOAK_REQUESTS) $(FAULTS) --nocapture soak::
 
@@ -120,7 +121,7 @@ bench-counts: ## Counts the instructions of minting and of a request, and writes
 	python3 benches/count.py --renew
 
 FUZZ_SECONDS ?= 20
-fuzz: ## Fuzzes each parser for FUZZ_SECONDS (20), and keeps the corpus in fuzz/target
+fuzz: ## Fuzzes each parser for FUZZ_SECONDS (default: 20) seconds, and keeps the corpus in fuzz/target
 	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	@# libFuzzer needs compiler flags that the stable compiler accepts only with RUSTC_BOOTSTRAP=1.
 	@for target in $$(cargo fuzz list); do \

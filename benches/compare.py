@@ -4,7 +4,7 @@ core, the start-up time, the size, and whether the limits are kept. `make bench`
 docs/performance.md.
 
 Every server except the first does the same work: it verifies the same session JWT (HS256) and responds with a new token
-(HS512) as JSON. The first only says hello. The baseline is the bare route of axum and jsonwebtoken. All servers run at
+(HS512) as JSON. The first server only says hello. The baseline is the bare route of axum and jsonwebtoken. All servers run at
 the same time, pinned to the first core, and the clients on the second core call them in turns, so that a change of the
 machine's speed affects all of them. Requests per second are per second of CPU time, because the elapsed time depends on
 what else is using the core."""
@@ -41,9 +41,9 @@ def peers(log):
     }
 
 
-# The limits: at most this many times the CPU time of another server, and at least this many times its requests per
-# second of CPU time. The bare route of axum and jsonwebtoken has no protection; the service has all protections and
-# must not cost more.
+# The limits. AT_MOST: the service uses at most this multiple of the other server's CPU time per request. AT_LEAST: the
+# service answers at least this multiple of the other server's requests per second of CPU time. The bare route of axum and
+# jsonwebtoken has no protection; the service has all protections and must not use more CPU time.
 AT_MOST = [(WARN, NAIVE, 1.0), (WARN, HELLO, 1.65), (INFO, HELLO, 2.0)]
 AT_LEAST = {"Go net/http + golang-jwt": 2, "FastAPI + PyJWT": 12, "Express + jsonwebtoken": 60}
 P99_OF_NAIVE = 1.5
@@ -109,7 +109,7 @@ def speed_bars(figures):
 
 
 def size_bars():
-    """Like the function above, for start-up time, memory and binary size."""
+    """Rows in the form of `speed_bars`, for start-up time, memory and binary size."""
     starts = []
     for _ in range(21):
         server = Server([BINARY], SERVICE | JWT)
@@ -139,7 +139,7 @@ def bars_table(bars):
 
 
 def million(requests=1_000_000):
-    """Sends at least this many requests. Returns their number, and the memory use after them."""
+    """Sends at least `requests` requests. Returns the number of requests answered, and the memory use afterwards."""
     headers = {"Authorization": f"Bearer {servers.session()}"}
     with servers.serving({WARN: Server([BINARY], SERVICE | JWT)}) as running:
         done = 0
@@ -155,7 +155,7 @@ def machine():
 
 
 def write(name, lines):
-    """Replaces the lines between the two markers with that name in the document."""
+    """Replaces the lines between the two markers called `name` in the document."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     head, _, rest = DOCUMENT.read_text().partition(begin)
     _, _, tail = rest.partition(end)

@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// The part of minting that cannot be avoided.
+/// Computes only the signature, which is the part of minting that cannot be avoided.
 fn hmac(times: u32) {
     let key = hmac::Key::new(HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
     // As many bytes as the signed part of a token.

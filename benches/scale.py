@@ -93,7 +93,7 @@ def connections_table(runs, idle):
 
 
 def jwks(algorithm, key, public):
-    """A key set, the environment variables of the service and of the bare route, and a session that the key signed."""
+    """A key set, the environment variables of the service and of the bare route, and a header with a session that the key signed."""
     writer = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm}
     jwk = writer.get(algorithm, jwt.algorithms.OKPAlgorithm).to_jwk(public, as_dict=True)
     jwk |= {"kid": "key-1", "alg": algorithm, "use": "sig"}
@@ -200,7 +200,7 @@ def tails_table(figures):
 
 
 async def backend(port):
-    """Responds with the caller's user after a delay."""
+    """Responds with the same user to every request, after a delay."""
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -213,8 +213,8 @@ async def backend(port):
     await server.serve_forever()
 
 
-# Every request is for a different user, because requests of one user would share a backend call. A client whose request
-# is refused waits before it tries again.
+# Every request has a different session id, because requests with the same id would share a backend call. A client
+# whose request is refused waits before it tries again.
 ASK = """
 local session = 0
 request = function() session = session + 1; return wrk.format("POST", nil, {["Cookie"] = "sid=" .. session}) end

@@ -96,7 +96,7 @@ class Server:
         raise SystemExit(f"{self.process.args} did not start")
 
     def cpu_seconds(self):
-        """The user and system time of all its threads so far."""
+        """The user and system time of all threads of the server so far."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -111,7 +111,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(servers):
-    """`{name: Server}`. All servers accept connections; they are stopped at the end of the block."""
+    """Yields `{name: Server}` once all servers accept connections, and stops them at the end of the block."""
     try:
         for server in servers.values():
             server.wait()

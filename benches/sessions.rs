@@ -50,7 +50,7 @@ fn sessions(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The cookies are from `tests/stores/vectors/`: the format, its secret, the cookie's name and value.
+/// For each signed format: its name, the secret, and the cookie's name and value, from `tests/stores/vectors/`.
 #[rustfmt::skip]
 const SIGNED_IDS: [(&str, &str, &str, &str); 5] = [
     ("express_signed", "public-secret-one", "connect.sid",

@@ -89,7 +89,7 @@ def postgres(scratch):
 
 @contextlib.contextmanager
 def endpoint(_):
-    """The URL of an endpoint with a single session. It is an nginx, so that it does not limit the servers."""
+    """The URL of an endpoint with a single session. nginx serves it, so that the endpoint does not limit the servers."""
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as folder:
         answer = json.dumps({"sub": "user-1"})

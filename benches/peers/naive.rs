@@ -1,5 +1,5 @@
 //! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: no limits, no log, no
-//! metrics. The other peers are the equivalents in their languages.
+//! metrics. The other peers implement the same route in their languages.
 
 #![expect(
     clippy::expect_used,

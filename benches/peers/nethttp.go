@@ -1,4 +1,4 @@
-// The route in Go with net/http and golang-jwt, minting as the snippet of Rollout's docs does.
+// The route in Go with net/http and golang-jwt, which mints tokens as in the snippet of Rollout's docs.
 package main
 
 import (

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run this once before `docker compose up`. It writes the client id to .env and the secrets to files that git ignores.
-# It reads ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE from the environment, or prompts
-# for the values.
+# It reads the client id and secret from the environment (ROLLOUT_CLIENT_ID, and ROLLOUT_CLIENT_SECRET or
+# ROLLOUT_CLIENT_SECRET_FILE), or prompts for them.
 set -eu
 cd "$(dirname "$0")/../.."
 secrets=examples/compose/secrets

@@ -145,6 +145,6 @@ pub fn cookie(name: &str, bytes: &[u8]) {
     match subject.runtime.block_on(subject.extractor.extract(&request)) {
         Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
         Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted a session other than the valid one"),
-        Err(ExtractError::Unavailable(cause)) => panic!("nothing can be unavailable: {cause:?}"),
+        Err(ExtractError::Unavailable(cause)) => panic!("this extractor calls no backend, so none can be unavailable: {cause:?}"),
     }
 }
