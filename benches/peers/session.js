@@ -18,7 +18,7 @@ function postgresStore() {
   return new PgStore({ conString: STORE_URL, createTableIfMissing: true });
 }
 
-// Returns the user of the request, for whom it asks the service at STORE_URL.
+// Returns the user of the request, according to the endpoint at STORE_URL.
 async function askedUser(request) {
   const answer = await fetch(STORE_URL, { headers: { cookie: request.headers.cookie ?? "" } });
   return answer.ok ? (await answer.json()).sub : undefined;

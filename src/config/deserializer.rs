@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_converted_to_numbers_and_booleans_and_no_other_type_is_converted() {
+    fn only_strings_are_converted_to_numbers_and_booleans() {
         assert_eq!(
             ["12", "-3", "on", "1.5", ""].map(read::<i64>),
             [Some(12), Some(-3), None, None, None]
