@@ -14,7 +14,7 @@ apt_install() { # installs the missing packages
     { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
-# Succeeds if the installed copy of a requirements or lock file is current: FILE INSTALLED.
+# FILE INSTALLED: succeeds if INSTALLED, the copy of a requirements or lock file, equals FILE.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
 pip_install() { # FROM INTO: installs the packages of FROM/requirements.txt in INTO/venv

@@ -30,7 +30,7 @@ const COOLDOWN: Duration = Duration::from_secs(30);
 const STALE_FOR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A provider's key, and the tokens that it signs.
+/// A provider's key, which signs tokens.
 struct Signer {
     kid: &'static str,
     pair: rcgen::KeyPair,
@@ -81,7 +81,7 @@ struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     endless: bool,
-    /// The suffix of the only path with this response; all other paths get 403.
+    /// If set, only paths that end with this suffix get this response; all other paths get 403.
     only_at: Option<&'static str>,
 }
 
@@ -227,7 +227,7 @@ impl Subject {
         detail.unwrap_or_default()
     }
 
-    /// Waits until the metrics count this many fetches.
+    /// Waits until the metrics count at least this many fetches.
     async fn until_fetched(&self, count: usize) {
         let counted = || {
             let text = self.metrics.render();

@@ -126,7 +126,7 @@ fn offending(points_up: impl Fn(&Import) -> bool) -> String {
 }
 
 #[test]
-fn no_import_points_up_a_layer() {
+fn no_file_imports_from_a_higher_layer() {
     let up = offending(|import| {
         let entry_point =
             import.from.len() == 1 && ["lib", "main"].contains(&import.from[0].as_str());
@@ -134,12 +134,12 @@ fn no_import_points_up_a_layer() {
     });
     assert!(
         up.is_empty(),
-        "imports that point up (see docs/architecture.md):\n{up}"
+        "imports from a higher layer (see docs/architecture.md):\n{up}"
     );
 }
 
 #[test]
-fn no_import_inside_session_points_up_a_layer() {
+fn no_session_module_imports_from_a_higher_session_layer() {
     let up = offending(|import| {
         let inside = import.from[0] == "session"
             && import.path.first().is_some_and(|room| room == "session");
@@ -149,7 +149,7 @@ fn no_import_inside_session_points_up_a_layer() {
     });
     assert!(
         up.is_empty(),
-        "imports that point up (see docs/architecture.md):\n{up}"
+        "imports from a higher layer (see docs/architecture.md):\n{up}"
     );
 }
 

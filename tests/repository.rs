@@ -1,5 +1,5 @@
-//! Checks the consistency of the repository: the versions in its lock file, the tests named in `SECURITY.md` and
-//! `docs/threat-cases.md`, and the configurations on the docs pages. No test in this file runs the service.
+//! Checks the consistency of the repository: the versions in its lock file, the Docker build context, the tests that
+//! `SECURITY.md` and `docs/threat-cases.md` name, and the docs pages. No test in this file runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -60,7 +60,7 @@ fn version(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
+fn every_dependency_includes_the_fixes_of_known_vulnerabilities() {
     let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
     let packages = lock["package"].as_array().expect("packages");
     for (name, floor, flaw) in FLOORS {
@@ -71,7 +71,7 @@ fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
             .peekable();
         assert!(
             versions.peek().is_some(),
-            "{name} is no longer a dependency: remove its row"
+            "{name} is no longer a dependency: remove its row in FLOORS"
         );
         for version in versions {
             assert!(version >= floor.to_vec(), "{name} {version:?} has {flaw}");
@@ -260,7 +260,7 @@ fn choosing_md_links_every_recipe_kind_and_preset() {
         };
         let presets = kind.presets.iter().map(|(preset, _)| preset);
         let unlinked = presets.filter(|preset| !row.contains(&format!("[`{preset}`](")));
-        missing.extend(unlinked.map(|preset| format!("the preset {preset} of {name}")));
+        missing.extend(unlinked.map(|preset| format!("the preset {preset} of the kind {name}")));
     }
     assert!(missing.is_empty(), "not linked: {missing:?}");
 }

@@ -203,7 +203,7 @@ async fn read_to_close(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     timeout(HANG, stream.read_to_end(&mut answer))
         .await
-        .expect("the server does not close")
+        .expect("the server does not close the connection")
         .unwrap();
     String::from_utf8(answer).unwrap()
 }
@@ -525,7 +525,7 @@ async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout
     ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
-    // The same applies to a connection that was idle before.
+    // An incomplete head after an answered request is treated in the same way.
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut stream).await;
@@ -615,8 +615,8 @@ async fn request_in_a_handler_is_not_aborted_when_all_connections_are_taken() {
     assert!(read_to_close(&mut slow).await.starts_with("HTTP/1.1 200"));
 }
 
-/// Opens 200 connections that send only these bytes to a server with a limit of 64. Asserts that two more clients are
-/// served.
+/// Opens 200 connections that send only these bytes to a server with a limit of 64 connections. Asserts that two more
+/// clients are served.
 async fn assert_served_behind(bytes: &[u8]) {
     let service = start(settings());
     let mut held = Vec::new();

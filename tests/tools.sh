@@ -51,7 +51,8 @@ npm_ci tests/interop target/interop
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
-npm_ci examples/react target/react # two levels deep, because the example imports from ../../web
+# target/react must be two levels deep, because the example imports from ../../web.
+npm_ci examples/react target/react
 # Debian's kubectl does not support kustomize components; this AWS package contains a newer kubectl.
 if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
   npm_ci tests/deploy target/deploy --legacy-peer-deps

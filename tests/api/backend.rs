@@ -44,7 +44,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Responds to every request with the result of `answer`.
+    /// Starts a backend that responds to every request with the result of `answer`.
     pub async fn start<F>(answer: impl Fn(Seen) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<Body>> + Send,
@@ -89,7 +89,7 @@ impl Backend {
         backend
     }
 
-    /// Sends the same response to every request.
+    /// Starts a backend that sends the same response to every request.
     pub async fn always(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let headers: Vec<_> = headers
             .iter()
@@ -103,7 +103,7 @@ impl Backend {
         .await
     }
 
-    /// Responds to every request with this JSON.
+    /// Starts a backend that responds to every request with this JSON.
     pub async fn json(body: &str) -> Self {
         Self::always(200, &[("content-type", "application/json")], body).await
     }

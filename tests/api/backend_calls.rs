@@ -195,7 +195,7 @@ async fn retry_after_of_a_backend_is_clamped_between_1_and_60_seconds() {
 }
 
 #[tokio::test]
-async fn redirect_of_the_endpoint_is_not_followed() {
+async fn redirect_from_the_endpoint_is_not_followed() {
     let elsewhere = Backend::json(r#"{"sub":"admin"}"#).await;
     let cases = [
         elsewhere.url("/"),
@@ -329,7 +329,7 @@ async fn untrusted_or_expired_certificate_is_503() {
 }
 
 #[tokio::test]
-async fn endpoint_receives_only_configured_cookies_and_headers() {
+async fn only_configured_cookies_and_headers_are_forwarded_to_the_endpoint() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), "k3y\n").unwrap();
@@ -475,7 +475,7 @@ async fn missing_or_ambiguous_credential_is_401_without_a_backend_call() {
             refused(401, "session_invalid"),
         ),
         (
-            "one cookie and two different headers",
+            "one cookie, and one header with two values",
             &[SID, ("x-token", "a"), ("x-token", "b")],
             refused(401, "session_invalid"),
         ),
@@ -528,7 +528,7 @@ async fn subject_and_expiry_are_read_from_the_configured_response_headers() {
     }
 }
 
-/// The user whom the fake app associates with the cookie.
+/// The JSON with which the fake app answers: the user whom the cookie `sid` names, and an expiry 5 s after [`NOW`].
 fn user_of(seen: &Seen) -> String {
     let cookie = seen.header("cookie").unwrap_or("sid=none");
     format!(
@@ -711,11 +711,11 @@ async fn first_request_after_a_backend_outage_gets_a_token() {
 enum Fault {
     /// The status is 502, as from a gateway during an outage.
     Gateway,
-    /// The status means neither signed in nor signed out.
+    /// The status is 400, which means neither signed in nor signed out.
     Nonsense,
     /// The backend does not respond before the timeout.
     Hangs,
-    /// The connection is closed without a response, as by servers that drop long request heads.
+    /// The backend closes the connection without a response, as some servers do after a long request head.
     Closes,
 }
 
@@ -822,7 +822,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
         let service = service.clone();
         strangers.spawn(async move { outcome(&service, &[("cookie", &format!("sid={n}"))]).await });
     }
-    // `max_waiting` is 16 divided by (2 backends + 1), rounded down to 5, so the other 11 requests are refused at once.
+    // `max_waiting` is 16 / (2 backends + 1), rounded down to 5, so the other 11 requests are refused at once.
     calls.wait_for(|count| *count == 5).await.unwrap();
     for _ in 0..11 {
         assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable());
@@ -864,7 +864,7 @@ async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
                 outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await
             });
         }
-        // `max_waiting` is 16 divided by (1 backend + 1): 8 requests wait for the store, the rest are refused at once.
+        // `max_waiting` is 16 / (1 backend + 1), which is 8, so the other 8 requests are refused at once.
         for _ in 0..8 {
             assert_eq!(
                 strangers.join_next().await.unwrap().unwrap(),
@@ -1018,8 +1018,8 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
     assert_eq!(app.visits(), 2);
 }
 
-/// A server that responds to the first request on each connection, and closes the connection at the second one without
-/// a response. It counts the requests.
+/// A server that responds to the first request on each connection, closes the connection when a second request arrives,
+/// and counts the requests.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();
@@ -1112,7 +1112,7 @@ async fn requests_succeed_if_the_backend_closes_the_connection_after_each_answer
 }
 
 #[tokio::test]
-async fn status_listed_in_signed_out_is_401_and_any_other_is_503() {
+async fn response_that_means_signed_out_is_401_and_any_other_non_200_response_is_503() {
     let out = || refused(401, "session_invalid");
     let (https, elsewhere) = (
         "https://app.example:8443/me?full=1",
@@ -1216,7 +1216,7 @@ fn signed_out_status_outside_201_to_499_is_refused_at_start() {
 }
 
 /// A fake app with these answers (path, cookie or session token, status, body), and a service with a `session_endpoint`
-/// section that sets only the preset and the URL.
+/// section that sets only the preset, the URL and, for `authjs`, the subject.
 async fn product(
     preset: &str,
     answers: Vec<(&'static str, &'static str, u16, &'static str)>,
@@ -1407,8 +1407,8 @@ async fn oauth2_proxy_preset_forwards_single_and_chunked_cookies_and_reads_user(
     }
 }
 
-/// An `introspection` section for `url`, with the additional keys in `more`. Without `client_ids`, tokens of any client
-/// are accepted.
+/// An `introspection` section for `url`, with the additional keys in `more`. If `more` has no `client_ids`, tokens of
+/// any client are accepted.
 fn by_introspection(url: &str, more: &str) -> String {
     let any = if more.contains("client_ids") {
         ""
@@ -1467,7 +1467,7 @@ async fn introspection_request_follows_rfc_7662() {
 }
 
 #[tokio::test]
-async fn inactive_expired_or_foreign_introspected_token_is_401() {
+async fn introspected_token_that_is_inactive_expired_or_fails_a_check_is_401() {
     let checks = "required_scopes = [\"read\", \"crm\"]\nissuers = [\"https://id.example\"]\n\
                   audiences = [\"us\"]\nclient_ids = [\"web\"]";
     let good = json!({
@@ -1652,7 +1652,7 @@ async fn keycloak_service_account_is_401_in_introspection() {
             invalid(),
         ),
         (
-            "a service account, recognised by its address",
+            "a service account, recognised by its client address",
             json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}),
             invalid(),
         ),

@@ -40,7 +40,8 @@ const MORE: [(&str, &str); 5] = [
 
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// A command that runs the binary with these arguments. Its environment contains only `ENVIRONMENT` and `MORE`.
+/// A command that runs the binary with these arguments. Its environment contains only the variables in
+/// `ENVIRONMENT` and `MORE`.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command
@@ -122,7 +123,7 @@ impl Process {
         loop {
             let line = self.lines.recv_timeout(Duration::from_secs(20));
             let line =
-                line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
+                line.unwrap_or_else(|_| panic!("no line contains {text:?} after {:#?}", self.seen));
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;

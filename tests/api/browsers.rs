@@ -98,7 +98,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
             ],
         ),
     ] {
-        // A valid and an invalid session get the same response, because no extractor ran.
+        // Valid and invalid sessions get the same response, because no extractor runs.
         for user in ["ann", "ann, bob"] {
             let request = headers
                 .iter()
@@ -198,7 +198,7 @@ async fn preflight_is_204_for_listed_origins_and_403_for_others() {
     );
 }
 
-/// A section that reads a bearer token or a cookie, and a section that trusts a proxy's header.
+/// A section that reads a bearer token, the header `X-Token` or a cookie, and a section that trusts a proxy's header.
 const BEARER_COOKIE_OR_PROXY: &str = r#"
     [session]
     extractors = ["web", "proxy"]
@@ -276,7 +276,7 @@ async fn localhost_in_the_allowed_origins_is_a_warning() {
 }
 
 #[tokio::test]
-async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
+async fn page_allowed_by_a_pattern_gets_a_token_only_for_a_bearer_token() {
     let config =
         format!("[origins]\nallowed = [\"https://*-team.vercel.app\"]\n{BEARER_COOKIE_OR_PROXY}");
     let service = Service::start(config);
@@ -286,7 +286,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
     for (case, headers, want) in [
         ("bearer", &[("authorization", bearer.as_str())][..], 200),
         (
-            "bearer with the cookie of another user",
+            "a bearer token with an invalid cookie",
             &[("authorization", &bearer), ("cookie", "session=x")],
             200,
         ),
@@ -299,7 +299,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
             401,
         ),
         (
-            "invalid bearer with a valid cookie",
+            "an invalid bearer token with a valid cookie",
             &[("authorization", "Bearer x.y.z"), ("cookie", &cookie)],
             401,
         ),
@@ -467,7 +467,7 @@ async fn preflight_allows_the_headers_from_which_a_session_is_read() {
 }
 
 #[tokio::test]
-async fn loopback_origin_is_allowed_under_dev_for_the_token_paths_only() {
+async fn loopback_origin_is_allowed_under_dev_except_on_paths_of_the_dev_page() {
     let service = Service::start_dev(
         "[server]\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
     );
@@ -692,7 +692,7 @@ async fn base_path_precedes_every_public_path_except_the_probes() {
 }
 
 #[tokio::test]
-async fn dev_mode_marks_answers_and_refuses_foreign_hosts() {
+async fn dev_mode_sets_x_rollout_dev_and_refuses_foreign_hosts_and_origins() {
     let service = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let response = service
         .post()

@@ -72,7 +72,7 @@ fn check_config_and_explain_work_without_a_client_id_and_secret() {
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.contains("user-1"), "{out}");
 
-    // If a client is set, it must be valid, and `serve` needs one.
+    // A client id or secret that is set must be valid, and `serve` requires both.
     let (code, _, err) =
         run(without_client(&["check-config"]).env("ROLLOUT_CLIENT_ID", "your-client-id"));
     assert!(code == Some(2) && err.contains("client_id: "), "{err}");
@@ -119,7 +119,7 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
     assert_eq!(
         log.matches(warning).count(),
         2,
-        "once at start and once after the reload: {log}"
+        "the warning is logged once at start and once after the reload: {log}"
     );
     assert!(!log.contains("keyboard"), "{log}");
 }
@@ -381,12 +381,12 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     ));
     assert!(
         out.ends_with("answer: 200, a token\n"),
-        "a request in the form in which browsers copy it: {out}"
+        "the options in a request that a browser copies as cURL are accepted: {out}"
     );
 }
 
 #[test]
-fn health_exit_code_shows_whether_the_service_is_up() {
+fn health_exits_with_0_if_the_service_is_up_and_1_if_it_is_down() {
     let process = Process::start(&mut binary(&["serve"]));
     let listen = process.address.to_string();
     assert_eq!(
@@ -487,7 +487,7 @@ async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
     assert_eq!(
         refused.get("trace_id"),
         None,
-        "no traceparent was sent: {refused}"
+        "a request without traceparent has no trace_id: {refused}"
     );
     assert_eq!(
         (refused["extractor"].as_str(), refused["code"].as_str()),
@@ -512,7 +512,7 @@ async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
     };
     assert_eq!(
         limited["subject"], issued["subject"],
-        "the log names the limited subject"
+        "the log line names the rate-limited subject"
     );
 
     process.signal(rustix::process::Signal::INT);
@@ -616,7 +616,7 @@ async fn second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
-async fn other_signals_do_not_end_the_process_and_sighup_reloads() {
+async fn sighup_reloads_and_usr1_usr2_winch_and_pipe_signals_are_ignored() {
     use rustix::process::Signal;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
@@ -787,8 +787,8 @@ async fn jwt_section_configured_by_variables_alone_verifies_provider_tokens() {
     assert_eq!(ready["state"], "ready");
 }
 
-/// A fake of Rollout's API that verifies a token's signature, client and times. Its clock is `ahead` seconds ahead of
-/// the machine's clock.
+/// A fake of Rollout's API that verifies a token's signature, client id and times, or always responds with the status
+/// `broken`. Its clock is `ahead` seconds ahead of the machine's clock.
 pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
@@ -863,7 +863,7 @@ async fn doctor_reports_why_rollout_refuses_the_client() {
             &["compare both"],
         ),
         (
-            "other secret, clock slightly behind",
+            "another secret, and the clock is slightly behind",
             rollout_api(60, None).await,
             OTHER,
             1,
@@ -958,9 +958,9 @@ fn process_with_secrets_writes_no_core_dump() {
 }
 
 #[test]
-fn address_of_another_machine_is_reported_as_an_error() {
+fn address_that_the_machine_does_not_have_is_reported_as_an_error() {
     for key in ["LISTEN", "ADMIN_LISTEN"] {
-        // Addresses that are reserved for documentation (RFC 5737, RFC 3849), so no machine has them.
+        // These addresses are reserved for documentation (RFC 5737, RFC 3849), so no machine has them.
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
             let (code, _, err) =
                 run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));

@@ -291,7 +291,8 @@ fn every_problem_begins_with_its_key() {
     }
 }
 
-/// Loads configuration files with these contents, with the tests' client and additional environment variables.
+/// Loads configuration files with these contents, and environment variables: the tests' client id and secret, and
+/// `variables`.
 fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
@@ -525,7 +526,7 @@ fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
     let hidden = problems(&section("kind = \"jwt\"\nzzz = 1"));
     assert!(
         hidden.contains("token_types") && !hidden.contains("provider_keys"),
-        "keys for presets only are not suggested: {hidden}"
+        "keys that only presets use are not suggested: {hidden}"
     );
     let report = load_variables(&[("ROLLOUT__SESSION_EXTRACTORS", "web")])
         .map(|_| ())
@@ -711,7 +712,7 @@ pub fn section(keys: &str) -> String {
 }
 
 #[test]
-fn secret_is_read_from_its_file_and_other_keys_accept_no_file() {
+fn secret_keys_accept_a_file_and_other_keys_do_not() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let with = |content: &[u8], keys: &str| {
         std::fs::write(file.path(), content).unwrap();
@@ -912,7 +913,7 @@ fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
     }
 }
 
-/// Every kind that accepts a list of secrets also accepts a file with such a list.
+/// Tests each key whose value is a list of secrets and that also accepts a file (`KEY_file`).
 #[test]
 fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
     let registry = Registry::builtin();
@@ -929,7 +930,7 @@ fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
             lists.push(format!("{kind}.{key}"));
             for content in ["", "\n", "\n\r\n\n"] {
                 std::fs::write(file.path(), content).unwrap();
-                // Some keys apply to one cookie format only.
+                // These keys are valid with one cookie format only.
                 let form = match (kind, key.as_str()) {
                     ("redis_session" | "sql_session", "cookie_secrets") => {
                         "cookie_format = \"express_signed\""
@@ -1097,7 +1098,7 @@ fn debug_output_of_sources_shows_no_secret() {
 }
 
 #[test]
-fn documented_defaults_equal_those_in_the_code() {
+fn documented_defaults_equal_the_defaults_in_the_code() {
     let mut documented: Value =
         serde_json::to_value(toml::from_str::<toml::Table>(DEFAULTS).unwrap()).unwrap();
     let mut real = load(BY_HEADER).unwrap().effective().clone();
@@ -1226,7 +1227,7 @@ fn section_warnings(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn store_on_another_host_without_tls_is_a_warning_without_the_password() {
+fn store_on_another_host_without_tls_is_a_warning_that_hides_the_password() {
     let redis = "kind = \"redis_session\"\npreset = \"connect-redis\"\ncookie_secrets = [\"a-secret-of-the-app\"]\n";
     let sql = "kind = \"sql_session\"\npreset = \"authjs-database\"\n";
     let ca = tempfile::NamedTempFile::new().unwrap();

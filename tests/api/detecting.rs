@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::binary::{good_session, run};
 use crate::helpers::SESSION_SECRET;
 
-/// The binary without any configuration.
+/// A command that runs the binary without any configuration.
 fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command.args(arguments).env_clear();

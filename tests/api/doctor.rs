@@ -22,7 +22,7 @@ async fn run_off_thread(mut command: Command) -> (Option<i32>, String, String) {
         .unwrap()
 }
 
-/// A command with this configuration file and the tests' client, and no other settings.
+/// A command with this configuration file, the tests' client id and secret, and no other settings.
 fn with_file(arguments: &[&str], toml: &str) -> (Command, tempfile::NamedTempFile) {
     let file = file_of(toml);
     let mut command = binary(arguments);

@@ -1,4 +1,4 @@
-//! Tests every refusal: its status, code and headers, and that its body does not contain the cause.
+//! Tests of refusals: their status, code and headers, and that their body does not contain the cause.
 
 use reqwest::Method;
 use serde_json::json;
@@ -172,7 +172,7 @@ async fn method_override_header_does_not_change_the_method() {
 }
 
 #[tokio::test]
-async fn valid_request_id_of_the_caller_is_kept_and_any_other_is_replaced() {
+async fn valid_request_id_of_the_caller_is_kept_and_an_invalid_one_is_replaced() {
     let service = Service::start(BY_HEADER);
     for (sent, kept) in [
         ("abc-1.2_3", true),

@@ -140,7 +140,7 @@ fn explain_and_the_service_give_the_same_answer_to_a_raw_request() {
         assert_eq!(answer, format!("answer: {want}"), "{raw}\n{said}");
         assert_eq!(served(&process, &raw), want, "{raw}");
     }
-    // A request with an empty chunked body is complete.
+    // An empty chunked body is valid, so both answers are a token.
     let chunked =
         format!("{post}\r\n{good}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n");
     assert!(explain(&chunked).ends_with("answer: 200, a token\n"));
@@ -148,7 +148,7 @@ fn explain_and_the_service_give_the_same_answer_to_a_raw_request() {
 }
 
 #[test]
-fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
+fn refused_request_is_explained_with_reason_origin_and_host() {
     let refused = |headers: &str| {
         explain(&format!(
             "POST /api/rollout/token HTTP/1.1\r\n{headers}\r\n"
@@ -201,7 +201,7 @@ fn explain_names_the_reason_of_a_refusal_with_origin_and_host() {
 }
 
 #[test]
-fn explain_reads_an_http2_head_or_a_head_without_a_request_line_as_http1() {
+fn explain_accepts_http2_heads_headers_without_a_request_line_and_curl_commands() {
     let session = good_session();
     for raw in [
         format!(
@@ -221,7 +221,7 @@ fn explain_reads_an_http2_head_or_a_head_without_a_request_line_as_http1() {
 }
 
 #[test]
-fn explain_lists_the_places_searched_and_the_cookies_and_headers_of_the_request() {
+fn explain_lists_the_searched_credential_sources_and_the_names_of_cookies_and_headers() {
     let curl = [
         "explain",
         "curl",
@@ -263,7 +263,7 @@ fn explain_lists_the_places_searched_and_the_cookies_and_headers_of_the_request(
         said.contains("cookies in the request: none; headers: none"),
         "{said}"
     );
-    // The service's own origin over plain http, for which browsers send no Sec-Fetch-Site.
+    // Browsers send no Sec-Fetch-Site to the service's own origin over plain HTTP.
     let own = [
         "explain",
         "curl",

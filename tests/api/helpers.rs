@@ -138,7 +138,7 @@ impl Service {
             .unwrap()
     }
 
-    /// Sends these bytes on a new connection and reads until the service closes it.
+    /// Sends these bytes on a new connection. Returns everything that the service sends until it closes the connection.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address)
             .await
@@ -215,7 +215,7 @@ pub fn client_variables() -> BTreeMap<String, String> {
     ])
 }
 
-/// A session token that [`BY_JWT`] accepts, unless `claims` replaces a valid claim by an invalid one.
+/// A session token that [`BY_JWT`] accepts, unless `claims` replaces a valid claim with an invalid one.
 pub fn session_token(claims: Value) -> String {
     let mut all = json!({"sub": "user-1", "exp": NOW + 600});
     for (name, value) in claims.as_object().expect("claims") {

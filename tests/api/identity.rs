@@ -50,7 +50,7 @@ fn introspection(url: &str, more: &str) -> String {
     )
 }
 
-/// An issuer that reports every token as active, with `opaque:` and the token itself as the subject.
+/// An issuer that reports every token as active. The subject is `opaque:` followed by the token itself.
 async fn issuer() -> Backend {
     Backend::start(|seen| async move {
         let form = String::from_utf8(seen.body.to_vec()).expect("a form");
@@ -152,7 +152,7 @@ async fn opaque_token_is_sent_to_introspection_and_the_jwt_of_another_issuer_is_
 }
 
 #[tokio::test]
-async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() {
+async fn rejected_credential_does_not_fall_through_to_the_next_extractor() {
     let a = ConfigBuilder::new(&jwt("a", "https://a", "header:authorization"))
         .with("extractors.a.secret = 'another-secret-another-secret-another-secret'");
     let b = ConfigBuilder::new(&jwt("b", "https://a", "header:authorization"))
@@ -171,7 +171,7 @@ async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() 
 }
 
 #[tokio::test]
-async fn identity_in_a_header_is_never_replaced_by_another_credential() {
+async fn foreign_bearer_token_is_session_invalid_despite_another_valid_credential() {
     let app = Backend::json("{\"sub\":\"ann\"}").await;
     let endpoint = format!(
         "[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]\n",
@@ -303,7 +303,7 @@ fn explain_shows_foreign_credentials_and_skipped_extractors() {
 }
 
 #[test]
-fn two_sections_that_accept_the_same_token_are_a_warning() {
+fn section_shadowed_by_an_earlier_section_is_a_warning() {
     let place = "header:authorization";
     let (a, b) = (jwt("a", "https://a", place), jwt("b", "https://b", place));
     let any = ConfigBuilder::new(&jwt("any", "https://x", place))
@@ -505,7 +505,7 @@ fn cloudflare_access_and_google_iap_presets_allow_unverified_email() {
         assert!(allows(&config), "{preset}");
         assert!(
             !allows(&format!("{config}\nallow_unverified_email = false")),
-            "an explicit key takes precedence: {preset}"
+            "an explicit key takes precedence over the preset {preset}"
         );
     }
 }
@@ -573,7 +573,7 @@ async fn ambiguous_subject_is_401_or_refused_at_start_unless_allow_ambiguous_sub
 }
 
 #[tokio::test]
-async fn token_above_4_kib_is_session_invalid() {
+async fn session_whose_token_would_exceed_4_kib_is_session_invalid() {
     let service = Service::start(format!(
         "[session]\nextractors = [\"web\"]\n{}[token.claims]\nall = \"{{}}\"\n",
         jwt("web", "https://a", "header:authorization")
@@ -637,7 +637,10 @@ async fn requests_with_changing_credentials_reach_the_limit_of_their_subject() {
     }
     assert_eq!((agents, looping), (120, 240));
     let more = given(&service, (2000..2500).map(agent)).await;
-    assert_eq!(more, 40, "the burst of the subject as a whole is 400");
+    assert_eq!(
+        more, 40,
+        "the burst of all credentials of a subject together is 400"
+    );
     let other = sign_session(&json!({ "iss": "https://a", "exp": NOW + 600, "org": 8 }));
     assert_eq!(
         given(&service, std::iter::once(format!("session={other}"))).await,
@@ -646,7 +649,7 @@ async fn requests_with_changing_credentials_reach_the_limit_of_their_subject() {
 }
 
 #[tokio::test]
-async fn fragment_in_the_target_is_400() {
+async fn fragment_in_the_request_target_is_400() {
     let service = Service::start(format!("[session]\nextractors = [\"proxy\"]\n{PROXY}"));
     let request = |target: &str| {
         format!("POST {target} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nContent-Length: 2\r\n\r\n{{}}")
@@ -664,7 +667,7 @@ async fn fragment_in_the_target_is_400() {
             "{target}: {answer}"
         );
     }
-    // The same applies to a pipelined request after a valid one.
+    // A fragment in a pipelined request after a valid request is refused too.
     let two = request("/rollout/token") + &request("/rollout/token#x");
     let answer = service.raw(two.as_bytes()).await;
     assert!(
@@ -725,7 +728,7 @@ async fn chunked_body_within_the_limit_is_accepted_and_other_transfer_encodings_
 }
 
 #[tokio::test]
-async fn navigation_or_embedded_document_is_403_not_a_fetch_on_either_token_path() {
+async fn navigation_or_embedded_resource_is_403_not_a_fetch_on_both_token_paths() {
     let config =
         format!("[server]\ndocs_alias = true\n[session]\nextractors = [\"proxy\"]\n{PROXY}");
     let service = Service::start(&config);

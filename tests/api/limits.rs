@@ -1,4 +1,4 @@
-//! Tests of the rate limit, the limit on in-flight requests, the bounded number of metrics, and readiness.
+//! Tests of the rate limit, the limit on in-flight requests, the bounded number of time series, and readiness.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -114,7 +114,7 @@ async fn service_listens_on_ipv4_and_ipv6_and_trusts_an_ipv4_peer_by_its_ipv4_ad
 }
 
 #[test]
-fn start_line_begins_with_the_address_and_names_the_source_of_the_port() {
+fn start_line_has_the_address_as_its_first_field_and_the_source_of_the_port() {
     for (command, from) in [
         (&mut on_all_addresses(), "PORT"),
         (&mut binary(&["serve"]), "ROLLOUT__SERVER__LISTEN"),
@@ -214,7 +214,7 @@ fn misspelled_variable_is_a_warning_and_a_variable_of_an_app_is_not() {
     assert!(!err.contains("hunter2"), "{err}");
 }
 
-/// The file is polled; the test sends no signal.
+/// The service polls the file; the test sends no signal.
 #[tokio::test]
 async fn changed_log_level_and_format_apply_without_a_restart() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -253,7 +253,7 @@ async fn changed_log_level_and_format_apply_without_a_restart() {
             .contains("\"httpRequest\"")
     );
 
-    // At `error`, the next line in the log is that of the next reload.
+    // At level `error`, no token is logged, so the next line in the log is that of the next reload.
     write("level = \"error\"");
     while !process.reloads_metric().await.contains("} 3") {}
     ask().await.unwrap();

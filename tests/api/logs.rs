@@ -54,7 +54,7 @@ fn ask(address: SocketAddr, times: usize) {
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), times);
 }
 
-/// A free port, for a service whose address the test cannot read from its log.
+/// A loopback address with a free port, for tests that cannot read the service's address from its log.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -81,7 +81,8 @@ fn lost(admin: SocketAddr) -> usize {
     line.expect("the metric").parse().unwrap()
 }
 
-/// Waits until the metric reports this many lost lines: the service writes its log after it has responded.
+/// Waits until the metric reports at least this many lost lines, because the service writes its log after it has
+/// responded.
 fn wait_until_lost(admin: SocketAddr, count: usize) {
     for _ in 0..10_000 {
         if lost(admin) >= count {
@@ -108,7 +109,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
         .take_while(|line| !told(line))
         .filter(|line| line.contains("token.issued"));
     let total = kept.count() + missed;
-    // A report that was dropped counts as a lost line too.
+    // A report of lost lines that is itself lost also counts as a lost line.
     assert!((TIMES..TIMES + 20).contains(&total), "{total}");
     ask(process.address, 1);
     assert!(lines.next().expect("a line").contains("token.issued"));
@@ -175,7 +176,7 @@ fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     assert!(log.contains("stopped by a second signal"));
 }
 
-/// Sends `head`, completed by `Connection: close`. Returns everything that the service answers.
+/// Sends `head`, followed by `Connection: close`. Returns everything that the service sends.
 fn send(address: SocketAddr, head: &str) -> String {
     let mut stream = connect(address);
     stream
@@ -265,7 +266,7 @@ fn refused_token_is_logged_with_the_found_and_the_expected_value() {
 }
 
 #[test]
-fn flood_of_one_refusal_does_not_hide_others_and_is_counted_within_a_second() {
+fn flood_of_one_refusal_is_suppressed_and_counted_and_other_refusals_are_logged() {
     let mut process = Process::start(&mut without_rate_limit());
     // The requests are pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
@@ -493,9 +494,9 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
     assert_eq!(line["reason"], json!("other_listener"), "{line}");
 }
 
-/// At `warn`, an accepted request has no log line of its own, but its span exists.
+/// At level `warn`, the span of a request still exists, so a warning inherits the fields of the span.
 #[test]
-fn log_line_of_a_key_fetch_has_the_request_id_and_the_extractor() {
+fn log_line_of_a_failed_key_fetch_has_the_request_id_and_the_extractor() {
     let (address, output) = (free(), tempfile::NamedTempFile::new().unwrap());
     let mut command = without_rate_limit();
     command

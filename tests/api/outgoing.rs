@@ -14,7 +14,7 @@ use crate::binary::{binary, run};
 use crate::helpers::Service;
 use crate::settings::ConfigBuilder;
 
-/// A certificate as `openssl req -x509` creates it: self-signed, marked as an authority, and without a host name.
+/// A certificate as `openssl req -x509` creates it: self-signed, marked as a CA, and without a host name.
 fn plain_openssl() -> (rcgen::Certificate, KeyPair) {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -233,7 +233,7 @@ async fn key_set_is_fetched_over_tls_if_the_server_certificate_is_configured_as_
         "[extractors.app]\nkind = 'jwt'\njwks_url = 'https://localhost:{port}/jwks'\nissuers = ['https://id.example']\n\
          allow_any_audience = true"
     ));
-    // A token signed with another key: the response is 401 if the keys were fetched, and 503 if they cannot be fetched.
+    // The set has no key with the token's kid: the response is 401 if the set can be fetched, and 503 otherwise.
     let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsyIn0.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQwMDAwMDAwMDB9.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let ask = |toml: ConfigBuilder| async {
         let service = Service::start(toml);
@@ -328,7 +328,7 @@ async fn untrusted_certificate_is_reported_with_advice() {
 }
 
 #[test]
-fn https_proxy_without_outgoing_proxy_is_a_warning() {
+fn https_proxy_variable_without_outgoing_proxy_is_a_warning() {
     for (own, want) in [
         (None, true),
         (Some(""), false),

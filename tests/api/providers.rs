@@ -50,12 +50,12 @@ const CLASSES: [(&str, usize, &str); 12] = [
 ];
 
 #[tokio::test]
-async fn provider_preset_accepts_its_own_tokens_and_refuses_others() {
+async fn provider_page_configuration_accepts_valid_tokens_and_refuses_invalid_ones() {
     check_pages(&PAGES, include_str!("../vectors/idp-shapes.json")).await;
 }
 
 #[tokio::test]
-async fn provider_preset_refuses_tokens_that_are_not_user_sessions() {
+async fn provider_page_configuration_refuses_tokens_that_are_not_user_sessions() {
     check_pages(&CLASSES, include_str!("../vectors/idp-token-classes.json")).await;
 }
 
@@ -104,7 +104,9 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
             }
         }
         if taken == 0 || refused == 0 {
-            faults.push(format!("{page}: {taken} accepted, {refused} refused"));
+            faults.push(format!(
+                "{page}: too few cases: {taken} accepted, {refused} refused"
+            ));
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");

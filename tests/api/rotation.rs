@@ -34,7 +34,7 @@ use crate::idp::Idp;
 const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
 const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
 
-/// A service that polls the file of its client secret often.
+/// A service that polls the file of its client secret every 50 ms.
 fn start_with(file: &Path) -> Process {
     Process::start(
         binary(&["serve"])
@@ -102,7 +102,7 @@ async fn unusable_new_secret_does_not_replace_the_old_one() {
             is_signed_with(&token(&process).await, CLIENT_SECRET),
             "{case}: the old secret stays in use"
         );
-        // The reload is retried without another signal.
+        // The reload is retried without a signal.
         process.line_with("config_reload_failed");
     }
     fs::write(&file, OTHER_SECRET).unwrap();
@@ -110,7 +110,8 @@ async fn unusable_new_secret_does_not_replace_the_old_one() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
 }
 
-/// A directory of secrets laid out as Kubernetes mounts it: the files are symlinks through `..data`, which is replaced.
+/// A directory of secrets laid out as Kubernetes mounts it: the files are symlinks through `..data`, which every update
+/// replaces.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -196,7 +197,7 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn reload_does_not_change_requests_in_flight() {
+async fn request_during_a_reload_uses_only_one_version_of_the_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
@@ -553,7 +554,7 @@ impl Reloading {
 }
 
 #[tokio::test(start_paused = true)]
-async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_changed() {
+async fn extractor_is_replaced_at_reload_only_if_its_section_a_file_or_a_setting_it_uses_changed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("session-secret");
     fs::write(&file, SESSION_SECRET).unwrap();
@@ -571,7 +572,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_chan
     assert!(service.reload().await);
     assert!(
         is(&first, &service.extractor()),
-        "a change outside its section must not replace the extractor"
+        "a change of client_secret or token.ttl must not replace the extractor"
     );
 
     fs::write(&file, OTHER_SESSION_SECRET).unwrap();

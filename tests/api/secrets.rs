@@ -110,8 +110,8 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// The value as Docker's `--env-file`, editors, Windows or pasting the whole line may damage it, with the words that
-/// the report must contain.
+/// Variants of the value as Docker's `--env-file`, editors, Windows or pasting the whole line may damage it, each with
+/// the words that the report must contain.
 fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
     [
         (format!("\"{value}\""), "double quotes"),
@@ -140,7 +140,7 @@ fn damaged_client_id_or_secret_is_refused_with_the_cause_but_without_its_value()
             cases.push((damaged, key, want, report.expect_err(want)));
         }
     }
-    // The same damage in a file, where one line end is allowed and the content may be UTF-16.
+    // A value in a file may be damaged in the same ways, or be UTF-16; one line break at the end is allowed.
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let from_file = |content: &[u8]| {

@@ -405,7 +405,7 @@ async fn post_to_the_endpoint_has_content_length_0_and_get_has_none() {
 }
 
 #[tokio::test]
-async fn additional_headers_replace_those_of_the_service() {
+async fn additional_headers_replace_the_headers_of_the_service() {
     let app = Backend::json(ANN).await;
     let keys = "extractors.app.additional_headers = { Accept = 'application/vnd.api+json', User-Agent = 'ours', \
                 Host = 'app.example', x-forwarded-proto = 'http', X-Forwarded-Host = 'app.example' }
@@ -451,7 +451,7 @@ async fn chunks_of_a_configured_cookie_are_forwarded() {
 }
 
 #[tokio::test]
-async fn redirect_to_https_of_the_same_path_and_query_is_503_unless_in_signed_out() {
+async fn redirect_to_https_with_the_same_path_and_query_is_503_unless_listed_in_signed_out() {
     for (status, location, want) in [
         (302, "https://app.example/me?full=1", 503),
         (302, "https://app.example:8443/me?full=1", 503),
@@ -491,7 +491,7 @@ async fn configured_signed_out_statuses_replace_the_default() {
 }
 
 #[tokio::test]
-async fn invalid_forwarded_and_reserved_headers_are_refused_at_start() {
+async fn invalid_forwarded_value_and_reserved_or_duplicate_headers_are_refused_at_start() {
     for (keys, key) in [
         ("forwarded = 'app.example.com'", "forwarded"),
         ("forwarded = 'https://app.example.com/path'", "forwarded"),
@@ -542,7 +542,7 @@ async fn invalid_forwarded_and_reserved_headers_are_refused_at_start() {
 }
 
 #[tokio::test]
-async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
+async fn explain_names_the_cookies_set_by_the_app_but_not_their_values() {
     for (body, want) in [(ANN, 1), ("null", 0)] {
         let app = app_that_sets(&["sid=s3cr3t; Path=/", "other=1"], 200, body).await;
         let settings = load(&by_endpoint(&app.url("/me")).to_string()).expect("good keys");

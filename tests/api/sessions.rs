@@ -75,7 +75,7 @@ async fn absent_credential_falls_through_and_an_invalid_one_does_not() {
 }
 
 #[tokio::test]
-async fn first_present_credential_source_decides() {
+async fn first_credential_in_the_order_of_from_decides() {
     let service = Service::start(BY_JWT);
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {
@@ -95,7 +95,7 @@ async fn first_present_credential_source_decides() {
 }
 
 #[tokio::test]
-async fn two_different_cookies_of_one_name_are_session_invalid() {
+async fn two_cookies_with_one_name_and_different_values_are_session_invalid() {
     let service = Service::start(BY_JWT);
     let good = session_token(json!({}));
     for cookie in [

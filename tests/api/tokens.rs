@@ -117,7 +117,7 @@ async fn minted_token_contains_only_configured_session_claims() {
 }
 
 #[tokio::test]
-async fn ttl_and_cap_to_session_shorten_the_token() {
+async fn ttl_and_cap_to_session_shorten_the_token_lifetime() {
     let service = Service::start(format!("[token]\nttl = \"2m\"\n{BY_JWT}"));
     let ask = |service: &Service, exp: i64| {
         let session = format!("Bearer {}", session_token(json!({"exp": exp})));

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::configuration::load_variables;
 use crate::helpers::{client_variables, load_from};
 
-/// Loads a configuration from these environment variables and those of the client, without a file.
+/// Loads a configuration from these environment variables and the tests' client id and secret, without a file.
 fn load(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     environment.extend(
@@ -64,7 +64,7 @@ fn rollout_config_overrides_files_and_single_variables_override_rollout_config()
         "X-Other"
     );
     assert!(load_variables(&[("ROLLOUT_CONFIG", "")]).is_ok());
-    // The environment variables from Rollout's docs override a client in `ROLLOUT_CONFIG`.
+    // The environment variables from Rollout's docs override a client id in `ROLLOUT_CONFIG`.
     let settings = load_variables(&[("ROLLOUT_CONFIG", r#"{"client_id": "other"}"#)]).unwrap();
     assert_eq!(settings.client.id, crate::helpers::CLIENT_ID);
 }

@@ -1,5 +1,5 @@
-"""Checks the docs: `check-config` validates every configuration block, every shell block is run as written, other
-blocks are parsed, and the target of every link exists. A block of any other kind fails.
+"""Checks the docs: `check-config` validates every configuration block, shell blocks are run unless a marker prevents
+it, other blocks are parsed, and the target of every link exists. A block in a language without a check fails.
 
 Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
 """
@@ -176,7 +176,7 @@ class Page:
             return ""
         text = block.text
         if not self.whole and "extractors" not in parsed.get("session", {}):
-            # The extractor sections of the block are enabled. Without any, the block is combined with a valid section.
+            # Enable the extractor sections of the block. If it has none, add a valid section.
             names = list(parsed.get("extractors", {}))
             if not names:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
@@ -204,7 +204,7 @@ class Page:
         return self.run(text)
 
     def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
-        """Runs the text in bash. The next block gets the variables that it exports, unless `environment` is given."""
+        """Runs commands in bash. The next block gets the variables that they export, unless `environment` is given."""
         command = ["bash", options, "-uo", "pipefail", "-c", f"{text}\nenv -0 >exported\n"]
         options = {"cwd": self.folder, "env": environment or self.environment, "start_new_session": True}
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, **options)
@@ -246,7 +246,7 @@ class Page:
             return ""
         # After a command that prints JSON, this block is the command's output, with the same members.
         self.output = ""
-        return "" if set(shown) == set(printed) else f"the command before it prints other members: {sorted(printed)}"
+        return "" if set(shown) == set(printed) else f"the preceding command prints other members: {sorted(printed)}"
 
     def check_js(self, block: Block) -> str:
         path = self.folder / "block.mjs"

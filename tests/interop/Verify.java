@@ -1,5 +1,5 @@
-// Verifies with javax.crypto, because Debian has no JWT library for Java. The key is `secret.getBytes(UTF_8)`. The
-// sample on Rollout's page passes the secret as a String to jjwt 0.9.1, which base64-decodes it.
+// Verifies tokens with javax.crypto, because Debian has no JWT library for Java. The key is `secret.getBytes(UTF_8)`.
+// The sample on Rollout's page passes the secret as a String to jjwt 0.9.1, which base64-decodes it.
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;

@@ -1,5 +1,5 @@
 """Verifies minted tokens with the JWT libraries of other languages, and the tokens of Rollout's sample programs with
-`rollout-token inspect`. Every library gets the same list of tokens. Half of them must be refused, because a library
+`rollout-token inspect`. Every library gets the same list of tokens. Some of them must be refused, because a library
 that refuses nothing would prove nothing. The results are compared with what docs/interop.md states about each library.
 
 For each language there is a file and a line in VERIFIERS. The program reads lines of `case, secret, issuer, token`,
@@ -260,7 +260,7 @@ def samples() -> None:
             claims = part(token, 1)
             mine = part(ours("mint", "--", subject, secret=secret).stdout, 1)
             same = {name: type(value) for name, value in claims.items()} == {name: type(value) for name, value in mine.items()}
-            check(f"{file}: the claims have the names and types of minted ones: {kind}", same and claims["sub"] == subject and claims["iss"] == ISSUER, claims)
+            check(f"{file}: the claims have the names and types of the minted claims: {kind}", same and claims["sub"] == subject and claims["iss"] == ISSUER, claims)
             check(f"{file}: the token is valid for 900 s: {kind}", claims["exp"] - claims["iat"] == 900, claims)
             good = ours("inspect", "--", token, secret=secret)
             check(f"{file}: inspect accepts the token: {kind}", good.returncode == 0 and "signature is good" in good.stdout, good.stderr)

@@ -1,4 +1,4 @@
-// Verifies with C's libjwt 1, which checks the signature. The caller must check `alg`, `exp` and `iss`, as below.
+// Verifies tokens with C's libjwt 1, which checks only the signature. The code below checks `alg`, `exp` and `iss`.
 #include <jwt.h>
 #include <stdio.h>
 #include <stdlib.h>

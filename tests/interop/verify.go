@@ -1,4 +1,4 @@
-// Verifies with Go's golang-jwt v4, the version that Debian packages, called as its own documentation shows.
+// Verifies tokens with Go's golang-jwt v4, the version that Debian packages, called as its own documentation shows.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Verifies with Node's jsonwebtoken, jose and fast-jwt, each called as its own documentation shows.
+// Verifies tokens with Node's jsonwebtoken, jose and fast-jwt, each called as its own documentation shows.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";

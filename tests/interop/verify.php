@@ -1,5 +1,5 @@
 <?php
-// Verifies with PHP's hash_hmac, because firebase/php-jwt is not packaged for Debian.
+// Verifies tokens with PHP's hash_hmac, because firebase/php-jwt is not packaged for Debian.
 
 function verify(string $token, string $secret, string $issuer): string
 {

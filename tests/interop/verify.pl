@@ -1,4 +1,4 @@
-# Verifies with Perl's Crypt::JWT, called as its own documentation shows.
+# Verifies tokens with Perl's Crypt::JWT, called as its own documentation shows.
 use strict;
 use warnings;
 use Crypt::JWT qw(decode_jwt);

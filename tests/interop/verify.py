@@ -1,4 +1,4 @@
-"""Verifies with Python's PyJWT, joserfc and Authlib, each called as its own documentation shows."""
+"""Verifies tokens with Python's PyJWT, joserfc and Authlib, each called as its own documentation shows."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-# Verifies with Ruby's gem jwt, called as its own documentation shows.
+# Verifies tokens with Ruby's gem jwt, called as its own documentation shows.
 require "json"
 require "jwt"
 

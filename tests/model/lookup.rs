@@ -41,7 +41,7 @@ pub const MODELS: [Model; 5] = [
     ),
 ];
 
-/// The maximum number of requests in a model.
+/// The maximum number of requests that may wait for the backend at a time.
 const MAX_WAITING: usize = 3;
 
 #[derive(Default)]
@@ -66,7 +66,7 @@ fn world() -> World {
 }
 
 impl World {
-    /// Makes a request with the same credential as all other requests. The backend responds with this verdict.
+    /// Makes a request, to which the backend responds with this verdict. All requests have the same credential.
     fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
         let (lookups, backend) = (self.lookups.clone(), self.backend.clone());
         async move {

@@ -1,9 +1,9 @@
 //! Model tests of the service's own concurrent code, which shuttle runs with thousands of task schedules: no request
-//! waits forever, nothing is fetched twice, no change is missed, and no partial state is visible.
+//! waits forever, identical calls do not overlap, no change is missed, and no partial state is visible.
 //!
 //! The files under test are compiled a second time, into this program, with a `crate::sync` that lets other tasks run
-//! at every step. The backends and configuration files are fakes that do the same. The program does not use the test
-//! harness, because the files under test contain unit tests that need the real `sync`.
+//! at every step. The backends and configuration files are fakes that let other tasks run too. The program does not
+//! use the test harness, because the files under test contain unit tests that need the real `sync`.
 
 #![allow(
     dead_code,

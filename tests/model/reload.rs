@@ -1,5 +1,5 @@
-//! Models of reloading: no change is missed, with or without a signal, and the two files in use always belong to the
-//! same change.
+//! Models of reloading: no change is missed, with or without a signal, and the settings in use never mix the files of
+//! two changes.
 
 use std::sync::Arc;
 

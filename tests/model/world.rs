@@ -175,7 +175,7 @@ pub mod settings {
     }
 }
 
-/// Replaces the application, in which a reload replaces the settings.
+/// Replaces the application: it only holds the settings, which a reload replaces.
 pub mod app {
     use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! Tests of damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check
-//! failed.
-//! `main.rs` tests undamaged cookies.
+//! failed. `main.rs` tests undamaged cookies.
 
 use std::sync::Arc;
 
@@ -280,7 +279,7 @@ fn cookie_with_any_byte_replaced_is_refused_and_never_as_expired() {
     }
 }
 
-/// Replaces each secret of the case by one of these secrets.
+/// The section of the case, with one of these secrets in place of each secret.
 fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     let mut section = section(case);
     let Value::Object(keys) = serde_json::to_value(&section).unwrap() else {
@@ -343,7 +342,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
                 !problems.contains(helpers::CLIENT_SECRET),
                 "{family}: {problems}"
             );
-            // Laravel refuses a secret of this length, whatever its content.
+            // The client secret is not as long as a Laravel key, so it is refused with another message.
             let word = if family == "laravel" {
                 "app_key"
             } else {

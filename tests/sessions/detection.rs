@@ -74,7 +74,7 @@ fn genuine() -> Vec<(String, Case, Option<Detected>)> {
 }
 
 #[test]
-fn detect_is_right_for_97_percent_and_certain_but_wrong_for_at_most_0_3_percent() {
+fn detect_is_right_for_at_least_97_percent_and_certain_but_wrong_for_at_most_0_3_percent() {
     let files = tempfile::tempdir().expect("a directory");
     let all = genuine();
     let (mut right, mut wrong_and_certain) = (0, 0);
@@ -95,16 +95,18 @@ fn detect_is_right_for_97_percent_and_certain_but_wrong_for_at_most_0_3_percent(
         }
         if !is_right {
             let seen = seen.map(|seen| (&seen.place, &seen.kinds, seen.preset, seen.confidence));
-            wrong.push(format!("{name}: {kind} {preset:?}, not {seen:?}"));
+            wrong.push(format!(
+                "{name}: expected {kind} {preset:?}, found {seen:?}"
+            ));
         }
     }
     println!(
-        "{right} of {} right, {wrong_and_certain} wrong with certainty",
+        "{right} of {} results are right, {wrong_and_certain} are certain but wrong",
         all.len()
     );
     assert!(
         right * 100 >= all.len() * 97 && wrong_and_certain * 1000 <= all.len() * 3,
-        "{right} of {} right, {wrong_and_certain} wrong with certainty:\n{}",
+        "{right} of {} results are right, {wrong_and_certain} are certain but wrong:\n{}",
         all.len(),
         wrong.join("\n")
     );

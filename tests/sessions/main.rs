@@ -102,7 +102,7 @@ async fn laravel_subject_is_read_from_the_payload_and_not_from_the_user_id_colum
     assert_eq!((count.run, count.signed_in), (84, 24));
 }
 
-/// PHP's strings are byte strings: one that is not UTF-8 does not affect the others.
+/// PHP's strings are byte strings: a string that is not UTF-8 does not affect the other strings.
 #[tokio::test]
 async fn laravel_session_with_a_non_utf8_string_is_accepted() {
     let (_directory, path) = database();

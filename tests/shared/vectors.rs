@@ -30,7 +30,7 @@ pub struct Case {
     pub request: Request,
     #[serde(default)]
     pub store: Value,
-    /// The time of the request; missing if no cookie is sent.
+    /// The time of the request in Unix seconds. It is missing if no cookie is sent.
     #[serde(default)]
     pub now: i64,
     pub expect: Value,
@@ -66,7 +66,7 @@ enum Outcome {
     NotApplicable,
 }
 
-/// The numbers of cases that were run, that were signed in, and that belong to another place.
+/// The numbers of cases that were run, that were signed in, and whose store this test does not provide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,
@@ -86,7 +86,7 @@ pub fn load(family: &str) -> Vec<Case> {
         .cases
 }
 
-/// Runs a family of vectors: `place` fills the store with a case's content and returns its location.
+/// Runs a family of vectors: `place` fills the store with a case's content and returns the case's [`Place`].
 ///
 /// # Panics
 /// If a case has an unexpected outcome.
@@ -177,7 +177,7 @@ impl Case {
         // refuses both.
         if self.names_its_cookie_twice() {
             return (*outcome != Outcome::Rejected)
-                .then(|| format!("two cookies of one name: {outcome:?}"));
+                .then(|| format!("two cookies with one name must be refused: {outcome:?}"));
         }
         let word = match outcome {
             Outcome::Authenticated(_) => "authenticated",
@@ -213,8 +213,8 @@ impl Case {
         if self.expect["outcome"] == word && self.expect["org"] != claims["org"] {
             return Some(format!("the organisation is {}", claims["org"]));
         }
-        // Stores add columns to the session. If the row itself is the session, a query need not return every column,
-        // and each database formats times in its own way.
+        // Stores add columns to the session, so additional members are ignored. If the row itself is the session, no
+        // member is compared, because a query need not return every column, and databases format times differently.
         let is_row = self.rows().any(|row| {
             row.get(self.text("subject_path").trim_start_matches('/'))
                 .is_some()
@@ -228,7 +228,7 @@ impl Case {
         (!changed.is_empty()).then(|| format!("{changed:?}, not as in {}", claims["session"]))
     }
 
-    /// The subject in the JSON of the value in Redis.
+    /// The subject in the session that is stored in Redis as JSON.
     fn stored_subject(&self) -> Option<Value> {
         let (_, value) = self.store["redis"].as_object()?.iter().next()?;
         let session: Value = serde_json::from_str(value.as_str()?).ok()?;
@@ -534,7 +534,7 @@ impl Case {
         };
         let places: Vec<String> = match config["cookie_name"].as_str() {
             Some(cookie) => vec![format!("supabase:{cookie}")],
-            // Use the preset's default.
+            // The preset's default for `from` applies.
             None if places.is_null() => Vec::new(),
             None => list(places)
                 .into_iter()
@@ -544,7 +544,7 @@ impl Case {
         };
         let mut claims = config["claims"].clone();
         if config["provider"] == "cognito-id" {
-            // The setting for ID tokens from the provider's docs page.
+            // The provider's docs page states this rule for ID tokens.
             claims["username"] = json!({ "any": true });
         }
         let any_audience = config["audience"].is_null() && preset.is_none();

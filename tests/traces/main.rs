@@ -65,7 +65,8 @@ fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     (command, file)
 }
 
-/// Starts the service, sends one request and stops it, which flushes all spans. Returns the response and the log.
+/// Starts the service, sends one request and stops the service, which flushes all spans. Returns the response and the
+/// log.
 async fn one_request(
     endpoint: &str,
     toml: &str,
@@ -107,7 +108,7 @@ fn ids(headers: &HeaderMap) -> (String, String) {
     (parts[1].to_owned(), parts[2].to_owned())
 }
 
-/// A `jwt` section that finds no credential, followed by a `session_endpoint`.
+/// A `jwt` section, followed by a `session_endpoint` section that calls this app.
 fn by_jwt_and_endpoint(app: &Backend) -> String {
     let url = app.url("/me/SENTINEL-path?key=SENTINEL-key");
     ConfigBuilder::new(helpers::BY_JWT)

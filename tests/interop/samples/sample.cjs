@@ -1,4 +1,5 @@
-// The JavaScript sample from Rollout's page "Getting your API Key": prints a token for each argument.
+// The JavaScript sample from Rollout's page "Getting your API Key": it prints a token for each user id in its
+// arguments.
 const jwt = require("jsonwebtoken");
 
 function generateToken(userId) {

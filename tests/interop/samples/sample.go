@@ -1,5 +1,5 @@
-// The Go sample from Rollout's page "Getting your API Key", with golang-jwt v4 as Debian packages it: prints a token
-// for each argument.
+// The Go sample from Rollout's page "Getting your API Key", with golang-jwt v4 as Debian packages it: it prints a
+// token for each user id in its arguments.
 package main
 
 import (

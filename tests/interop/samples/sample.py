@@ -1,4 +1,4 @@
-"""The Python sample from Rollout's page "Getting your API Key": prints a token for each argument."""
+"""The Python sample from Rollout's page "Getting your API Key": it prints a token for each user id in its arguments."""
 
 import os
 import sys

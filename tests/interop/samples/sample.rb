@@ -1,4 +1,4 @@
-# The Ruby sample from Rollout's page "Getting your API Key": prints a token for each argument.
+# The Ruby sample from Rollout's page "Getting your API Key": it prints a token for each user id in its arguments.
 require 'jwt'
 
 def generate_token(user_id)
