@@ -4,7 +4,7 @@
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); } # PROGRAM PACKAGE
 
-apt_install() { # installs the missing packages
+apt_install() { # installs the packages in `missing` with apt-get
   ((${#missing[@]})) || return 0
   local sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)

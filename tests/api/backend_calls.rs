@@ -650,7 +650,7 @@ async fn five_hundred_different_cookies_cause_at_most_64_concurrent_calls() {
                 assert_eq!(
                     shown["sub"],
                     format!("u{n}"),
-                    "each caller gets the answer to its own cookie"
+                    "each caller gets the answer for its own cookie"
                 );
             }
             Err(ExtractError::Unavailable(_)) => {}
@@ -1071,7 +1071,7 @@ async fn get_and_introspection_are_retried_once_if_a_keep_alive_connection_was_c
     assert_eq!(
         outcome(&post, &[SID]).await,
         unavailable(),
-        "a POST is not retried, because it may have changed something"
+        "a POST is not retried, because the first attempt may have changed state"
     );
     assert_eq!(by_post.load(Ordering::SeqCst), 2);
 }

@@ -381,7 +381,7 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     ));
     assert!(
         out.ends_with("answer: 200, a token\n"),
-        "the options in a request that a browser copies as cURL are accepted: {out}"
+        "a cURL command copied from a browser is accepted: {out}"
     );
 }
 

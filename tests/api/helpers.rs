@@ -37,7 +37,7 @@ pub const BY_JWT: &str = r#"
     allow_any_audience = true
 "#;
 
-/// A section that trusts `X-User` from loopback.
+/// A section that trusts `X-User` from the peer 127.0.0.1.
 pub const BY_HEADER: &str = r#"
     [session]
     extractors = ["proxy"]
@@ -72,7 +72,7 @@ impl Service {
     /// Must be called inside a Tokio runtime.
     #[allow(
         dead_code,
-        reason = "not every test program that includes this harness starts invalid configurations"
+        reason = "some test programs that include this harness do not call it"
     )]
     pub fn try_start(toml: impl Display) -> Result<Self, Problems> {
         Self::try_with(toml, Registry::builtin(), false)
@@ -159,7 +159,7 @@ impl Service {
     }
 }
 
-/// An HTTP client that neither follows redirects nor uses the machine's proxies and certificates.
+/// An HTTP client that neither follows redirects nor uses the machine's proxies or certificates.
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()

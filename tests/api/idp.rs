@@ -1,4 +1,4 @@
-//! A fake identity provider: an ES256 key, a JWKS endpoint that counts its requests, and tokens.
+//! A fake identity provider: an ES256 key, a JWKS endpoint that counts its requests, and tokens that the key signs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -78,7 +78,7 @@ fn port_is_taken_from_server_listen_or_else_from_the_variable_port() {
     );
 }
 
-/// A service that trusts a header from loopback and listens on all addresses.
+/// A service that trusts a header from the peer 127.0.0.1 and listens on all addresses.
 fn on_all_addresses() -> std::process::Command {
     let mut command = binary(&["serve"]);
     command
@@ -102,7 +102,7 @@ async fn service_listens_on_ipv4_and_ipv6_and_trusts_an_ipv4_peer_by_its_ipv4_ad
     let mut hosts = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), 200)];
     if has_ipv6() {
         assert!(process.address.is_ipv6(), "{}", process.address);
-        // This peer is not a trusted proxy.
+        // The peer ::1 is not a trusted proxy.
         hosts.push(((Ipv6Addr::LOCALHOST, port).into(), 401));
     }
     for (host, want) in hosts {

@@ -32,7 +32,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Requests this many tokens, pipelined on one connection, and checks that all of them are issued.
+/// Sends this many pipelined token requests on one connection, and checks that each gets a token.
 fn ask(address: SocketAddr, times: usize) {
     let mut stream = connect(address);
     let request = |close: &str| {

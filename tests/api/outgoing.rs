@@ -1,4 +1,4 @@
-//! Tests of `[outgoing]`: calls through a proxy, and servers whose certificate is not signed by a public authority.
+//! Tests of `[outgoing]`: calls through a proxy, and servers whose certificate is not signed by a public CA.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -14,7 +14,7 @@ use toml::Table;
 
 use crate::helpers::{client_variables, load_from};
 
-/// A page, the index of a configuration on it, and the group of tokens to test it with.
+/// A page, the index of a configuration on the page, and the group of tokens that tests this configuration.
 const PAGES: [(&str, usize, &str); 15] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk-v1"),
@@ -100,7 +100,9 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                     ));
                 }
                 _ if subject.is_none() => refused += 1,
-                _ => faults.push(format!("{name} is accepted as {subject:?}")),
+                _ => faults.push(format!(
+                    "{name} must be refused, but is accepted as {subject:?}"
+                )),
             }
         }
         if taken == 0 || refused == 0 {

@@ -490,7 +490,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
     }
 }
 
-/// An extractor that counts its starts. With `waits = true` in its section, it never becomes ready.
+/// An extractor that must not be started twice. With `waits = true` in its section, it never becomes ready.
 #[derive(Debug)]
 struct Counted {
     waits: bool,

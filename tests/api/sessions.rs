@@ -35,7 +35,7 @@ fn assert_answer(status: StatusCode, body: &Value, want: Result<&str, &str>, cas
 }
 
 #[tokio::test]
-async fn absent_credential_falls_through_and_an_invalid_one_does_not() {
+async fn absent_credential_falls_through_to_the_next_extractor_and_an_invalid_one_does_not() {
     let service = Service::start(two());
     let good = session_token(json!({}));
     let expired = session_token(json!({"exp": NOW - 3600}));

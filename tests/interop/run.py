@@ -110,7 +110,7 @@ def sign(header: dict, claims: dict, key: bytes, digest: str = "sha512") -> str:
 
 
 def from_dev() -> tuple[str, str]:
-    """Runs the curl line that `rollout-token dev` prints. Returns its token, and the secret that `dev` prints."""
+    """Runs the curl line that `rollout-token dev` prints. Returns the token in the answer, and the printed secret."""
     with tempfile.TemporaryFile("w+") as log:
         ports = {f"ROLLOUT__SERVER__{name}": "127.0.0.1:0" for name in ("LISTEN", "ADMIN_LISTEN")}
         dev = subprocess.Popen([BINARY, "dev"], env=BASE | ports, stdout=log, stderr=log)

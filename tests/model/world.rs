@@ -48,7 +48,7 @@ pub mod fakes {
         }
     }
 
-    /// Responds to every call with the same body, or not at all, and counts the calls.
+    /// Responds to every call with the same body, or fails every call with a timeout, and counts the calls.
     #[derive(Debug, Default)]
     pub struct Provider(Mutex<State>);
 

@@ -1,5 +1,5 @@
-//! Tests of damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check
-//! failed. `main.rs` tests undamaged cookies.
+//! Tests of damaged cookies of real frameworks: a cookie with a damaged protected byte is refused, nothing panics, and
+//! no refusal reveals which check failed. `main.rs` tests undamaged cookies.
 
 use std::sync::Arc;
 

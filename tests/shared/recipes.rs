@@ -61,7 +61,7 @@ fn whole_configurations(page: &str) -> Vec<Form> {
 }
 
 /// Parses a line that works both in a shell and in a file for `docker run --env-file`, which keeps quotes. So a value
-/// has quotes only if a shell needs them.
+/// must have quotes if and only if a shell needs them.
 fn variable(line: &str) -> (String, String) {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let (name, value) = line.split_once('=').expect("NAME=value");
@@ -72,7 +72,7 @@ fn variable(line: &str) -> (String, String) {
     assert_eq!(
         unquoted.is_some(),
         needs_quotes,
-        "a value must be quoted only if a shell needs the quotes: {line}"
+        "a value must be quoted if and only if a shell needs the quotes: {line}"
     );
     (name.to_owned(), unquoted.unwrap_or(value).to_owned())
 }
@@ -159,7 +159,7 @@ fn check_page(page: &Path) -> usize {
         count += 1;
         let place = format!("{}, variables {count}", page.display());
         let Some(Form::File(first)) = index.checked_sub(1).map(|index| &forms[index]) else {
-            panic!("{place}: the same configuration as a file must precede the variables");
+            panic!("{place}: a file with the same configuration must precede the variables");
         };
         assert!(
             !form.names_files() && !forms[index - 1].names_files(),
@@ -174,7 +174,7 @@ fn check_page(page: &Path) -> usize {
         if want["extractors"].to_string().contains("[REDACTED]") {
             let behind = forms.get(index + 1).filter(|form| form.names_files());
             let behind = behind.unwrap_or_else(|| {
-                panic!("{place}: the same configuration with `_file` keys must follow")
+                panic!("{place}: a file with `_file` keys for the secrets must follow")
             });
             let values: Table = first.parse().expect("TOML");
             assert_eq!(load(behind, Some(&values)), want, "{place}, with files");

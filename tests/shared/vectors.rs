@@ -1,6 +1,6 @@
-//! Runs sessions that real frameworks, libraries and providers created (`tests/vectors/`). Each session is sent over a
-//! socket to a service with an operator's configuration, with the clock set to the case's own time. The test that
-//! calls [`check_all`] decides into which store a case is loaded, and how.
+//! Tests the service with sessions that real frameworks, libraries and providers created (`tests/vectors/`). Each
+//! session is sent over a socket to a service with an operator's configuration and its clock set to the case's own
+//! time. The test that calls [`check_all`] decides into which store a case is loaded, and how.
 
 use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
@@ -30,7 +30,7 @@ pub struct Case {
     pub request: Request,
     #[serde(default)]
     pub store: Value,
-    /// The time of the request in Unix seconds. It is missing if no cookie is sent.
+    /// The time of the request in Unix seconds. It is missing (0) if no cookie is sent.
     #[serde(default)]
     pub now: i64,
     pub expect: Value,

@@ -490,7 +490,7 @@ async fn otel_variables_set_the_service_name_and_the_collector() {
     );
 }
 
-/// Serves requests while the collector at `endpoint` accepts no traces. Returns the log.
+/// Checks that requests are served while the collector at `endpoint` accepts no traces. Returns the log.
 async fn serves_although_receiver_fails(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
     // Batches are sent while requests arrive, and the queue is soon full.
