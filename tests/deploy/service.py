@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CLIENT_SECRET = secrets.token_hex(32)
-# The tests listen on free ports, so that they do not collide with other services. Other tests check the configured
+# The service listens on free ports, so that it does not collide with other programs. Other tests check the configured
 # ports.
 FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
 

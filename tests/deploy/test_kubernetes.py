@@ -70,7 +70,7 @@ def test_object_with_an_unknown_field_fails_schema_validation():
         kubernetes_validate.validate(service, VERSIONS[-1], strict=True)
 
 
-def test_every_object_has_the_name_label(objects):
+def test_every_object_except_a_configmap_has_the_name_label(objects):
     for document in objects:
         if document["kind"] != "ConfigMap":
             assert "app.kubernetes.io/name" in document["metadata"]["labels"], document["metadata"]
@@ -193,7 +193,7 @@ def fill(path, generation, files):
 
 
 def started_as_in(objects, root):
-    """Creates the container's volumes below `root`. Returns its arguments and variables with these paths."""
+    """Creates the container's volumes below `root`. Returns its arguments and variables with paths below `root`."""
     pod = pod_of(objects)
     container = container_of(pod)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -211,7 +211,7 @@ def started_as_in(objects, root):
     return [moved(argument) for argument in container["args"]], environment
 
 
-def test_configuration_is_valid_and_listens_on_the_ports_of_the_pod(objects, tmp_path):
+def test_configuration_is_valid_and_its_ports_match_those_of_the_pod(objects, tmp_path):
     arguments, environment = started_as_in(objects, tmp_path)
     assert arguments[-1] == "serve"
     done = command([*arguments[:-1], "check-config", "--print"], environment)

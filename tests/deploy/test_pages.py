@@ -1,5 +1,5 @@
-"""Runs those commands on the docs/deploy pages that need a cluster. A fake `kubectl` renders manifests with the real
-`kubectl`, and stands for the API server. tests/docs tests the other blocks of the pages."""
+"""Runs the `sh,deploy` blocks of the pages in docs/deploy that need a cluster. A fake `kubectl` renders manifests with
+the real `kubectl`, and stands in for the API server. tests/docs tests the other blocks of these pages."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_commands_on_the_page_create_the_described_objects(applied):
         assert "ConfigMap" in kinds
 
 
-def test_files_listed_on_the_page_exist():
+def test_files_listed_on_the_kubernetes_page_exist():
     named = re.findall(r"^\| `([\w./-]+)` \|", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M)
     assert len(named) == 11
     for name in named:

@@ -24,7 +24,7 @@ trusted_proxies = ["127.0.0.1"]
 
 
 def settings():
-    """The unit's settings: the list of values of each key."""
+    """The unit's settings, as a map from each key to the list of its values."""
     found = {}
     for name, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.M):
         found.setdefault(name, []).append(value)
@@ -83,7 +83,7 @@ def test_unconfigured_service_reports_missing_keys_and_is_not_restarted(root):
     assert "client_id: " in done.stderr and "session.extractors: " in done.stderr, done.stderr
 
 
-def test_stop_timeout_and_file_limit_of_the_unit_exceed_the_defaults(root):
+def test_stop_timeout_exceeds_hard_stop_and_file_limit_exceeds_max_connections(root):
     config = root / "etc/rollout-token/rollout-token.toml"
     config.write_text(CONFIGURED)
     arguments, environment = started_as_in_the_unit(root)

@@ -1,4 +1,4 @@
-"""Checks that all files and outputs with a version have that of Cargo.toml."""
+"""Checks that the versions in other files and in the service's output equal the version in Cargo.toml."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from service import FREE_PORTS, ROOT, command, serving
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 
 
-def test_every_file_has_the_version_of_cargo_toml(tmp_path):
+def test_versions_in_files_and_output_match_cargo_toml(tmp_path):
     locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
     kubernetes = ROOT / "deploy/kubernetes"
     overlay = yaml.safe_load((kubernetes / "overlays/production/kustomization.yaml").read_text())
