@@ -122,7 +122,7 @@ async fn exp_as_a_string_is_401() {
     s.finish().await;
 }
 
-/// Waits until the next second begins, and returns it.
+/// Waits until the next second begins, and returns its Unix time.
 async fn next_second() -> i64 {
     let before = now();
     while now() == before {
@@ -143,7 +143,7 @@ async fn exp_is_accepted_until_the_end_of_the_leeway() {
 }
 
 #[tokio::test]
-async fn future_nbf_or_iat_is_401() {
+async fn nbf_iat_or_auth_time_beyond_the_leeway_is_401() {
     let s = Service::start(by_jwt()).await;
     let now = next_second().await;
     for name in ["nbf", "iat", "auth_time"] {
@@ -171,7 +171,7 @@ async fn non_numeric_nbf_or_iat_is_401() {
 #[tokio::test]
 async fn fractional_exp_is_rounded_down() {
     let s = Service::start(by_jwt()).await;
-    // RFC 7519, section 2 allows fractions, which are rounded down.
+    // RFC 7519, section 2 allows fractional seconds. The service rounds them down.
     ask(&s, with_text("exp", &format!("{}.9", now() + 60)), &["200"]).await;
     ask(&s, with_text("exp", "1795566737.9e-2"), EXPIRED).await;
     s.finish().await;

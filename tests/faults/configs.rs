@@ -2,7 +2,7 @@
 
 use crate::settings::ConfigBuilder;
 
-/// Turns off the rate limit, and sets the log level to `trace`, so that every log line is searched for secrets.
+/// A configuration without a rate limit. Its log level is `trace`, so that the tests search all log lines for secrets.
 fn base() -> ConfigBuilder {
     ConfigBuilder::new("rate_limit.per_minute = 0\nlog.level = 'trace'")
 }

@@ -6,7 +6,7 @@ use crate::service::{Service, Setup, refuses};
 use crate::upstream::{Act, Upstream};
 
 #[tokio::test]
-async fn unknown_duplicate_or_mistyped_key_is_refused_at_start() {
+async fn unknown_duplicate_or_wrongly_typed_key_is_refused_at_start() {
     for (toml, key) in [
         (by_jwt().with("unknown = 1"), "unknown"),
         (
@@ -67,7 +67,7 @@ async fn unknown_duplicate_or_mistyped_key_is_refused_at_start() {
         .refusal()
         .await;
     assert!(code == 2 && text.contains("client_secret"), "{text}");
-    // Variables that Kubernetes sets in every container are ignored.
+    // Kubernetes sets these variables if a Service is named `rollout`. The service ignores them.
     let s = Service::start_with(
         &Setup::new(by_jwt())
             .env("ROLLOUT_PORT", Some("tcp://10.0.0.1:80"))
@@ -180,7 +180,7 @@ async fn missing_issuer_or_audience_is_refused_at_start() {
 
 #[tokio::test]
 async fn check_config_makes_no_network_calls() {
-    // The other tests run `check-config` on invalid files. It makes no network call for a valid file either.
+    // `check-config` makes no network call, even for a valid configuration with a JWKS URL.
     let trap = Upstream::start(Act::Hang).await;
     let config = by_jwks_url(&format!("http://127.0.0.1:{}/keys", trap.port));
     let (code, text) = Setup::new(config)

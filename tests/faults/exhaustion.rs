@@ -182,7 +182,7 @@ async fn bytes_after_a_body_are_parsed_as_the_next_request() {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
     };
     // If `Content-Length` is too small, the rest of the body is parsed as the next request. If it is too large, the
-    // body is incomplete, which is a 400.
+    // body is incomplete, so the response is 400.
     let answers = s
         .exchange(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
         .await;
@@ -206,7 +206,7 @@ async fn bytes_after_a_body_are_parsed_as_the_next_request() {
     s.finish().await;
 }
 
-/// Returns after how many seconds the service closes the connection without a response.
+/// Returns the number of seconds until the service closes the connection without a response.
 async fn seconds_until_closed(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;
@@ -294,8 +294,8 @@ async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     all.into_iter().map(|(_, took)| took).collect()
 }
 
-/// Asserts that at least 99 % of the requests got a token, and that of those sent after `first_round`, 99 % got it
-/// within a second.
+/// Asserts that at least 99 % of the requests got a token, and that 99 % of the tokens that were requested after
+/// `first_round` came within a second.
 fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     let served = took.iter().flatten().count();
     assert!(
@@ -370,7 +370,7 @@ async fn unfinished_requests_on_6000_connections_stay_within_the_shipped_memory_
         }
         let wires = parts.join_all().await;
         let peak_kib = s.usage().peak_kib;
-        println!("{count} {case}: {peak_kib} KiB at the peak");
+        println!("{count} connections, {case}: {peak_kib} KiB at the peak");
         s.expect("honest", &good(), &["200"]).await;
         drop(wires);
         s.does_not_count();
@@ -599,7 +599,7 @@ mod alone {
             codes("503 session_backend_unavailable"),
         );
         println!(
-            "{shed} requests were shed, {unknown} waited; {idle} KiB before the connections, {connected} KiB with them"
+            "{shed} requests were shed, {unknown} timed out; memory: {idle} KiB at the start, {connected} KiB with connections"
         );
         assert_eq!(shed + unknown, 10_000, "answers with another outcome");
         assert!(most <= 512.0, "{most} in flight");
@@ -667,7 +667,7 @@ mod alone {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn two_thousand_connections_a_second_do_not_grow_memory() {
+    async fn memory_does_not_grow_under_two_thousand_connections_a_second() {
         let s = Service::start(by_jwt().with("log.level = 'info'")).await;
         let mut table = Vec::new();
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The signed and encrypted cookies of web frameworks.
+//! Attacks on the signed and encrypted session cookies of web frameworks: altered, expired and foreign cookies.
 
 use std::fmt::Write as _;
 
@@ -147,7 +147,7 @@ async fn altered_session_cookie_is_refused() {
             for bit in [0, 2, 5] {
                 let mut bent = cookie.clone().into_bytes();
                 bent[at] ^= 1 << bit;
-                // The hex digits of a percent-escape are case-insensitive, so a changed bit may not change the value.
+                // Hex digits of a percent-escape are case-insensitive, so a changed bit can leave the value unchanged.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
                 // The signature covers neither the `=` after `session.sig` nor the space between the cookies.
                 if is_escape

@@ -29,7 +29,7 @@ pub fn with(headers: &str, rest: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn both_content_length_and_transfer_encoding_is_400() {
+async fn content_length_with_transfer_encoding_is_400() {
     let s = Service::start(by_jwt()).await;
     for (label, headers) in [
         (

@@ -1,4 +1,4 @@
-//! OAuth 2.0 token introspection (RFC 7662).
+//! OAuth 2.0 token introspection (RFC 7662): invalid, revoked and made-up tokens, and an issuer that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -254,7 +254,7 @@ async fn inactive_token_is_accepted_once_it_becomes_active() {
 }
 
 #[tokio::test]
-async fn many_inactive_tokens_do_not_grow_memory() {
+async fn fifteen_thousand_inactive_tokens_use_at_most_16_mib() {
     let issuer = Upstream::start(ok("{\"active\":false}")).await;
     let s = Service::start(config(issuer.port).with(KEPT).with("log.level = 'info'")).await;
     let before = s.usage().resident_kib;
@@ -309,7 +309,7 @@ async fn rejected_client_secret_is_503() {
 }
 
 #[tokio::test]
-async fn introspection_request_contains_only_the_callers_token() {
+async fn introspection_sends_only_the_token_of_the_callers_request() {
     let s = Stage::start().await;
     s.issuer.does(ok(&good(&json!({})).to_string()));
     s.issuer.take_requests();

@@ -617,11 +617,11 @@ async fn non_canonical_base64_is_401() {
             spelled(&encode(HS256), &STANDARD.encode(&payload).replace('=', "")),
         ),
         (
-            "spare bits in the payload",
+            "nonzero trailing bits in the payload",
             spelled(&encode(HS256), &bent(&encode(&odd_payload))),
         ),
         (
-            "spare bits in the signature",
+            "nonzero trailing bits in the signature",
             format!("{good}.{}", bent(&signature)),
         ),
         ("padded signature", format!("{good}.{signature}=")),
@@ -656,7 +656,7 @@ async fn non_canonical_base64_is_401() {
             )
             .await;
     }
-    // In a cookie, the parser of the `Bearer` scheme does not check the token first.
+    // A token in a cookie does not pass through the parser of the `Bearer` scheme.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
         (

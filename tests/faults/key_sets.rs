@@ -69,7 +69,7 @@ async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn ten_thousand_unknown_kids_cause_one_fetch() {
+async fn ten_thousand_made_up_kids_cause_one_fetch_per_cooldown() {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
     let s = Service::start(config(provider.port)).await;

@@ -69,7 +69,7 @@ async fn unfinished_body_is_aborted_at_the_hard_stop() {
 }
 
 #[tokio::test]
-async fn second_termination_signal_exits_at_once() {
+async fn second_termination_signal_stops_the_process_at_once() {
     for second in [Signal::TERM, Signal::INT] {
         let app = Upstream::start(Act::Hang).await;
         let s = Service::start(by_endpoint(app.port)).await;
@@ -266,7 +266,7 @@ async fn no_answer_mixes_old_and_new_configuration_during_a_reload() {
     s.finish().await;
 }
 
-/// A service with an extractor that panics on request, which the release binary does not contain.
+/// Starts a service with an extractor that panics on request. The release binary does not contain this extractor.
 pub async fn panicking_service() -> Arc<Service> {
     let mut setup = Setup::new(one_extractor("panics", "panics", ""));
     setup.program = env!("CARGO_BIN_EXE_panicking-service").into();
@@ -394,7 +394,8 @@ async fn signals_other_than_termination_do_not_stop_the_service() {
 
 #[tokio::test]
 async fn service_answers_without_writable_files_and_with_a_tenth_of_a_cpu() {
-    // The service cannot write to files, and has no home or temporary directory. Later it gets a tenth of a CPU.
+    // The service cannot write to files, and has no home or temporary directory. Later, SIGSTOP and SIGCONT limit it
+    // to a tenth of a CPU.
     let setup = Setup::new(by_jwt())
         .launcher(&["env", "-C", "/proc", "prlimit", "--fsize=0", "--core=0"])
         .env("TMPDIR", Some("/nonexistent"))

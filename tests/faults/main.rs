@@ -1,8 +1,8 @@
 //! Attacks on the release binary over real sockets; `make faults` runs them. docs/threat-cases.md lists each attack and
 //! its required result; tests/README.md describes how to add one.
 //!
-//! Tests in a module `slow` take longer than ten seconds, mostly because they wait. Tests in a module `alone` run one
-//! at a time, because they need the whole machine.
+//! Tests in modules named `slow` take longer than ten seconds, mostly because they wait. Tests in modules named `alone`
+//! run one at a time, because they need the whole machine.
 
 #![allow(
     clippy::too_many_lines,
@@ -18,7 +18,7 @@
 )]
 #![allow(
     clippy::wildcard_imports,
-    reason = "the modules `slow` and `alone` use everything in their file"
+    reason = "the modules `slow` and `alone` use all items of their file"
 )]
 
 mod api_key;
@@ -37,7 +37,7 @@ mod key_sets;
 mod lifecycle;
 mod logs;
 mod other_protocols;
-#[allow(dead_code, reason = "only the store tests use all of it")]
+#[allow(dead_code, reason = "only the store tests use the whole module")]
 #[path = "../stores/proxy.rs"]
 mod proxy;
 mod routing;

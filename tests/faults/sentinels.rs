@@ -34,13 +34,13 @@ pub fn no_sentinel(place: &str, bytes: &[u8]) {
     }
 }
 
-/// All encoded forms of the secrets, each with the text that names it in a failure message.
+/// All encoded forms of the secrets, each with its name for failure messages.
 fn forms() -> &'static [(&'static str, String)] {
     static FORMS: OnceLock<Vec<(&str, String)>> = OnceLock::new();
     FORMS.get_or_init(|| {
         let mut forms = Vec::new();
         for sentinel in SENTINELS {
-            // The first 24 characters identify the secret, and none of them needs escaping.
+            // The first 24 characters identify the secret, and JSON escapes none of them.
             let core = &sentinel[..24];
             forms.push(core.to_owned());
             let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();

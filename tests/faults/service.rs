@@ -23,7 +23,7 @@ use crate::wire::{Answer, HANG, LISTED, Wire};
 /// The memory limit in the shipped deployment files, in KiB.
 const SHIPPED_LIMIT: u64 = 192 * 1024;
 
-/// The memory that ten thousand connections may use, in KiB. The allocator keeps it when they close.
+/// The memory that ten thousand connections may use, in KiB. The allocator keeps this memory after they close.
 pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
 /// The binary under test, which `make faults` builds.
@@ -68,7 +68,7 @@ impl Setup {
             ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__ORIGINS__ALLOWED", LISTED),
-            // The service's log level is `log.level`, and it must ignore `RUST_LOG`.
+            // `log.level` sets the service's log level. The service must ignore `RUST_LOG`.
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "full"),
         ];
@@ -112,8 +112,8 @@ impl Setup {
 
     /// Spawns the process. Returns it with its directory `/proc/PID/fd` and its configuration directory.
     fn spawn(&self) -> (Child, Dir, TempDir) {
-        // A shell that waits for a line before it executes the service: `/proc/PID/fd` must be opened first, because
-        // the service makes its `/proc` files accessible to root only.
+        // The shell waits for a line before it executes the service, so that `/proc/PID/fd` can be opened first: the
+        // service makes its `/proc` files accessible to root only.
         const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
@@ -159,7 +159,7 @@ impl Setup {
     }
 }
 
-/// Checks that the service refuses to start with this configuration, and that the report names the key.
+/// Checks that the service and `check-config` refuse this configuration, and that their reports name the key.
 pub async fn refuses(toml: impl Display, key: &str) {
     let setup = Setup::new(toml);
     let (code, text) = setup.refusal().await;
@@ -281,14 +281,14 @@ impl Service {
                 }
                 assert!(
                     child.try_wait().expect("a child").is_none(),
-                    "the service exits during the start: {text}"
+                    "the service exited during startup: {text}"
                 );
                 sleep(Duration::from_millis(5)).await;
             }
         };
         let line = timeout(HANG, listening)
             .await
-            .expect("the service does not log its addresses in time");
+            .expect("the service did not log its addresses in time");
         let address =
             |name: &str| address_in(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
         let mut service = Self {
@@ -370,7 +370,7 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// Skips the next comparison of the number of responses with the metrics, because the test leaves some unread.
+    /// Skips the next comparison of the metrics with the number of responses: the test leaves some responses unread.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
@@ -382,7 +382,7 @@ impl Service {
         text
     }
 
-    /// Waits until no more log lines arrive, because a separate thread writes them, and returns the log.
+    /// Waits until no more log lines arrive, and returns the log. A separate thread writes the lines.
     pub async fn whole_log(&self) -> String {
         loop {
             let before = self.output.lock().len();
@@ -489,7 +489,7 @@ impl Service {
     }
 
     /// Checks the invariants that hold at any time: the process is running and responds, no secret has leaked, and the
-    /// metrics count each response exactly once.
+    /// metrics have at most 300 series and count each response exactly once.
     pub async fn check_invariants(&self) {
         assert!(
             self.is_alive(),

@@ -492,7 +492,10 @@ async fn endless_session_endpoint_answer_is_503_in_bounded_memory() {
         // Each response may increase memory use by at most 1 MiB.
         bound += 1024;
         let now = s.s.usage().resident_kib;
-        assert!(now < bound, "{label}: {now} KiB, {bound} allowed");
+        assert!(
+            now < bound,
+            "{label}: {now} KiB in use, {bound} KiB allowed"
+        );
     }
     let fits = format!("{{\"id\":\"ann\",\"x\":\"{}\"}}", "x".repeat(60 * 1024));
     s.ask("just short enough", ok(&fits), &["200"]).await;
@@ -858,7 +861,7 @@ async fn duplicate_or_malformed_user_id_is_refused() {
     s.finish().await;
 }
 
-/// The backend sends more bytes than `Content-Length`: they must not become the response for the next caller.
+/// The backend sends more bytes than `Content-Length` says. They must not become the response to the next call.
 #[tokio::test]
 async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     let s = Stage::start().await;
@@ -925,7 +928,7 @@ mod tls {
             }
         }
 
-        /// The TLS configuration of a server whose certificate is valid for these names. `change` can modify it.
+        /// The TLS configuration of a server with a certificate for these names. `change` can modify the certificate.
         pub fn server(
             &self,
             names: Vec<SanType>,
@@ -1231,7 +1234,7 @@ async fn hung_backend_is_503_until_it_answers() {
 mod slow {
     use super::*;
 
-    /// The service uses its own name server, which first sends no response and later resolves each name to 127.0.0.1.
+    /// The service uses the test's name server, which first sends no response and later resolves names to 127.0.0.1.
     #[tokio::test]
     async fn hung_name_server_is_503_until_it_answers() {
         // A loopback address on which no other name server listens.
@@ -1272,7 +1275,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // Blocked lookups do not use up threads, although each takes longer than its caller waits.
+        // Blocked lookups occupy a limited number of threads, although each takes longer than its caller waits.
         let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
@@ -1305,7 +1308,7 @@ mod slow {
         }
         s.check_invariants().await;
 
-        // A hung name server does not delay the shutdown either.
+        // A hung name server does not delay the shutdown.
         answering.abort();
         s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
         s.signal(rustix::process::Signal::TERM);
@@ -1323,7 +1326,7 @@ mod alone {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn ten_thousand_identical_cookies_share_backend_calls() {
+    async fn ten_thousand_requests_with_one_cookie_share_backend_calls() {
         let app = Upstream::start(Act::Late(
             Duration::from_millis(300),
             json_answer("{\"id\":\"ann\"}"),

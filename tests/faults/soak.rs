@@ -18,7 +18,7 @@ const LANES: u64 = 32;
 /// The number of pipelined requests in one batch. A new connection is opened after every thousand batches.
 const BATCH: u64 = 50;
 const ROWS: u64 = 10;
-/// The maximum memory of the service, in KiB. It is 50 % above the use after a million requests from returning users,
+/// The service's memory limit in KiB: 50 % above the memory use after a million requests from returning users,
 /// because here the rate limiter keeps an entry for each new user for one second.
 const BOUND: u64 = 24 * 1024;
 
@@ -50,7 +50,7 @@ mod alone {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn million_users_lose_no_request_and_memory_does_not_grow() {
+    async fn soak_of_a_million_users_loses_no_request_and_memory_does_not_grow() {
         soak(requests()).await;
     }
 }

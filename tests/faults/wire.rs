@@ -198,8 +198,8 @@ impl Answer {
         );
     }
 
-    /// A page of a listed origin can read every response, even errors, unless the request could not be parsed. Under
-    /// `dev`, pages on loopback origins can read some responses.
+    /// Checks CORS: a page of a listed origin can read every response, even errors, unless the request could not be
+    /// parsed. Under `dev`, pages on loopback origins can read some responses.
     fn check_cors(&self, asked: &[u8]) {
         let asked = String::from_utf8_lossy(asked);
         let head = asked.split("\r\n\r\n").next().unwrap_or_default();
@@ -284,7 +284,7 @@ impl Wire {
         }
     }
 
-    /// Sends these bytes. Returns whether all were written, which can fail if the service refuses the request early.
+    /// Sends these bytes. Returns false if the service closed the connection before all of them were written.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,
