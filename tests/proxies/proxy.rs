@@ -56,7 +56,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts nginx with these directives at the end of its `http` block. `{listen}` stands for its own address.
+    /// Starts nginx with these directives at the end of its `http` block. `{listen}` stands for nginx's own address.
     pub fn nginx(http: &str) -> Self {
         Self::nginx_at(free_address(), http)
     }
@@ -77,7 +77,7 @@ impl Proxy {
         Self::start("nginx", command, directory, address)
     }
 
-    /// Starts HAProxy with these sections after `defaults`. `{listen}` stands for its own address.
+    /// Starts HAProxy with these sections after `defaults`. `{listen}` stands for HAProxy's own address.
     pub fn haproxy(sections: &str) -> Self {
         let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
         let text = format!(
@@ -124,7 +124,7 @@ impl Proxy {
             let ended = proxy.child.try_wait().unwrap();
             assert!(
                 ended.is_none(),
-                "{program} exited during the start: {ended:?}"
+                "{program} exited during startup: {ended:?}"
             );
             std::thread::yield_now();
         }

@@ -87,7 +87,7 @@ fn one_time_client() -> reqwest::Client {
         .unwrap()
 }
 
-/// Waits until this instance has issued a token, so the load balancer uses it.
+/// Waits until this instance has issued a token, which shows that the load balancer uses it.
 async fn until_used(process: &Process) {
     let url = format!("http://{}/metrics", process.admin);
     let issued = |metrics: String| {

@@ -65,7 +65,7 @@ const FRAMES: [(&str, &str); 14] = [
     ),
 ];
 
-/// Bodies that contain a smuggled request, depending on where the parser ends the body.
+/// Bodies that end before the smuggled request for one parser, and after it for another parser.
 fn bodies() -> [String; 3] {
     [
         format!("0\r\n\r\n{SMUGGLED}"),
@@ -74,7 +74,7 @@ fn bodies() -> [String; 3] {
     ]
 }
 
-/// What the client does after sending.
+/// What the client does after it has sent the request.
 #[derive(PartialEq, Eq)]
 pub enum Talk {
     /// Shuts down the sending side, so that the proxy does not wait for the rest of the body.

@@ -23,7 +23,7 @@ async fn user_header_from_a_caller_is_ignored_or_refused_behind_a_proxy() {
     let named = "proxy_set_header X-Forwarded-User bob;";
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], named))),
-        // By default, nginx does not forward header names with underscores.
+        // By default, nginx does not forward headers whose names contain underscores.
         (
             "nginx with underscores",
             Proxy::nginx(&format!(

@@ -302,7 +302,7 @@ impl Seen {
     }
 }
 
-/// The extractor's state in `/readyz`. The status is always 200, because no other instance could reach the store
+/// Returns the extractor's state in `/readyz`. The status must be 200, because no other instance could reach the store
 /// either.
 async fn state(service: &Service) -> String {
     let answer = service
@@ -644,7 +644,7 @@ async fn redis_acl_user_with_only_getrange_can_read_sessions() {
     );
 }
 
-/// Checks that the store is used only if a trusted authority signed its certificate, which must contain its host name.
+/// Checks that the store is used only with a certificate that a trusted authority issued for the store's host name.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
     // Use a long timeout, because TLS handshakes are slow in a debug build on a busy machine.

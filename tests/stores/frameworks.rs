@@ -40,7 +40,7 @@ async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str
     }
 }
 
-/// Empties or creates the table in MariaDB and inserts the case's rows. Times become UTC without a time zone.
+/// Empties or creates the table in MariaDB and inserts the case's rows. Times are stored in UTC, without a time zone.
 async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
     let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql))

@@ -411,8 +411,8 @@ impl Certificate {
     }
 }
 
-/// If the tests run as root, changes the owner of the path to `user`, which the server runs as. Returns whether they
-/// do.
+/// If the tests run as root, changes the owner of the path to `user`, which the server runs as. Returns whether the
+/// tests run as root.
 fn give_to(user: &str, directory: &Path) -> bool {
     let is_root = run(Command::new("id").arg("-u")) == "0";
     if is_root {

@@ -151,7 +151,7 @@ async fn cap_to_session_expires_the_token_with_the_redis_key() {
     assert_eq!(
         expires_in(&service, "s2").await,
         Ok(900),
-        "the key expires after the token would"
+        "the key expires later than the token"
     );
     assert_eq!(
         expires_in(&service, "s3").await,
