@@ -11,10 +11,10 @@ apt_install() { # installs the packages in `missing` with apt-get
   echo "Installing with apt-get: ${missing[*]}"
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
+    { echo "Install the packages by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
-# FILE INSTALLED: succeeds if INSTALLED, the copy of a requirements or lock file, equals FILE.
+# FILE COPY: succeeds if COPY, the requirements or lock file of the last installation, equals FILE
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
 pip_install() { # FROM INTO: installs the packages of FROM/requirements.txt in INTO/venv

@@ -22,7 +22,7 @@ need tinyproxy tinyproxy-bin
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby
 need chromium chromium
-# tests/interop needs JWT libraries of other languages.
+# tests/interop needs JWT libraries for other languages.
 need javac default-jdk-headless
 need go golang-go
 need php php-cli
@@ -51,8 +51,7 @@ npm_ci tests/interop target/interop
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
-# target/react must be two levels deep, because the example imports from ../../web.
-npm_ci examples/react target/react
+npm_ci examples/react target/react # target/react is two levels deep, because the example imports from ../../web
 # Debian's kubectl does not support kustomize components; this AWS package contains a newer kubectl.
 if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
   npm_ci tests/deploy target/deploy --legacy-peer-deps

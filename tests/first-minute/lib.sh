@@ -17,7 +17,7 @@ service=$(free_port)
 app=$(free_port)
 export ROLLOUT__SERVER__LISTEN=127.0.0.1:$service ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0
 
-# The binary, npx and uvx on `PATH` stand for the installed npm and PyPI packages.
+# The binary, npx and uvx on `PATH` stand in for the installed npm and PyPI packages.
 mkdir "$work/bin" "$work/app"
 ln -s "$root/target/debug/rollout-token" "$work/bin/rollout-token"
 for name in npx uvx; do

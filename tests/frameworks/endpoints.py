@@ -55,7 +55,7 @@ class Case:
 
 
 class Page(Browser):
-    """A browser with a page of the app: sends User-Agent and Referer."""
+    """A browser that shows a page of the app: it sends User-Agent and Referer."""
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
         origin = f"{self.scheme}://{urlsplit(url).netloc}"
@@ -105,7 +105,7 @@ def same_browser_only(ask: Callable[..., Answer], browser: Browser, app: str) ->
 
 
 def lighttpd(programs: Programs, folder: Path, app: str) -> str:
-    """Starts lighttpd as a proxy, because it refuses a POST without Content-Length (411)."""
+    """Starts lighttpd, a proxy that refuses a POST request without Content-Length (411)."""
     port, parts = run.free_port(), urlsplit(app)
     config = folder / "lighttpd.conf"
     config.write_text(
@@ -147,7 +147,7 @@ AUTHJS = Case(
 
 CASES = [
     DRF,
-    replace(DRF, name="Django REST framework behind https", scheme="https", environment={"SSL_REDIRECT": "1"}, requires_https=True),
+    replace(DRF, name="Django REST framework behind an HTTPS proxy", scheme="https", environment={"SSL_REDIRECT": "1"}, requires_https=True),
     Case(
         "Rails with force_ssl",
         "rails",
@@ -190,7 +190,7 @@ CASES = [
         renews=True,
     ),
     AUTHJS,
-    replace(AUTHJS, name="Auth.js behind https", scheme="https"),
+    replace(AUTHJS, name="Auth.js behind an HTTPS proxy", scheme="https"),
     Case("WorkOS AuthKit", "workos", "workos-authkit", [NODE, "app.mjs"], "user_01ANN", libraries="endpoints", renews=True),
     AUTH0,
     replace(AUTH0, name="nextjs-auth0 with a chunked cookie", environment={"APP_NOTE": "x".join(map(str, range(1500)))}),

@@ -33,7 +33,7 @@ BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
 # A client id and a client secret in the format that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
-# The caller's environment variables that the programs get. ROLLOUT variables would change their configuration.
+# The environment variables that the programs inherit. ROLLOUT variables would change the service's configuration.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -170,7 +170,7 @@ class Case:
     recipe: str
     command: list[str]
     cookie: str
-    # The app's secret: the name of its environment variable in the app, and of its file in the recipe.
+    # The app's secret: the name of the app's environment variable, and the name of the recipe's file.
     secret: tuple[str, str]
     sign_in: Callable[[Browser, str], None] = plain_sign_in
     sign_out: Callable[[Browser, str], None] = plain_sign_out
@@ -180,7 +180,7 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     # If sessions are not in the cookie: the kind of store, and the name of the recipe's file with the store's URL.
     store: tuple[str, str] | None = None
-    # Ends a session in another way than signing out. The user cannot sign in afterwards.
+    # Ends a session other than by signing out. It runs last, because the user may be unable to sign in afterwards.
     ending: Callable[[Browser, str], None] | None = None
     # The error code that the service returns after `ending`.
     ended: str = "session_invalid"

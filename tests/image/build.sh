@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$kept/tmp"
 work=$(mktemp -d)
 cleanup() {
-  # Only this test uses buildah's store, so any remaining container is from an aborted build.
+  # Only this test uses this buildah store, so any remaining container is from an aborted build.
   storage rm --all >/dev/null 2>&1 || true
   as_root rm -rf "$work" "$kept"/tmp/buildah[0-9]*
 }
@@ -33,7 +33,7 @@ if ((${#missing[@]})); then
   echo "Installing with apt-get: ${missing[*]}"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
+    { echo "Install the packages by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 fi
 
 if [ ! -e "$kept/venv/done" ]; then

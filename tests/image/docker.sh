@@ -29,7 +29,7 @@ check() {
     sed 's/^/        /' "$work/out"
   fi
 }
-stop_if_failed() { [ "$failed" = 0 ] || { echo "$failed failed; the remaining checks depend on it"; exit 1; }; }
+stop_if_failed() { [ "$failed" = 0 ] || { echo "$failed checks failed, and the remaining checks depend on them"; exit 1; }; }
 equal() { [ "$1" = "$2" ] || { printf 'want %s\ngot  %s\n' "$2" "$1"; false; }; }
 
 # ---- The engine ---------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ if ((${#missing[@]})); then
   as_root apt-get update -qq
   # RUNLEVEL=1 prevents apt-get from starting the packaged Docker service; this script starts its own engine.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
+    { echo "Install the packages by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 fi
 if ! docker info >/dev/null 2>&1; then
   [ "$(id -u)" = 0 ] || { echo "Start a Docker engine, or run this script as root" >&2; exit 1; }

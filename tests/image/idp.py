@@ -35,7 +35,7 @@ def answer_names():
             question = query[12 : query.index(0, 12) + 5]
             known = question[:-4] == b"\x03idp\x04test\x00"
             address = known and question[-4:-2] == b"\x00\x01"
-            # Flags: response, recursion available. Other names get NXDOMAIN; other record types than A get no record.
+            # Flags: response, recursion available. Other names get NXDOMAIN; record types other than A get no record.
             head = query[:2] + (b"\x81\x80" if known else b"\x81\x83") + b"\x00\x01" + bytes([0, address]) + bytes(4)
             record = b"\xc0\x0c\x00\x01\x00\x01" + (60).to_bytes(4, "big") + b"\x00\x04" + socket.inet_aton("127.0.0.1")
             names.sendto(head + question + (record if address else b""), peer)

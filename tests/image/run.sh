@@ -44,14 +44,14 @@ at_most() { [ "$1" -le "$2" ] || { echo "$1 is more than $2"; false; }; }
 
 # ---- Contents ---------------------------------------------------------------------------------
 
-check "hadolint finds nothing in the Dockerfile" "$kept/venv/bin/hadolint" Dockerfile
+check "hadolint reports no problem in the Dockerfile" "$kept/venv/bin/hadolint" Dockerfile
 
 storage inspect --type image localhost/rollout-token | jq .Docker.config >"$work/config.json"
 config() { jq -c "$1" "$work/config.json"; }
 check "the image sets the user as a number, 65534 (nobody)" equal "$(config .User)" '"65534:65534"'
 check "the entrypoint is the binary" equal "$(config .Entrypoint)" '["/rollout-token"]'
 check "the command is serve" equal "$(config .Cmd)" '["serve"]'
-check "the health check is the binary itself" equal "$(config .Healthcheck.Test)" '["CMD","/rollout-token","health"]'
+check "the health check runs the binary" equal "$(config .Healthcheck.Test)" '["CMD","/rollout-token","health"]'
 check "the port is 8080" equal "$(config .ExposedPorts)" '{"8080/tcp":{}}'
 
 image=$(storage mount "$container")
@@ -60,7 +60,7 @@ check "the image contains only the binary and the CA certificates" equal "$files
 static() { file "$1" | grep -E 'static-pie linked|statically linked'; }
 check "the binary is static" static "$image/rollout-token"
 size=$(stat -c %s "$image/rollout-token")
-check "the binary has at most 12 MiB (it has $((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
+check "the binary is at most 12 MiB large (it is $((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
 
 # ---- Running it ----------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ def test_image_serves_a_token(tmp_path):
     assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
 
     environment = ENVIRONMENT | dict(line.split("=", 1) for line in config["Env"]) | {"PATH": os.environ["PATH"]}
-    # User 65534 must be able to enter every folder above the root.
+    # User 65534 must be able to enter `root` and every folder above it.
     for folder in (root, *root.parents):
         if folder.is_relative_to(tmp_path.parent):
             folder.chmod(0o755)

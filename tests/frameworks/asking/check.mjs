@@ -1,5 +1,5 @@
-// Tests the presets of `session_endpoint` with Better Auth and Auth.js: after the sign-in, `explain` reports a token
-// for the user; after the sign-out, 401. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
+// Tests the presets of `session_endpoint` with Better Auth and Auth.js: after sign-in, `explain` reports a token for the
+// user; after sign-out, it reports 401. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createServer } from "node:http";
@@ -59,7 +59,7 @@ const explain = async (preset, url, cookies) => {
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__PRESET: preset,
     ROLLOUT__EXTRACTORS__APP__URL: url,
-    // The preset for Auth.js has no default subject; for Better Auth this is the default.
+    // The preset for Auth.js has no default subject; the preset for Better Auth has this default.
     ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
   };
   const { stdout } = await promisify(execFile)(binary, ["explain", "-H", `Cookie: ${cookies}`], { env });

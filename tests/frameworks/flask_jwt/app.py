@@ -1,4 +1,4 @@
-"""Flask with Flask-JWT-Extended's cookies. A request without a token gets 401, one with a malformed token gets 422."""
+"""Flask with Flask-JWT-Extended's cookies. A request without a token gets 401; a malformed token gets 422."""
 
 import os
 

@@ -16,7 +16,7 @@ const options = {
     }),
   ],
   callbacks: {
-    // NextAuth stores the user's id in the token's `sub`. This makes it available to the app's own pages.
+    // NextAuth stores the user's id in the token's `sub`. This callback makes the id available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.sub } }),
   },
 };

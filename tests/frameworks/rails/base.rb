@@ -1,4 +1,4 @@
-# Shared by the apps in this folder: Rails with sessions in its encrypted cookie, serialized as JSON.
+# Shared by the apps in this folder: Rails with sessions in an encrypted cookie, serialized as JSON.
 require "logger"
 require "action_controller/railtie"
 require "rack/handler/webrick"

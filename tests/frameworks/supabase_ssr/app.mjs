@@ -29,7 +29,7 @@ const gotrue = createServer(async (request, response) => {
   const body = text ? JSON.parse(text) : {};
   const url = new URL(request.url, "http://gotrue");
   const answer = (status, value) => response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
-  // `jti` of an access token is its refresh token. It is valid only while this refresh token is usable.
+  // The `jti` of an access token is its refresh token. The access token is valid while this refresh token is usable.
   const id = () => JSON.parse(Buffer.from(request.headers.authorization.split(".")[1], "base64url")).jti;
   if (url.pathname.endsWith("/user")) return id() === usable ? answer(200, user) : answer(403, { code: 403, error_code: "session_not_found" });
   if (url.pathname.endsWith("/logout")) {
@@ -47,7 +47,7 @@ app.use(express.urlencoded({ extended: false }));
 
 const client = (request, response) =>
   createServerClient(`http://127.0.0.1:${gotrue.address().port}`, "publishable-key", {
-    // Node 20 has no WebSocket, and this app does not use one.
+    // A placeholder: Node 20 has no WebSocket, and this app does not use one.
     realtime: { transport: class {} },
     cookies: {
       getAll: () => parseCookieHeader(request.headers.cookie ?? ""),
