@@ -2,7 +2,7 @@
 // The service's codes are described in docs/errors.md.
 
 export interface TokenSourceOptions {
-  /** The URL of the token route. Default: next to client.js if the service serves it, otherwise "/rollout/token". */
+  /** The URL of the token route. Default: the route next to a client.js of the service, otherwise "/rollout/token". */
   url?: string | URL;
   /** The option `credentials` of fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
@@ -37,7 +37,8 @@ export interface TokenSource {
 
 /**
  * Creates a token source. Create one per page, outside of components. It sends no request before the first get() or
- * fresh(), and runs no timer. Network failures and the statuses 429, 502, 503 and 504 are retried inside the call.
+ * fresh(), and runs no timer in the background. Network failures and the statuses 429, 502, 503 and 504 are retried
+ * inside the call.
  */
 export function createTokenSource(options?: TokenSourceOptions): TokenSource;
 

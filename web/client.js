@@ -5,7 +5,7 @@ const ATTEMPTS = 6; // in one call, if the answer is 429, 502, 503 or 504
 const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, a computer has no network at first
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
-const MARGIN = 10_000; // ms before its expiry from which on a token is no longer returned
+const MARGIN = 10_000; // ms before its expiry in which a token is not returned
 // ms for which calls share an answer, even an error, to limit the requests of a loop. It is shorter than a second,
 // because Rollout's components request a new token one second after Rollout refused theirs.
 const HOLD = 500;
@@ -15,7 +15,7 @@ const LATER = new Set([429, 502, 503, 504]);
 // The route next to this module if the service serves it.
 const TOKEN_URL = (/^http.*\/rollout\/(?=client\.js$)/.exec(import.meta.url) ?? "/rollout/") + "token";
 
-/** The reason why there is no token. `code` is from the service or from this module: see client.d.ts. */
+/** Reports why there is no token. `code` is from the service or from this module: see client.d.ts. */
 export class RolloutTokenError extends Error {
   name = "RolloutTokenError";
 
@@ -72,7 +72,7 @@ export function createTokenSource({
         mine.hold = Math.min(Math.max(HOLD, (error.retryAfter ?? 0) * 1000), LONGEST_HOLD);
         if (last === mine && error.status === 401) {
           kept = undefined;
-          // In a separate microtask: an exception in onSignedOut must not reject the caller's promise.
+          // Use a separate microtask: an exception in onSignedOut must not reject the caller's promise.
           if (onSignedOut) Promise.resolve(error).then(onSignedOut);
         }
         throw error;

@@ -1,12 +1,12 @@
-// The script for the page of `rollout-token dev`. Static texts are in dev.html. The page fetches tokens with client.js,
-// as an app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
+// The script for the page of `rollout-token dev`. The static text is in dev.html. The page fetches tokens with
+// client.js, as an app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
 import { createTokenSource } from "./rollout/client.js";
 
 const byId = (id) => document.getElementById(id);
 // The service's origin, followed by server.base_path if it is set.
 const origin = new URL(".", import.meta.url).href.slice(0, -1);
 
-/** Shows a status message for four seconds, also to screen readers. */
+/** Shows a status message for four seconds, and announces it to screen readers. */
 function say(text) {
   byId("status").textContent = text;
   clearTimeout(say.timer);
@@ -30,7 +30,7 @@ function cell(label, textContent, className = "") {
 
 const user = () => byId("user").value;
 
-// fetch() sends each character of a header value as one byte, so the name's UTF-8 bytes become characters.
+// fetch() sends each character of a header value as one byte, so each UTF-8 byte of the name becomes a character.
 const asUser = (name) => ({ "X-Dev-User": String.fromCharCode(...new TextEncoder().encode(name)) });
 
 let requests = 0;

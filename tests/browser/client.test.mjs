@@ -1,4 +1,4 @@
-// Tests the browser helper in Chromium, served by the service. web/test tests its rules with a fake clock.
+// Tests the browser helper that the service serves, in Chromium. web/test tests its logic with a fake clock.
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 
@@ -128,7 +128,7 @@ test("examples/html shows Rollout's components and calls Rollout's API with a to
   const { directory, components } = await buildHtmlExample(app.service);
   app.pages = directory;
   const context = await signedIn("eve");
-  // Route the requests to esm.sh and to Rollout's API to this machine.
+  // Answer requests for esm.sh and Rollout's API from this machine.
   await context.route("https://esm.sh/**", (route) =>
     route.request().url().endsWith(".css")
       ? route.fulfill({ contentType: "text/css", body: "" })

@@ -1,5 +1,5 @@
-// Tests docs/connect.md: the configuration in each section runs in its web server in front of the service, and a page
-// in Chromium shows a token.
+// Tests docs/connect.md: each section's web server runs with the section's configuration in front of the service, and a
+// page in Chromium shows a token.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -10,7 +10,7 @@ import { freePort, open, startBrowser, startProgram, startService, stop } from "
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const docs = readFileSync(path.join(root, "docs/connect.md"), "utf8");
-// This folder is below that of the installed packages, where Vite, Next.js and Node look for them.
+// This folder is below the installed packages, so that Vite, Next.js and Node find them.
 const work = path.join(root, "target/browser/connect");
 
 let browser, service;

@@ -99,7 +99,7 @@ test("a cookie without SameSite=None is not sent from another site", async () =>
     const page = await visit(users, PAGE, attributes);
     assert.equal(await subject(page), "no_session 401", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 401", from: `${PAGE} cross-site`, cookie: undefined }], attributes);
-    // The browser has stored the cookie: it sends it from another origin of the same site.
+    // The browser has stored the cookie: it sends the cookie from another origin of the same site.
     await page.goto(`${SIBLING}/blank`);
     assert.equal(await subject(page), "ann", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 200", from: `${SIBLING} same-site`, cookie: "sid=ann" }], attributes);

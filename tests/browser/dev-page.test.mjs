@@ -59,7 +59,7 @@ test("choosing a user shows that user's token with its header, claims and countd
   assert.deepEqual(page.wrong, []);
 });
 
-test("an expired token is shown as expired, and Renew requests another one", async () => {
+test("an expired token is shown as expired, and Renew requests another token", async () => {
   const page = await visit({}, (page) => page.clock.install());
   await button(page, "Get a token").click();
   await page.getByText(/requests the next token in 1[34]:/).waitFor();
@@ -161,7 +161,7 @@ test("the copy button copies the token", async () => {
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#token").textContent());
 });
 
-test("a pasted request shows its credentials, the extractor's steps and the response", async () => {
+test("the page shows the credentials, the extractor's steps and the response for a pasted request", async () => {
   // Start `dev` with an operator's configuration for an app's sessions.
   const secret = "the-secret-of-an-app-in-the-browser-tests";
   const service = await startService("dev", {
@@ -241,7 +241,7 @@ test("all controls can be used with the keyboard alone", async () => {
   assert.match(await page.locator("#snippet").textContent(), /^curl/);
   await press("Home");
   await press("ArrowLeft");
-  assert.equal(await focused(), "tab-4", "ArrowLeft on the first tab selects the last one");
+  assert.equal(await focused(), "tab-4", "ArrowLeft on the first tab selects the last tab");
   await tabTo("snippet");
   await tabTo("401");
   await press("Enter");

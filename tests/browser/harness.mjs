@@ -332,7 +332,7 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react as its README describes, and returns the directory. `replaced` has new texts for its files. */
+/** Builds examples/react as its README describes, and returns the directory. `replaced` maps its files to new content. */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {
@@ -359,7 +359,7 @@ export async function buildHtmlExample(service) {
     root: react,
     logLevel: "error",
     define: { "process.env.NODE_ENV": '"production"' },
-    // The React version that the page requests from esm.sh.
+    // Use the React version that the page requests from esm.sh.
     resolve: { alias: { react: `${installed}/node_modules/react`, "react-dom": `${installed}/node_modules/react-dom` } },
     build: {
       outDir: directory,

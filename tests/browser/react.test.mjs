@@ -28,7 +28,7 @@ beforeEach(() => {
 
 const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
-/** Rollout's sample with the token function of docs/front-end.md instead of its own. */
+/** Rollout's sample with the token function of docs/front-end.md in place of the sample's token function. */
 function plain() {
   const [, ours] = /## Use fetch\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
   const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
@@ -114,7 +114,7 @@ test("an expired token is replaced after Rollout refuses it", async () => {
   assert.equal(rollout.seen.at(-1).claims.sub, "dan");
 });
 
-test("a 503 followed by a 200 succeeds within one call", async () => {
+test("a call that gets 503 and then 200 succeeds", async () => {
   app.backEndWorks = false;
   const page = await newPage("eve");
   const [response] = await Promise.all([
@@ -138,7 +138,7 @@ test("a 401 shows the sign-in link, and Rollout is not called", async () => {
   assert.deepEqual(rollout.seen.filter(({ method }) => method !== "OPTIONS"), []);
 });
 
-test("a response without a token shows an error, and Try again requests another one", async () => {
+test("a response without a token shows an error, and Try again requests another token", async () => {
   app.instead = [{ detail: "not a token" }];
   const page = await newPage("fay");
   await page.clock.install();
@@ -150,7 +150,7 @@ test("a response without a token shows an error, and Try again requests another 
   assert.equal(app.asked.length, 2);
 });
 
-test("a page that was open longer than the token is valid can save when it is visible again", async () => {
+test("a page that outlives its token can save a credential once the page is visible again", async () => {
   // Rollout's clock is set back, so that it accepts a token that was issued twenty minutes ago.
   rollout.ahead = -1200;
   app.instead = [tokenMade(1200, "gil")];

@@ -116,7 +116,7 @@ test("get() returns the stored token until refresh_in; then it returns the old o
   assert.equal(await source.get(), "t2");
 });
 
-test("a token shortly before its expiry, or after it, is not returned", async () => {
+test("a token in the last ten seconds of its lifetime, or an expired token, is not returned", async () => {
   for (const passed of [890_000, 900_000, 3_600_000]) {
     const { source, clock } = make([numbered()]);
     await source.get();
@@ -149,9 +149,9 @@ test("a fresh token is requested after sleep, whichever clock advanced", async (
   const hour = 3_600_000;
   for (const [name, jump] of Object.entries({
     "both clocks advanced": { wall: hour, steady: hour },
-    "the steady clock stood still": { wall: hour },
+    "the monotonic clock stood still": { wall: hour },
     "the wall clock was set back": { wall: -hour, steady: hour },
-    "the steady clock stood still, and the wall clock was set back": { wall: -hour },
+    "the monotonic clock stood still, and the wall clock was set back": { wall: -hour },
   })) {
     const { source, clock } = make([numbered()]);
     await source.get();
@@ -181,7 +181,7 @@ test("a request during which the computer slept is repeated", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a short-lived token is renewed after half of its lifetime, one of unknown lifetime after 500 ms", async () => {
+test("a short-lived token is renewed after half of its lifetime, and a token of unknown lifetime after 500 ms", async () => {
   for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 400, 1], [null, 500, 2]]) {
     const { source, asked, clock } = make([token("t", life)]);
     await source.get();
@@ -233,7 +233,7 @@ test("a Retry-After longer than half a minute is an error at once, and get() sen
   assert.equal(await source.get(), "t1");
 });
 
-test("a request that fails in the network is sent four times", async () => {
+test("a request that fails with a network error is sent four times", async () => {
   const broken = () => Promise.reject(new TypeError("Failed to fetch"));
   const { source, asked, clock } = make([broken]);
   const refused = assert.rejects(source.get(), (error) => {
@@ -371,7 +371,7 @@ test("an exception in onSignedOut does not reject the caller's promise, and is n
   assert.deepEqual(stdout.trim().split("\n").sort(), ["caller: http_401", "unhandled: of the page"]);
 });
 
-test("forty tabs that open together all get a token from a service that allows 20 at once, then one a second", async () => {
+test("forty tabs that open together all get a token if the service allows a burst of 20 requests, then one a second", async () => {
   const clock = new Clock();
   let left = 20, since = clock.steady(), requests = 0;
   const limited = () => {
