@@ -77,7 +77,7 @@ test("a cross-site request with a preflight gets a token, and the preflight is c
   assert.deepEqual(page.wrong, []);
 });
 
-test("a request from an unlisted cross-site origin with the cookie is 403, and the page cannot read it", async () => {
+test("a request from an unlisted cross-site origin with the cookie is 403, and the page cannot read the response", async () => {
   const page = await visit(users, STRANGER, "SameSite=None");
   const ask = (headers) =>
     page.evaluate(

@@ -94,7 +94,7 @@ def test_stop_timeout_exceeds_hard_stop_and_file_limit_exceeds_max_connections(r
     assert int(only("LimitNOFILE")) >= server["max_connections"] + 256
 
 
-def test_unit_notifies_readiness_reloads_and_stops(root):
+def test_service_notifies_systemd_and_reloads_on_sighup_and_stops_on_sigterm(root):
     config = root / "etc/rollout-token/rollout-token.toml"
     # Fill in the installed configuration as its comments describe.
     text = config.read_text()

@@ -48,7 +48,7 @@ impl Redis {
             .stderr(Stdio::null());
         let server = command
             .spawn()
-            .expect("redis-server, which `make tools` installs");
+            .expect("redis-server is missing: run `make tools`");
         let redis = Self {
             port,
             server,

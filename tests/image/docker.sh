@@ -141,13 +141,13 @@ address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddre
 check "3,000 connections with unfinished heads of 30 kB can be opened" \
   python3 tests/image/unfinished_heads.py "$address" 3000 30000
 alive() { equal "$(state .State.OOMKilled) $(state .RestartCount) $(state .State.Running)" "false 0 true"; }
-check "the container was neither killed for memory nor restarted" alive
+check "the container was neither killed by the memory limit nor restarted" alive
 want=200 check "the signed-in user still gets a token" status -b "$work/cookies"
 
 stops() { docker stop --time 30 "$service" && equal "$(state .State.ExitCode)" 0; }
 check "the service exits with code 0 on docker stop" stops
 no_secret() { ! docker logs "$service" 2>&1 | grep -F -f "$work/project/examples/compose/secrets/rollout_client_secret"; }
-check "no secret in the log" no_secret
+check "the log contains no secret" no_secret
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -133,7 +133,7 @@ service=''
 check "process 1 exits with code 0 on SIGTERM" exit_code_is 0 wait "$unshared"
 check "the health check exits with code 1 after the service has stopped" exit_code_is 1 in_image "${health[@]}"
 no_secret() { ! grep -F -e "$secret" -e "${token:-no token}" "$work/log"; }
-check "no secret and no token in the log" no_secret
+check "the log contains no secret and no token" no_secret
 
 # ---- The service in docker-compose.yml -----------------------------------------------------------
 

@@ -90,7 +90,7 @@ fn session_endpoint_with_a_self_signed_certificate_is_called_through_tinyproxy()
         .arg(&certificate)
         .stderr(Stdio::null())
         .status()
-        .expect("openssl, which `make tools` installs");
+        .expect("openssl is missing: run `make tools`");
     assert!(made.success());
     // The URL contains the machine's host name, because calls to `localhost` never use the proxy.
     let name = run(&mut Command::new("hostname")).1.trim().to_owned();

@@ -1,4 +1,4 @@
-//! The user header that the proxy sets is trusted, one that a caller sends is not, and proxies cache no response.
+//! The service trusts the user header that the proxy sets, but not one that a caller sends. Proxies cache no response.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};

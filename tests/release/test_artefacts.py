@@ -106,7 +106,7 @@ def machine(tmp_path):
     run(*AS_ROOT, "rm", "-rf", "--one-file-system", root)
 
 
-def test_debian_package_installs_serves_a_token_upgrades_and_purges(machine, tmp_path):
+def test_debian_package_can_be_installed_upgraded_and_purged_and_its_binary_serves_a_token(machine, tmp_path):
     package = artefact(f"rollout-token_{VERSION}-*.deb")
     run(*AS_ROOT, "cp", package, machine / "package.deb")
     inside = [*AS_ROOT, "chroot", machine, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]

@@ -188,7 +188,7 @@ impl Monitor {
             let line = self.next().await;
             let (_, command) = line
                 .split_once("] ")
-                .expect("a time and an address before the command");
+                .expect("a MONITOR line with a time and an address before the command");
             match command {
                 r#""ECHO" "end-of-commands""# => return commands,
                 _ if command.starts_with(r#""CLIENT""#) || command.starts_with(r#""HELLO""#) => {}
@@ -424,7 +424,7 @@ fn give_to(user: &str, directory: &Path) -> bool {
 /// Debian's directory of PostgreSQL server programs, which is not on `PATH`.
 fn programs() -> PathBuf {
     let versions =
-        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL, which `make tools` installs");
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is missing: run `make tools`");
     let mut versions: Vec<_> = versions
         .map(|entry| entry.expect("an entry").path().join("bin"))
         .collect();
@@ -432,7 +432,7 @@ fn programs() -> PathBuf {
     versions.sort();
     versions
         .pop()
-        .expect("PostgreSQL's server programs, which `make tools` installs")
+        .expect("PostgreSQL's server programs are missing: run `make tools`")
 }
 
 fn run(command: &mut Command) -> String {

@@ -109,8 +109,8 @@ async fn refused_ids(mariadb: &MariaDb) {
     }
 }
 
-/// A session with a NULL date does not expire, one with a date before 1970 has expired, and a zero date (`0000-00-00`)
-/// is a 503.
+/// A session with a NULL date does not expire, a session with a date before 1970 has expired, and a zero date
+/// (`0000-00-00`) causes a 503.
 async fn unusual_dates(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")

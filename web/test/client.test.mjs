@@ -103,7 +103,7 @@ test("fifty concurrent calls of get() and fresh() share one request", async () =
   assert.equal(asked.length, 1);
 });
 
-test("get() returns the stored token until refresh_in; then it returns the old one at once and requests the next", async () => {
+test("get() returns the stored token until refresh_in has passed; then it returns that token at once and requests the next one", async () => {
   const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.get(), "t1");
   await clock.pass(839_000);
@@ -310,7 +310,7 @@ test("get() returns the valid token during an outage", async () => {
   }
 });
 
-test("other statuses and malformed answers are errors without a retry", async () => {
+test("statuses other than 429, 502, 503 and 504, and malformed answers, are errors without a retry", async () => {
   for (const [answer, want] of [
     [problem(403, "origin_not_allowed"), { code: "origin_not_allowed", status: 403, message: "detail of origin_not_allowed" }],
     [problem(500, "internal"), { code: "internal", status: 500, requestId: "r-1" }],
