@@ -55,6 +55,12 @@ async fn api_md_documents_every_path_and_token_response_member() {
     )
     .await;
     assert_eq!(status, 200);
+    let document = include_bytes!("../../src/http/routes/openapi.json");
+    assert!(
+        !rollout_token::json::Value::parse(document)
+            .unwrap()
+            .has_duplicates()
+    );
     let page = std::fs::read_to_string(docs().join("api.md")).unwrap();
     for path in described["paths"].as_object().unwrap().keys() {
         assert!(

@@ -553,7 +553,7 @@ async fn explain_names_the_cookies_set_by_the_app_but_not_their_values() {
         assert!(
             notes
                 .iter()
-                .all(|note| note.starts_with("the app's answer sets cookies (sid,")),
+                .all(|note| note.starts_with("the app's answer sets cookies (sid)")),
             "{notes:?}"
         );
     }
