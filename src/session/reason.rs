@@ -128,7 +128,7 @@ reasons! {
     Unreachable "unreachable" "The service could not connect to the backend, or the connection failed.",
     Interrupted "interrupted" "The call to the backend was aborted before it ended.",
     BackendBusy "backend_busy" "`max_waiting` requests wait for the backend, or for `iron_session` to derive keys, or no call ended in time to free a slot.",
-    WrongUrl "wrong_url" "The app's endpoint answered 301, 308, 404, 405, or a redirect to the same path over https. The log has the status and the Location. Fix `url` or `method`, let the app trust `X-Forwarded-Proto`, or list the status in `signed_out`.",
+    WrongUrl "wrong_url" "The app's endpoint answered 301, 308, 404, 405, or a redirect to the same path over https, or with or without its trailing slash. The log has the status and the Location. Fix `url` or `method`, write the trailing slash as the app does, let the app trust `X-Forwarded-Proto`, or list the status in `signed_out`.",
     IntrospectionClientRejected "introspection_client_rejected" "The issuer refuses the service's own client id and secret.",
     StoreUnreachable "store_unreachable" "The service cannot connect to the store.",
     StoreTimeout "store_timeout" "The store did not answer in time.",

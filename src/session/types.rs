@@ -296,6 +296,15 @@ impl fmt::Display for Cause {
     }
 }
 
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{} ({detail})", self.reason.as_str()),
+            None => f.write_str(self.reason.as_str()),
+        }
+    }
+}
+
 impl ExtractError {
     /// The credential has expired.
     pub fn expired() -> Self {

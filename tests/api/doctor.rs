@@ -81,7 +81,9 @@ async fn doctor_calls_each_backend_and_prints_the_result() {
     for line in [
         format!("ok      Rollout at {base}/credentials: accepts the client id \"{CLIENT_ID}\""),
         format!("ok      idp: key set {}: 1 key (", idp.jwks_url()),
-        format!("ok      app: endpoint {app_url}/me: signed_out, as expected without a session ("),
+        format!(
+            "ok      app: endpoint {app_url}/me: signed_out (the endpoint answered 401), as expected without a session ("
+        ),
         "ok      opaque: introspection ".to_owned(),
         "ok      store: the query in sqlite: it answers (".to_owned(),
     ] {
@@ -123,6 +125,38 @@ async fn doctor_calls_each_backend_and_prints_the_result() {
         assert!(check["duration_ms"].is_number(), "{check}");
     }
     assert!(!out.contains("s3cr3t"), "{out}");
+}
+
+#[tokio::test]
+async fn doctor_shows_the_location_of_a_redirect_and_fails_if_it_leads_to_the_endpoint_itself() {
+    let base = rollout_api(0, None).await;
+    for (location, code, want) in [
+        (
+            "/login?next=/me",
+            Some(0),
+            "ok      app: endpoint URL: signed_out (the endpoint answered 302 with Location /login), as expected",
+        ),
+        (
+            "/me/",
+            Some(1),
+            "FAILED  app: endpoint URL: wrong_url: URL: the endpoint answered 302 with Location /me/: the path differs",
+        ),
+    ] {
+        let app = Backend::always(302, &[("location", location)], "").await;
+        let url = app.url("/me");
+        let toml = format!(
+            "session.extractors = ['app']\n\
+             [extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']"
+        );
+        let (command, _file) = with_file(&["doctor", "--base-url", &base], &toml);
+        let (found, out, err) = run_off_thread(command).await;
+        assert_eq!(found, code, "{out}{err}");
+        let want = want.replace("URL", &url);
+        assert!(
+            out.contains(&want) || err.contains(&want),
+            "{want}\n{out}{err}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use rollout_token::session::contract;
 use rollout_token::session::explain::explain;
 
 use crate::backend::{Backend, respond};
-use crate::helpers::{NOW, Service, load, verified};
+use crate::binary::{binary, run};
+use crate::helpers::{NOW, Service, client_variables, file_of, load, verified};
 use crate::settings::ConfigBuilder;
 
 /// A `session_endpoint` section that forwards the cookie `sid` to `url`.
@@ -451,7 +452,7 @@ async fn chunks_of_a_configured_cookie_are_forwarded() {
 }
 
 #[tokio::test]
-async fn redirect_to_https_with_the_same_path_and_query_is_503_unless_listed_in_signed_out() {
+async fn redirect_to_the_endpoint_itself_is_503_unless_in_signed_out() {
     for (status, location, want) in [
         (302, "https://app.example/me?full=1", 503),
         (302, "https://app.example:8443/me?full=1", 503),
@@ -461,6 +462,14 @@ async fn redirect_to_https_with_the_same_path_and_query_is_503_unless_listed_in_
         (308, "/login", 503),
         (404, "", 503),
         (405, "", 503),
+        (307, "/me/?full=1", 503),
+        (302, "/me/", 503),
+        (303, "me/?full=1", 503),
+        (307, "http://127.0.0.1/me/?full=1", 503),
+        (307, "https://app.example/me/?full=1", 503),
+        (307, "http://app.example/me/?full=1", 401),
+        (302, "/me//", 401),
+        (302, "/me/login", 401),
         (302, "https://app.example/me", 401),
         (302, "https://app.example/me?full=2", 401),
         (302, "https://app.example/login?next=/me", 401),
@@ -476,6 +485,117 @@ async fn redirect_to_https_with_the_same_path_and_query_is_503_unless_listed_in_
         let listed = Service::start(config.with(format!("extractors.app.signed_out = [{status}]")));
         let answer = send(&listed, &[("cookie", "sid=1")]).await;
         assert_eq!(answer.status(), 401, "{status} {location}, listed");
+    }
+}
+
+/// `explain` for a request with the cookie `sid`, in a process of its own.
+async fn explained(config: &ConfigBuilder) -> String {
+    let file = file_of(&config.to_string());
+    let mut command = binary(&["explain", "-b", "sid=s3cr3t", "--config"]);
+    command
+        .env_clear()
+        .envs(client_variables())
+        .arg(file.path());
+    let (code, out, err) = tokio::task::spawn_blocking(move || run(&mut command))
+        .await
+        .expect("no panic");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(!out.contains("s3cr3t"), "{out}");
+    out
+}
+
+#[tokio::test]
+async fn explain_shows_the_location_of_a_redirect_without_its_query() {
+    let to = |location: &'static str| async move {
+        let app = Backend::always(302, &[("location", location)], "").await;
+        explained(&by_endpoint(&app.url("/me"))).await
+    };
+    for (location, want) in [
+        (
+            "/login?s3cr3t#s3cr3t",
+            "rejected with reason signed_out (the endpoint answered 302 with Location /login)",
+        ),
+        (
+            "https://u:s3cr3t@id.example/login?s3cr3t",
+            "signed_out (the endpoint answered 302 with Location https://id.example/login)",
+        ),
+        (
+            "//u:s3cr3t@id.example/login",
+            "signed_out (the endpoint answered 302 with Location http://id.example/login)",
+        ),
+        (
+            "/me/?s3cr3t",
+            "/me: the endpoint answered 302 with Location /me/: the path differs only in its trailing slash: \
+             write it in url as in the Location)",
+        ),
+    ] {
+        let said = to(location).await;
+        assert!(said.contains(want), "{location}: {said}");
+    }
+    let slash = Backend::start(|seen| async move {
+        if seen.path == "/me/" {
+            crate::backend::json(ANN)
+        } else {
+            let headers = [("location".to_owned(), "/me/".to_owned())];
+            respond(307, &headers, "")
+        }
+    })
+    .await;
+    let said = explained(&by_endpoint(&slash.url("/me/"))).await;
+    assert!(said.contains("subject = \"ann\""), "{said}");
+}
+
+#[tokio::test]
+async fn error_of_the_endpoint_has_its_url_status_content_type_and_fix() {
+    for (status, content_type, want) in [
+        (
+            500,
+            "text/html",
+            "reason status (URL: the endpoint answered 500)",
+        ),
+        (
+            422,
+            "application/json",
+            "reason status (URL: the endpoint answered 422: if this status means that the caller is not \
+             signed in, add it to signed_out)",
+        ),
+        (429, "", "reason status (URL: the endpoint answered 429)"),
+        (
+            200,
+            "text/html; charset=utf-8",
+            "reason malformed (URL: the content type is not JSON, but text/html: a login page?)",
+        ),
+        (
+            200,
+            "text/x-s",
+            "reason malformed (URL: the content type is not JSON, but text/x-s)",
+        ),
+        (
+            200,
+            "application/json",
+            "reason malformed (URL: the answer is not JSON)",
+        ),
+    ] {
+        let app = Backend::always(status, &[("content-type", content_type)], "<html>s3cr3t").await;
+        let said = explained(&by_endpoint(&app.url("/me?key=s3cr3t"))).await;
+        let want = want.replace("URL", &app.url("/me"));
+        assert!(said.contains(&want), "{want}\n{said}");
+    }
+    let silent = Backend::start(|_| std::future::pending()).await;
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        format!("http://{}", listener.local_addr().expect("an address"))
+    };
+    for (base, want) in [
+        (
+            silent.url(""),
+            "reason timeout (URL: no complete answer within 400ms (key timeout))",
+        ),
+        (closed, "reason unreachable (URL: "),
+    ] {
+        let said = explained(&by_endpoint(&format!("{base}/me?key=s3cr3t"))).await;
+        let want = want.replace("URL", &format!("{base}/me"));
+        assert!(said.contains(&want), "{want}\n{said}");
     }
 }
 

@@ -78,7 +78,9 @@ pub mod fakes {
             shuttle::future::yield_now().await;
             let mut state = self.0.lock().unwrap();
             state.under_way -= 1;
-            let body = state.body.ok_or(CallError::Timeout)?;
+            let body = state
+                .body
+                .ok_or(CallError::Timeout(std::time::Duration::ZERO))?;
             Ok(Answer {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),

@@ -11,7 +11,9 @@ use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::session::backends::Context;
-use crate::session::backends::http::{Answer, CallLimits, HttpClient, check_url};
+use crate::session::backends::http::{
+    Answer, CallError, CallLimits, HttpClient, check_url, content_type,
+};
 use crate::session::backends::lookup::{Outcome, Verdict};
 use crate::session::reason::Reason;
 use crate::session::types::{BackendCall, ExtractError, without_query};
@@ -107,12 +109,30 @@ impl Endpoint {
     ) -> Verdict {
         let outcome = match self.http.send(request, self.limits).await {
             Ok(answer) => read(&answer),
-            Err(error) => Err(ExtractError::unavailable(error.reason()).because(error.to_string())),
+            Err(error) => {
+                let key = match error {
+                    CallError::Timeout(_) => " (key timeout)",
+                    _ => "",
+                };
+                Err(ExtractError::unavailable(error.reason()).because(format!("{error}{key}")))
+            }
         };
         Verdict {
             keep_for: self.keep_for(&outcome),
-            outcome,
+            outcome: outcome.map_err(|error| self.with_url(error)),
             cookies: None,
+        }
+    }
+
+    /// Puts the endpoint's URL before the details of an error that concerns the endpoint, not the credential.
+    fn with_url(&self, error: ExtractError) -> ExtractError {
+        match &error {
+            ExtractError::Unavailable(cause) => {
+                let detail = cause.detail.as_deref().unwrap_or(cause.reason.as_str());
+                let detail = format!("{}: {detail}", without_query(&self.url));
+                error.because(detail)
+            }
+            ExtractError::Rejected(_) | ExtractError::NotMine(..) => error,
         }
     }
 
@@ -153,11 +173,14 @@ pub fn undecided(answer: &Answer) -> ExtractError {
 /// Parses the body of an answer whose content type is JSON. Other answers, such as a login or maintenance page with
 /// status 200, do not show whether the session is valid.
 pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
-    let malformed = |text: &str| ExtractError::unavailable(Reason::Malformed).because(text);
+    let malformed = |text: String| ExtractError::unavailable(Reason::Malformed).because(text);
     if !is_json(&answer.headers) {
-        return Err(malformed("the content type is not JSON"));
+        let found = content_type(&answer.headers);
+        return Err(malformed(format!(
+            "the content type is not JSON, but {found}"
+        )));
     }
-    Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON"))
+    Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON".to_owned()))
 }
 
 /// Whether the content type is `application/json`, or `application/…+json` (RFC 6839, section 3.1).

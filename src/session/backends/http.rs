@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::http::{Extensions, HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
 use reqwest::{Client, Request, Response, redirect, retry};
@@ -17,8 +17,10 @@ use tower::util::MapResponseLayer;
 use tracing::Instrument;
 use url::{Host, Url};
 
+use crate::config::HumanDuration;
 use crate::session::backends::dns::Resolver;
 use crate::session::backends::outgoing::{Outgoing, certificate_advice};
+use crate::session::formats::shown::shown;
 use crate::session::reason::Reason;
 use crate::telemetry::spans;
 
@@ -96,7 +98,8 @@ pub enum CallError {
     /// The connection could not be opened, its TLS handshake failed, or it broke. The text is the error message without
     /// the URL.
     Unreachable(String),
-    Timeout,
+    /// There was no complete answer within this time.
+    Timeout(Duration),
     Status(StatusCode),
     /// The body is longer than this limit in bytes.
     TooLarge(usize),
@@ -107,7 +110,7 @@ impl CallError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unreachable(_) => Reason::Unreachable,
-            Self::Timeout => Reason::Timeout,
+            Self::Timeout(_) => Reason::Timeout,
             Self::Status(_) => Reason::Status,
             Self::TooLarge(_) => Reason::TooLarge,
         }
@@ -138,7 +141,9 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(text) => f.write_str(text),
-            Self::Timeout => f.write_str("no complete answer before the timeout"),
+            Self::Timeout(limit) => {
+                write!(f, "no complete answer within {}", HumanDuration(*limit))
+            }
             Self::Status(status) => write!(f, "the status of the answer is {}", status.as_u16()),
             Self::TooLarge(limit) => write!(f, "the answer is longer than {limit} bytes"),
         }
@@ -203,7 +208,7 @@ impl HttpClient {
         let answer = self.exchange(&client, kind, request, limits);
         tokio::time::timeout(limits.total, answer)
             .await
-            .unwrap_or(Err(CallError::Timeout))
+            .unwrap_or(Err(CallError::Timeout(limits.total)))
     }
 
     async fn exchange(
@@ -367,6 +372,19 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// The media type of an answer that does not have the expected one.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = value.and_then(|value| value.split(';').next());
+    match media_type.map(str::trim) {
+        None | Some("") => "missing".to_owned(),
+        Some(html) if html.eq_ignore_ascii_case("text/html") => format!("{html}: a login page?"),
+        Some(other) => shown(other),
+    }
 }
 
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.

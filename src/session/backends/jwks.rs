@@ -303,7 +303,7 @@ impl JwksCache {
                 Step::Done(keys) => keys,
                 Step::Call(url) => {
                     answer = self.call(&url).await?;
-                    read_jwks(&answer)?
+                    read_jwks(&url, &answer)?
                 }
             };
             Ok(Loaded {
@@ -315,7 +315,7 @@ impl JwksCache {
         // One timeout covers the wait for a permit and all calls of the fetch.
         timeout(LIMITS.total, download)
             .await
-            .unwrap_or_else(|_| Err(FetchError::timeout(self.source.url())))
+            .unwrap_or_else(|_| Err(FetchError::timeout(self.source.url(), LIMITS.total)))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {

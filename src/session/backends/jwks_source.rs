@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use url::{Host, Url};
 
 use crate::json::Value;
-use crate::session::backends::http::{Answer, CallError, check_url};
+use crate::session::backends::http::{Answer, CallError, check_url, content_type};
 use crate::session::backends::keys::{KeySet, KeysError, UnusableKey};
 use crate::session::formats::issuer::{TENANT, for_every_tenant};
 use crate::session::formats::shown::{listed, shown};
@@ -105,13 +105,15 @@ impl Discovery {
     }
 
     /// Checks the document's issuer, and returns its `jwks_uri`.
-    fn jwks_uri(&self, document: &[u8]) -> Result<Url, FetchError> {
+    fn jwks_uri(&self, answer: &Answer) -> Result<Url, FetchError> {
         let wrong = |text: String| Err(FetchError::Discovery(text));
+        let document = &*answer.body;
         let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
         let Ok(document) = Value::parse(document) else {
             return wrong(format!(
-                "the discovery document at {} is not JSON",
-                self.document
+                "the discovery document at {} is not JSON (its content type is {})",
+                address(&self.document),
+                content_type(&answer.headers)
             ));
         };
         let text = |name| document.as_object()?.get(name).ok()??.as_str();
@@ -176,11 +178,11 @@ impl Source {
     /// Reads the response to the first call.
     pub fn read(&self, answer: &Answer) -> Result<Step, FetchError> {
         match self {
-            Self::Discovery(discovery) => discovery.jwks_uri(&answer.body).map(Step::Call),
-            Self::Jwks(_) => read_jwks(answer).map(Step::Done),
-            Self::Pem(_) => KeySet::from_pem(&answer.body)
+            Self::Discovery(discovery) => discovery.jwks_uri(answer).map(Step::Call),
+            Self::Jwks(url) => read_jwks(url, answer).map(Step::Done),
+            Self::Pem(url) => KeySet::from_pem(&answer.body)
                 .map(Step::Done)
-                .map_err(FetchError::Keys),
+                .map_err(|error| FetchError::keys(url, answer, error)),
         }
     }
 
@@ -191,8 +193,8 @@ impl Source {
 }
 
 /// The keys in the response from a JWK set's URL.
-pub fn read_jwks(answer: &Answer) -> Result<KeySet, FetchError> {
-    KeySet::from_jwks(&answer.body).map_err(FetchError::Keys)
+pub fn read_jwks(url: &Url, answer: &Answer) -> Result<KeySet, FetchError> {
+    KeySet::from_jwks(&answer.body).map_err(|error| FetchError::keys(url, answer, error))
 }
 
 /// Why a fetch failed.
@@ -202,7 +204,8 @@ pub enum FetchError {
     Call(String, CallError),
     /// The first URL answered with a redirect to the second one.
     Redirect(String, StatusCode, String),
-    Keys(KeysError),
+    /// The answer of this URL, with this content type, contains no usable keys.
+    Keys(String, String, KeysError),
     Discovery(String),
     /// The task of the fetch was dropped, because the process ends or the task panicked.
     Interrupted,
@@ -227,9 +230,13 @@ impl FetchError {
         }
     }
 
+    fn keys(url: &Url, answer: &Answer, error: KeysError) -> Self {
+        Self::Keys(address(url), content_type(&answer.headers), error)
+    }
+
     /// The error if `url` did not send a complete response in time.
-    pub fn timeout(url: &Url) -> Self {
-        Self::Call(address(url), CallError::Timeout)
+    pub fn timeout(url: &Url, limit: Duration) -> Self {
+        Self::Call(address(url), CallError::Timeout(limit))
     }
 
     /// The reason that metrics and logs report for this error.
@@ -237,8 +244,8 @@ impl FetchError {
         match self {
             Self::Call(_, error) => error.reason().as_str(),
             Self::Redirect(..) => "status",
-            Self::Keys(KeysError::Malformed(_)) => "malformed",
-            Self::Keys(KeysError::NoUsableKey(_)) => "no_usable_key",
+            Self::Keys(_, _, KeysError::Malformed(_)) => "malformed",
+            Self::Keys(_, _, KeysError::NoUsableKey(_)) => "no_usable_key",
             Self::Discovery(_) => "discovery",
             Self::Interrupted => "interrupted",
         }
@@ -247,7 +254,7 @@ impl FetchError {
     /// The keys in the response, if none of them can be used.
     pub fn unusable(&self) -> Option<&[UnusableKey]> {
         match self {
-            Self::Keys(KeysError::NoUsableKey(keys)) => Some(keys),
+            Self::Keys(_, _, KeysError::NoUsableKey(keys)) => Some(keys),
             _ => None,
         }
     }
@@ -268,7 +275,10 @@ impl fmt::Display for FetchError {
                  that answers directly",
                 status.as_u16()
             ),
-            Self::Keys(error) => write!(f, "the answer {error}"),
+            Self::Keys(url, found, error @ KeysError::Malformed(_)) => {
+                write!(f, "{url}: the answer {error} (its content type is {found})")
+            }
+            Self::Keys(url, _, error) => write!(f, "{url}: the answer {error}"),
             Self::Discovery(text) => f.write_str(text),
             Self::Interrupted => f.write_str("the fetch was interrupted"),
         }
@@ -334,7 +344,12 @@ mod tests {
         let found = |issuer: &str, uri: &str| {
             let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{uri}"}}"#);
             let discovery = Discovery::new(issuer, true).unwrap();
-            discovery.jwks_uri(document.as_bytes()).is_ok()
+            let answer = Answer {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: document.into_bytes(),
+            };
+            discovery.jwks_uri(&answer).is_ok()
         };
         for host in [
             "localhost",

@@ -240,8 +240,11 @@ impl<S: Store> Pool<S> {
             Ok(Err(StoreError::Lost(text))) => {
                 Err(ExtractError::unavailable(Reason::StoreUnreachable).because(text))
             }
-            Err(_) => Err(ExtractError::unavailable(Reason::StoreTimeout)
-                .because("no complete answer before the timeout")),
+            Err(_) => {
+                let limit = HumanDuration(self.limits.operation);
+                let detail = format!("no complete answer within {limit} (key timeout)");
+                Err(ExtractError::unavailable(Reason::StoreTimeout).because(detail))
+            }
         }
     }
 

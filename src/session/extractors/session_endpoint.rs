@@ -71,7 +71,8 @@ struct WhoAmI {
 /// The statuses that mean that the caller is not signed in.
 #[derive(Debug)]
 enum SignedOut {
-    /// [`SIGNED_OUT`], except redirects to the same path and query over https.
+    /// [`SIGNED_OUT`], except redirects to the same path and query over https, and to the path with or without its
+    /// trailing slash.
     Default,
     /// Exactly the statuses listed in the key `signed_out`.
     Listed(Vec<u16>),
@@ -79,6 +80,9 @@ enum SignedOut {
 
 /// The statuses that apps commonly return to a caller who is not signed in.
 const SIGNED_OUT: [u16; 7] = [204, 401, 403, 410, 302, 303, 307];
+
+/// The maximum number of characters of a `Location` in the log.
+const MAX_PATH: usize = 256;
 
 impl SessionExtractor for SessionEndpoint {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
@@ -134,10 +138,9 @@ impl SessionExtractor for SessionEndpoint {
             let asking = async {
                 match self.whoami.ask(request, false).await.outcome {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
-                    Err(error) => Ok(format!(
-                        "{}, as expected without a session",
-                        error.reason().as_str()
-                    )),
+                    Err(
+                        ExtractError::Rejected(rejection) | ExtractError::NotMine(rejection, _),
+                    ) => Ok(format!("{rejection}, as expected without a session")),
                     Ok(_) => Ok("it answers 200 even to a request without a session".to_owned()),
                 }
             };
@@ -277,11 +280,15 @@ impl WhoAmI {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
             StatusCode::OK => self.named_headers(answer)?,
-            _ if self.says_signed_out(answer) => return Err(signed_out(answer)),
+            _ if self.says_signed_out(answer) => {
+                return Err(
+                    ExtractError::rejected(Reason::SignedOut).because(self.answered(answer))
+                );
+            }
             _ => {
                 return Err(self
                     .wrong_url(answer)
-                    .unwrap_or_else(|| endpoint::undecided(answer)));
+                    .unwrap_or_else(|| self.undecided(answer)));
             }
         };
         let expires_at = self
@@ -302,18 +309,24 @@ impl WhoAmI {
             SignedOut::Listed(statuses) => statuses.contains(&status),
             SignedOut::Default => {
                 SIGNED_OUT.contains(&status)
-                    && !(answer.status.is_redirection() && self.leads_to_https(answer))
+                    && !(answer.status.is_redirection() && self.leads_to_itself(answer))
             }
         }
     }
 
-    /// Whether the answer redirects to the same path and query over https. A server that requires https redirects every
-    /// caller in this way.
-    fn leads_to_https(&self, answer: &Answer) -> bool {
+    /// Whether the answer redirects to the endpoint itself: to the same path and query over https, or to the path with
+    /// or without its trailing slash. A server that requires https, and a router that requires or forbids the slash,
+    /// redirect every caller in this way.
+    fn leads_to_itself(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
         self.redirect_target(answer).is_some_and(|target| {
-            target.scheme() == "https"
-                && (target.path(), target.query()) == (url.path(), url.query())
+            let is_https = target.scheme() == "https";
+            if target.path() == url.path() {
+                is_https && target.query() == url.query()
+            } else {
+                without_slash(&target) == without_slash(url)
+                    && (is_https || same_host(&target, url))
+            }
         })
     }
 
@@ -329,18 +342,55 @@ impl WhoAmI {
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
             return None;
         }
-        let location = self
+        let target = self
             .redirect_target(answer)
-            .map(|url| format!(" with Location {}", without_query(&url)));
-        let fix = if self.leads_to_https(answer) {
-            "the app requires https: configure the app to trust this service's X-Forwarded-Proto (key forwarded), or \
-             set url to the app's https URL"
-        } else {
-            "fix url or method; or, if this status means that the caller is not signed in, add it to signed_out"
+            .filter(|_| self.leads_to_itself(answer));
+        let fix = match target {
+            Some(target) if target.path() != self.endpoint.url.path() => {
+                "the path differs only in its trailing slash: write it in url as in the Location"
+            }
+            Some(_) => {
+                "the app requires https: configure the app to trust this service's X-Forwarded-Proto (key forwarded), \
+                 or set url to the app's https URL"
+            }
+            None => {
+                "fix url or method; or, if this status means that the caller is not signed in, add it to signed_out"
+            }
         };
-        let location = location.unwrap_or_default();
-        let detail = format!("the endpoint answered {status}{location}: {fix}");
+        let detail = format!("{}: {fix}", self.answered(answer));
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
+    }
+
+    /// The error for any other status. A 4xx may be the app's answer to callers who are not signed in.
+    fn undecided(&self, answer: &Answer) -> ExtractError {
+        let error = endpoint::undecided(answer);
+        if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {
+            return error.because(format!(
+                "{}: if this status means that the caller is not signed in, add it to signed_out",
+                self.answered(answer)
+            ));
+        }
+        error
+    }
+
+    /// Describes the answer by its status and its `Location`. A relative `Location` is shown as a path.
+    fn answered(&self, answer: &Answer) -> String {
+        let status = answer.status.as_u16();
+        let location = answer.headers.get(header::LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let Some(location) = location.filter(|location| !location.is_empty()) else {
+            return format!("the endpoint answered {status}");
+        };
+        let shown = match self.endpoint.url.join(location) {
+            Ok(target)
+                if Url::parse(location).is_err() && same_host(&target, &self.endpoint.url) =>
+            {
+                target.path().chars().take(MAX_PATH).collect()
+            }
+            Ok(target) => without_query(&target),
+            Err(_) => "that is not a URL".to_owned(),
+        };
+        format!("the endpoint answered {status} with Location {shown}")
     }
 
     /// Builds the session from the configured headers of the answer. Omits absent and empty headers.
@@ -364,9 +414,12 @@ impl WhoAmI {
     }
 }
 
-fn signed_out(answer: &Answer) -> ExtractError {
-    let status = answer.status.as_u16();
-    ExtractError::rejected(Reason::SignedOut).because(format!("the endpoint answered {status}"))
+fn without_slash(url: &Url) -> &str {
+    url.path().strip_suffix('/').unwrap_or(url.path())
+}
+
+fn same_host(one: &Url, other: &Url) -> bool {
+    one.host() == other.host()
 }
 
 /// Sets a header. Skips a value that contains characters outside ASCII.
