@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Failure};
+use super::{Cli, Failure, unwritten};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,7 +23,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     io::stdout()
         .write_all(&script)
-        .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
+        .map_err(|error| unwritten(&error))
 }
 
 /// Repairs the script for bash. With a hyphen in the program's name, `clap_complete` 4.6 gives the state of a subcommand

@@ -16,8 +16,8 @@ use super::waiting::{self, Waiting};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted::{self, CurlArgs};
-use crate::session::detect::{Detected, Draft, Role, detect, variable};
-use crate::session::explain::{self, Said};
+use crate::session::detect::{Detected, Draft, Role, detect_for, page_link, variable};
+use crate::session::explain::{self, Said, Tried};
 use crate::session::registry::Registry;
 use crate::settings;
 
@@ -45,12 +45,18 @@ struct Report<'a> {
 }
 
 pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
-    let headers = match &args.raw {
-        Some(path) => pasted::headers(&waiting::request(path)?),
-        None => args.request.headers().and_then(pasted::some),
+    let (headers, url) = match &args.raw {
+        Some(path) => {
+            let text = waiting::request(path)?;
+            (pasted::headers(&text), pasted::target(&text))
+        }
+        None => (
+            args.request.headers().and_then(pasted::some),
+            args.request.target(),
+        ),
     };
     let headers = headers.map_err(Failure::Usage)?;
-    let found = detect(&headers, registry);
+    let found = detect_for(&headers, url.as_ref(), registry);
     if args.json {
         let report = serde_json::to_string_pretty(&Report {
             credentials: &found,
@@ -58,10 +64,11 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
         return say(report.map_err(|error| Failure::Runtime(error.to_string()))?);
     }
     if found.is_empty() {
-        return say(
+        return say(format_args!(
             "No known credential found. Sign in to the app, and copy a request that the app's own page sends.\n\
-             If the app has an endpoint that returns the signed-in user, see docs/providers/ask-my-app.md.",
-        );
+             If the app has an endpoint that returns the signed-in user, see {}.",
+            page_link("docs/providers/ask-my-app.md")
+        ));
     }
     if args.set.is_empty() {
         for (index, detected) in found.iter().enumerate() {
@@ -102,16 +109,15 @@ fn print(detected: &Detected) -> Result<(), Failure> {
             detected.subjects.join(" or ")
         ))?;
     }
-    say(format_args!("  page      {}", detected.page))?;
+    say(format_args!("  page      {}", page_link(detected.page)))?;
     say(format_args!("\nAs a file:\n\n{}", draft.to_file()))?;
     say("As variables:\n")?;
     for (name, value, comment) in draft.to_variables() {
-        let value = shell_quoted(&value);
-        if comment.is_empty() {
-            say(format_args!("{name}={value}"))?;
-        } else {
-            say(format_args!("{name}={value}  # {comment}"))?;
+        // Docker's `--env-file` takes a comment at the end of a line as part of the value.
+        if !comment.is_empty() {
+            say(format_args!("# {comment}"))?;
         }
+        say(format_args!("{name}={}", shell_quoted(&value)))?;
     }
     Ok(())
 }
@@ -142,9 +148,13 @@ pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
             if let Some((key, value)) = pair.split_once('=') {
                 return Ok((key.trim().to_owned(), value.to_owned()));
             }
-            let value = ask(pair.trim())
-                .map_err(|error| Failure::Runtime(format!("cannot prompt for {pair}: {error}")))?;
-            Ok((pair.trim().to_owned(), value))
+            let key = pair.trim();
+            let value = ask(key).map_err(|error| {
+                Failure::Runtime(format!(
+                    "cannot prompt for {key}, because there is no terminal ({error}): use --set {key}_file=PATH"
+                ))
+            })?;
+            Ok((key.to_owned(), value))
         })
         .collect()
 }
@@ -234,6 +244,15 @@ fn open(
                 .to_owned(),
         ));
     }
+    if let Some(url) = draft.keys.iter().find(|key| key.name == "url")
+        && !is_given("url")
+    {
+        return Err(Failure::Usage(format!(
+            "the session is not in the request, and only an address that you name is called: --set url=…, for example --set url={} ({})",
+            shell_quoted(url.value.as_str().unwrap_or_default()),
+            url.comment
+        )));
+    }
     let mut draft = draft.clone();
     draft.keys.retain(|key| {
         let is_address = ["url", "jwks_url", "oidc_issuer"].contains(&&*key.name);
@@ -275,18 +294,12 @@ fn open(
         if !step.candidates.is_empty() {
             say(format_args!("  subject   {}", step.candidates.join(" or ")))?;
         }
-        match &step.said {
-            Said::Subject(subject) => {
+        match (&step.said, &step.tried) {
+            (Said::Subject(subject), _) => {
                 say(format_args!("  token for {:?}", subject.as_str()))?;
             }
-            said if step.shape.is_some() => {
-                say(format_args!(
-                    "  no token: {}. Choose another subject: --set subject='{}'",
-                    said.describe(),
-                    step.candidates.first().map_or("{user_id}", String::as_str)
-                ))?;
-            }
-            said => {
+            (said, Some(tried)) => say_no_subject(said, tried, &step.candidates)?,
+            (said, None) => {
                 return Err(Failure::Runtime(format!(
                     "the session could not be opened: {}",
                     said.describe()
@@ -295,4 +308,31 @@ fn open(
         }
     }
     Ok(())
+}
+
+/// Prints which template for `subject` gave no subject, and the templates that would give one.
+fn say_no_subject(said: &Said, tried: &Tried, candidates: &[String]) -> Result<(), Failure> {
+    let why = if tried.is_absent {
+        "the session has no such member".to_owned()
+    } else {
+        said.describe()
+    };
+    let others = candidates
+        .iter()
+        .filter(|candidate| **candidate != tried.template);
+    let others: Vec<&str> = others.map(String::as_str).collect();
+    let advice = match others.first() {
+        Some(best) => format!(
+            "Candidates: {}. Choose one: --set subject='{best}'",
+            others.join(", ")
+        ),
+        None => {
+            "Candidates: none. Name the member that holds the user's id: --set subject='{NAME}'"
+                .to_owned()
+        }
+    };
+    say(format_args!(
+        "  no token: tried {}: {why}. {advice}",
+        tried.template
+    ))
 }

@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use super::{Failure, block_on, context, serve, with_throwaway_client};
+use super::detect::shell_quoted;
+use super::{Failure, block_on, context, serve, unread_config, with_throwaway_client};
 use crate::config::{Problems, Sources};
 use crate::secret::Secret;
 use crate::session::registry::Registry;
+use crate::session::types::CredentialSource;
 use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
@@ -29,10 +31,11 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     let (writer, _last_lines) = serve::start_log(&context)?;
     let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
     let base_path = settings.server.restart.base_path.clone();
-    let extractors = in_force(&settings);
+    let own = in_force(&settings);
+    let unread = unread_config(&sources.files).filter(|_| own.is_none());
     let banner = move |address: SocketAddr| {
         let url = format!("http://{address}{base_path}");
-        print_banner(&url, extractors.as_deref(), throwaway.as_ref());
+        print_banner(&url, own.as_ref(), unread.as_deref(), throwaway.as_ref());
     };
     block_on(serve::serve(
         settings, sources, registry, context, writer, banner,
@@ -65,8 +68,16 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
     Ok((Sources { base, ..sources }, client.secret))
 }
 
-/// The names and kinds of the operator's own extractors, or `None` if `static_user` signs every caller in.
-fn in_force(settings: &Settings) -> Option<String> {
+/// The operator's own extractors, for the banner.
+struct Own {
+    /// Their names and kinds.
+    names: String,
+    /// The flag of curl that sends a session to the first of them.
+    flag: String,
+}
+
+/// The operator's own extractors, or `None` if `static_user` signs every caller in.
+fn in_force(settings: &Settings) -> Option<Own> {
     let extractors = settings.chain.extractors();
     if extractors.iter().all(|one| one.kind == "static_user") {
         return None;
@@ -74,20 +85,43 @@ fn in_force(settings: &Settings) -> Option<String> {
     let names = extractors
         .iter()
         .map(|one| format!("{} ({})", one.name, one.kind));
-    Some(names.collect::<Vec<_>>().join(", "))
+    let mut places = settings
+        .chain
+        .with_reaches()
+        .flat_map(|(_, reach)| &*reach.places);
+    Some(Own {
+        names: names.collect::<Vec<_>>().join(", "),
+        flag: curl_flag(places.next()),
+    })
 }
 
-fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>) {
-    let who = match extractors {
+/// The flag of curl that sends a credential in this place.
+fn curl_flag(place: Option<&CredentialSource>) -> String {
+    let (flag, value) = match place {
+        Some(CredentialSource::Bearer) => ("-H", "Authorization: Bearer …".to_owned()),
+        Some(CredentialSource::Header(name)) => ("-H", format!("{name}: …")),
+        Some(CredentialSource::Cookie(name) | CredentialSource::Supabase(name)) => {
+            ("-b", format!("{name}=…"))
+        }
+        Some(CredentialSource::Amplify(client)) => {
+            ("-b", format!("CognitoIdentityServiceProvider.{client}.…"))
+        }
+        None => ("-b", "COOKIE-OF-YOUR-APP=…".to_owned()),
+    };
+    format!("{flag} {}", shell_quoted(&value))
+}
+
+fn print_banner(url: &str, own: Option<&Own>, unread: Option<&str>, throwaway: Option<&Secret>) {
+    let who = match own {
         None => "every caller is signed in".to_owned(),
-        Some(extractors) => format!("sessions are read by {extractors}"),
+        Some(own) => format!("sessions are read by {}", own.names),
     };
     // With the operator's own extractors, only a request with a session of the app gets a token.
-    let request = if extractors.is_none() {
-        format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token")
-    } else {
-        format!("curl -sS -X POST -b 'COOKIE-OF-YOUR-APP=…' {url}/rollout/token")
+    let request = match own {
+        None => format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token"),
+        Some(own) => format!("curl -sS -X POST {} {url}/rollout/token", own.flag),
     };
+    let note = unread.map(|hint| format!("  Note      {hint}\n"));
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
         throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
@@ -98,8 +132,9 @@ fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>)
   Development mode: {who}. Loopback only.
   Page      {url}/
   A token   {request}
-{}
+{}{}
 ",
-        secret.unwrap_or_default()
+        secret.unwrap_or_default(),
+        note.unwrap_or_default()
     );
 }

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::{Failure, context, say, with_throwaway_client};
+use super::{CONFIG, Failure, context, names, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted;
-use crate::session::detect::{Draft, detect, template, variable};
+use crate::session::detect::{
+    Detected, Draft, DraftKey, Role, detect_for, page_link, template, variable,
+};
 use crate::session::registry::Registry;
 use crate::settings;
 
-const CONFIG: &str = "rollout-token.toml";
 const EXAMPLE: &str = ".env.example";
 /// The documentation page with the proxy configuration for each server.
 const CONNECT: &str = include_str!("../../docs/connect.md");
@@ -26,10 +27,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The kind of the extractor. It replaces --from, or chooses among the credentials in the request.
-    #[arg(long)]
+    #[arg(long, value_parser = names::kinds(), hide_possible_values = true)]
     kind: Option<String>,
     /// The preset for a product, such as connect-redis or clerk. It is used in the same way as --kind.
-    #[arg(long)]
+    #[arg(long, value_parser = names::presets(), hide_possible_values = true)]
     preset: Option<String>,
     /// The server that delivers your app's pages. Prints the lines with which this server forwards /rollout/ to the
     /// service.
@@ -83,19 +84,26 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     for pair in &args.set {
         set(&mut draft, pair)?;
     }
+    if !args.force {
+        refuse_to_overwrite()?;
+    }
+    // Validate first, so that a misspelled key leaves no files behind.
+    let missing = check(&draft, registry)?;
     write_files(&draft, args.force)?;
     say(format_args!(
-        "Written: {CONFIG} and {EXAMPLE}, for {}.\nSee {page}.",
-        super::detect::way(&draft)
+        "Written: {CONFIG} and {EXAMPLE}, for {}.\nSee {}.",
+        super::detect::way(&draft),
+        page_link(page)
     ))?;
     if let Some(app) = args.app {
         print_proxy_lines(app)?;
     } else {
-        say(
-            "\nForward /rollout/ from your app to the service: --app prints the lines for one server, and docs/connect.md lists more servers.",
-        )?;
+        say(format_args!(
+            "\nForward /rollout/ from your app to the service: --app prints the lines for one server. More servers: {}.",
+            page_link("docs/connect.md")
+        ))?;
     }
-    check(&draft, registry)
+    say_next(&draft, &missing)
 }
 
 /// The draft of the section, from the request or from the flags.
@@ -117,8 +125,9 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
         };
         return template(kind, preset, registry).map_err(Failure::Usage);
     };
-    let headers = pasted::headers(&super::waiting::request(path)?).map_err(Failure::Usage)?;
-    let found = detect(&headers, registry);
+    let text = super::waiting::request(path)?;
+    let headers = pasted::headers(&text).map_err(Failure::Usage)?;
+    let found = detect_for(&headers, pasted::target(&text).as_ref(), registry);
     let fits = |draft: &&Draft| {
         kind.is_none_or(|kind| draft.kind == kind)
             && preset.is_none_or(|preset| draft.preset == Some(preset))
@@ -128,24 +137,44 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
         Some((detected, draft))
     });
     let Some((detected, draft)) = fitting else {
-        return Err(Failure::Usage(
+        return Err(Failure::Usage(format!(
             "nothing in this request looks like a known session: sign in, and copy a request that the app's \
-             own page sends; or leave out the request and name the kind with --kind or --preset (docs/choosing.md)"
-                .to_owned(),
-        ));
+             own page sends; or leave out the request and name the kind with --kind or --preset ({})",
+            page_link("docs/choosing.md")
+        )));
     };
     say(format_args!(
         "Found {}: {}.",
         detected.place, detected.product
     ))?;
+    if kind.is_none() && preset.is_none() {
+        let others = found.iter().filter(|other| other.place != detected.place);
+        others
+            .into_iter()
+            .try_for_each(|other| say_other(other, draft))?;
+    }
     let mut draft = draft.clone();
     let shown = detected.subjects.first();
     if let Some(key) = draft.keys.iter_mut().find(|key| key.name == "subject")
         && let Some(subject) = shown
     {
         key.value = subject.as_str().into();
+        key.role = Role::Known;
     }
     Ok((draft, detected.page))
+}
+
+/// Prints a credential that was not chosen, and how to choose it.
+fn say_other(other: &Detected, chosen: &Draft) -> Result<(), Failure> {
+    let kind = other.kinds.iter().find(|kind| **kind != chosen.kind);
+    let how = match kind {
+        Some(kind) => format!("choose with --kind {kind}"),
+        None => "to choose it, remove the other credential from the request".to_owned(),
+    };
+    say(format_args!(
+        "Also found: {} ({}); {how}.",
+        other.place, other.product
+    ))
 }
 
 /// Sets a key of the section that is not a secret. A dotted key sets a member of a table.
@@ -164,21 +193,46 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
             variable(key)
         )));
     }
-    draft.set(key, value).map_err(Failure::Usage)
+    draft.set(key, value).map_err(Failure::Usage)?;
+    if let Some(secret) = key.strip_suffix("_file") {
+        draft
+            .keys
+            .retain(|key| key.role != Role::Secret || key.name != secret);
+    }
+    Ok(())
 }
 
-/// Writes both files, or neither file if one of them exists and `force` is false.
-fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
+/// Refuses to write if one of the files exists.
+fn refuse_to_overwrite() -> Result<(), Failure> {
     let there: Vec<&str> = [CONFIG, EXAMPLE]
         .into_iter()
         .filter(|path| Path::new(path).exists())
         .collect();
-    if !there.is_empty() && !force {
-        return Err(Failure::Usage(format!(
-            "nothing was written, because {} already exists: --force replaces existing files",
-            there.join(" and ")
-        )));
+    if there.is_empty() {
+        return Ok(());
     }
+    let exist = if there.len() == 1 { "exists" } else { "exist" };
+    Err(Failure::Usage(format!(
+        "nothing was written, because {} already {exist}: --force replaces existing files",
+        there.join(" and ")
+    )))
+}
+
+/// The lines of the example file for a secret.
+fn example_of(key: &DraftKey) -> String {
+    let name = variable(&key.name);
+    let (separator, file) = if key.is_list() {
+        ("; a comma separates two secrets", "one secret per line")
+    } else {
+        ("", "only the secret")
+    };
+    format!(
+        "\n# {}: keep the single quotes{separator}\n# Or name a file with {file}: {name}_FILE=/run/secrets/{}\n{name}=''\n",
+        key.comment, key.name
+    )
+}
+
+fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
     let secrets: String = draft
         .secret_keys()
         .map(|key| {
@@ -192,17 +246,18 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
         .collect();
     let config = format!(
         "#:schema ./rollout-token.schema.json\n# To create the schema for editors: rollout-token config-schema > rollout-token.schema.json\n\n\
-         # This file configures how rollout-token recognises your users. docs/configuration.md lists all keys.\n\n{}{secrets}",
+         # This file configures how rollout-token recognises your users. All keys:\n# {}.\n\n{}{secrets}",
+        page_link("docs/configuration.md"),
         draft.to_toml(|_| None)
     );
-    let mut example = "# Copy this file to .env, fill in the values, and keep .env out of version control.\n\n# The client id and secret \
-         are in your Rollout dashboard. `rollout-token dev` works without them.\n# ROLLOUT_CLIENT_ID=\n# ROLLOUT_CLIENT_SECRET=\n"
+    let mut example = "# Copy this file to .env, fill in the values, and keep .env out of version control. A shell reads it with\n\
+         #   set -a; . ./.env; set +a\n\
+         # The single quotes keep $, # and spaces in a value. `docker run --env-file` does not remove them: there, use the\n\
+         # variables with _FILE, which name files.\n\n\
+         # The client id and secret are in your Rollout dashboard. `rollout-token dev` works without them.\n\
+         # ROLLOUT_CLIENT_ID=''\n# ROLLOUT_CLIENT_SECRET=''\n"
         .to_owned();
-    example.extend(
-        draft
-            .secret_keys()
-            .map(|key| format!("\n# {}\n{}=\n", key.comment, variable(&key.name))),
-    );
+    example.extend(draft.secret_keys().map(example_of));
     for (path, text) in [(CONFIG, config), (EXAMPLE, example)] {
         let file = OpenOptions::new()
             .write(true)
@@ -243,10 +298,12 @@ fn print_proxy_lines(app: App) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Validates the files as `check-config` does. Secrets without a value are listed, but are not an error.
-fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
-    let sources = Sources::from_process(vec![CONFIG.into()]);
-    let (mut sources, stand_in) = with_throwaway_client(sources)?;
+/// Validates the configuration as `check-config` does, and prints its warnings. Returns the variables of secrets that
+/// have no value yet, which is not an error, each with its meaning.
+fn check(draft: &Draft, registry: &Registry) -> Result<Vec<(String, String)>, Failure> {
+    let (mut sources, stand_in) = with_throwaway_client(Sources::from_process(Vec::new()))?;
+    let client = sources.base.take().unwrap_or_default();
+    sources.base = Some(client + &draft.to_toml(|_| None));
     let mut missing = Vec::new();
     for key in draft.secret_keys() {
         let name = variable(&key.name);
@@ -267,22 +324,40 @@ fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
     for warning in settings.warnings.lines() {
         let _ = writeln!(err, "{warning}");
     }
+    Ok(missing)
+}
+
+/// Prints the result of the check, the values that the operator must review, and the next commands.
+fn say_next(draft: &Draft, missing: &[(String, String)]) -> Result<(), Failure> {
     if missing.is_empty() {
         say("\ncheck-config: the configuration is good.")?;
     } else {
         say(
             "\ncheck-config: the configuration is good once these variables have a value, for example in .env:",
         )?;
-        for (name, comment) in &missing {
+        for (name, comment) in missing {
             say(format_args!("  {name}  {comment}"))?;
         }
     }
-    let variables = if missing.is_empty() {
-        ""
-    } else {
-        "set -a; . ./.env; set +a; "
-    };
-    say(format_args!(
-        "\nNext: {variables}rollout-token --config {CONFIG} dev"
-    ))
+    let guesses: Vec<&str> = draft.examples().map(|key| &*key.name).collect();
+    if !guesses.is_empty() {
+        say(format_args!(
+            "Check these guesses before you start: {}",
+            guesses.join(", ")
+        ))?;
+    }
+    say("\nNext:")?;
+    if !missing.is_empty() {
+        if Path::new(".env").exists() {
+            say(format_args!(
+                "  # add the lines of {EXAMPLE} to .env, and fill in the values"
+            ))?;
+        } else {
+            say(format_args!(
+                "  cp {EXAMPLE} .env  # then fill in the values"
+            ))?;
+        }
+        say("  set -a; . ./.env; set +a")?;
+    }
+    say(format_args!("  rollout-token --config {CONFIG} dev"))
 }

@@ -12,6 +12,7 @@ mod health;
 mod init;
 mod inspect;
 mod mint;
+mod names;
 mod rollout;
 mod serve;
 mod waiting;
@@ -19,7 +20,7 @@ mod waiting;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -115,6 +116,15 @@ enum Command {
     Explain(explain::Args),
 }
 
+/// The configuration that `init` writes into the current folder.
+const CONFIG: &str = "rollout-token.toml";
+
+/// The hint for a command without `--config` in a folder that has the file of `init`, which is not read by default.
+fn unread_config(files: &[PathBuf]) -> Option<String> {
+    (files.is_empty() && Path::new(CONFIG).is_file())
+        .then(|| format!("{CONFIG} is in this folder: add --config {CONFIG}"))
+}
+
 /// Why a command failed. The variant determines the exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -124,6 +134,8 @@ pub enum Failure {
     Usage(String),
     /// Exit code 1: any other failure.
     Runtime(String),
+    /// The reader of standard output has closed it, as `head` does. The command ends silently, with exit code 0.
+    OutputClosed,
 }
 
 impl Failure {
@@ -131,6 +143,7 @@ impl Failure {
         match self {
             Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
             Self::Runtime(_) => ExitCode::from(1),
+            Self::OutputClosed => ExitCode::SUCCESS,
         }
     }
 }
@@ -146,6 +159,7 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Usage(text) | Self::Runtime(text) => f.write_str(text),
+            Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }
 }
@@ -187,8 +201,9 @@ impl Cli {
                 "note: core dumps of this process cannot be disabled: {error}"
             );
         }
+        let unread = unread_config(&self.config);
         let sources = Sources::from_process(self.config);
-        match self.command.unwrap_or(Command::Serve) {
+        let result = match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(sources, registry),
             Command::Dev => dev::run(sources, registry),
             Command::CheckConfig(args) => check_config::run(&args, sources, registry),
@@ -202,6 +217,16 @@ impl Cli {
             Command::ConfigSchema => config_schema::run(registry),
             Command::Completions(args) => completions::run(&args),
             Command::Explain(args) => explain::run(&args, sources, registry),
+        };
+        match (result, unread) {
+            (Err(Failure::OutputClosed), _) => Ok(()),
+            (Err(Failure::Config(mut problems)), Some(hint))
+                if problems.are_about("session.extractors") =>
+            {
+                problems.add("session.extractors", hint);
+                Err(Failure::Config(problems))
+            }
+            (result, _) => result,
         }
     }
 }
@@ -255,6 +280,13 @@ fn tell(line: &str) {
 
 /// Writes a line to standard output. `println!` would panic if standard output is closed.
 fn say(line: impl fmt::Display) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}")
-        .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
+    writeln!(io::stdout(), "{line}").map_err(|error| unwritten(&error))
+}
+
+/// Why standard output could not be written.
+fn unwritten(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::Runtime(format!("cannot write: {error}")),
+    }
 }

@@ -105,27 +105,58 @@ impl CurlArgs {
     /// The errors of [`Self::headers`].
     pub fn headers_with_host(&self) -> Result<HeaderMap, String> {
         let mut headers = self.headers()?;
-        let urls = self.words.iter().filter(|word| *word != "curl");
         if !headers.contains_key(header::HOST)
-            && let Some(host) = self.url.iter().chain(urls).find_map(|url| host_of(url))
+            && let Some(host) = self.target().as_ref().and_then(host_of)
         {
             headers.insert(header::HOST, host);
         }
         Ok(headers)
     }
+
+    /// The URL of the request. Like curl, accepts a URL without a scheme.
+    pub fn target(&self) -> Option<Url> {
+        let urls = self.words.iter().filter(|word| *word != "curl");
+        self.url.iter().chain(urls).find_map(|url| {
+            let url = if url.contains("://") {
+                Url::parse(url)
+            } else {
+                Url::parse(&format!("http://{url}"))
+            };
+            url.ok().filter(Url::has_host)
+        })
+    }
 }
 
-/// The `Host` header for a URL. Like curl, accepts a URL without a scheme.
-fn host_of(url: &str) -> Option<HeaderValue> {
-    let url = if url.contains("://") {
-        Url::parse(url)
-    } else {
-        Url::parse(&format!("http://{url}"))
-    };
-    let url = url.ok()?;
+/// The `Host` header for a URL.
+fn host_of(url: &Url) -> Option<HeaderValue> {
     let port = url.port().map(|port| format!(":{port}"));
     let host = format!("{}{}", url.host_str()?, port.unwrap_or_default());
     HeaderValue::try_from(host).ok()
+}
+
+/// The URL of a pasted request, if the request names its host. The scheme of a raw request is unknown and set to `http`.
+pub fn target(text: &[u8]) -> Option<Url> {
+    if is_curl(text) {
+        return curl(text).ok()?.target();
+    }
+    let (line, lines) = head_lines(text);
+    let value = |name: &str| {
+        lines.iter().find_map(|line| {
+            let (start, rest) = std::str::from_utf8(line)
+                .ok()?
+                .split_at_checked(name.len())?;
+            let value = rest.strip_prefix(':')?;
+            start.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    };
+    let host = value("host").or_else(|| value(":authority"))?;
+    let line = line.and_then(|line| std::str::from_utf8(line).ok());
+    let path = line
+        .and_then(|line| line.split(' ').nth(1))
+        .or_else(|| value(":path"))
+        .filter(|path| path.starts_with('/'))
+        .unwrap_or("/");
+    Url::parse(&format!("http://{host}{path}")).ok()
 }
 
 /// The headers of a pasted request: a curl command, a raw HTTP request, or header lines.
@@ -460,6 +491,34 @@ mod tests {
         ] {
             let headers = curl(text.as_bytes()).unwrap().headers_with_host().unwrap();
             assert_eq!(headers[header::HOST], want, "{text}");
+        }
+    }
+
+    #[test]
+    fn target_is_the_url_of_the_request_in_every_form() {
+        for (text, want) in [
+            (
+                "curl 'https://a.example/me?x=1' -H 'accept: */*'",
+                Some("https://a.example/me?x=1"),
+            ),
+            ("curl localhost:3000/me", Some("http://localhost:3000/me")),
+            (
+                "GET /me HTTP/1.1\r\nHost: a.example\r\nCookie: sid=1\r\n\r\n",
+                Some("http://a.example/me"),
+            ),
+            (
+                ":authority: a.example\n:path: /me\ncookie: sid=1",
+                Some("http://a.example/me"),
+            ),
+            (
+                ":authority:\na.example\n:path:\n/me\ncookie:\nsid=1",
+                Some("http://a.example/me"),
+            ),
+            ("Cookie: sid=1", None),
+            ("curl -H 'Cookie: sid=1'", None),
+        ] {
+            let url = target(text.as_bytes());
+            assert_eq!(url.as_ref().map(Url::as_str), want, "{text}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::session::backends::Context;
 use crate::session::backends::outgoing::Outgoing;
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::kind::Kind;
-use crate::session::registry::Registry;
+use crate::session::registry::{Registry, sections_for};
 use crate::session::subject::{SubjectRule, Template, VerifiedEmail};
 
 /// The result of building the chain.
@@ -188,6 +188,20 @@ impl Builder<'_> {
                 format!(
                     "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
                     ways.join(" or ")
+                )
+            }
+            (None, given) if let Some(sections) = sections_for(given.unwrap_or(name)) => {
+                let ways: Vec<String> = sections
+                    .iter()
+                    .map(|(kind, preset)| match preset {
+                        Some(preset) => format!("kind = \"{kind}\", preset = \"{preset}\""),
+                        None => format!("kind = \"{kind}\""),
+                    })
+                    .collect();
+                format!(
+                    "must be a kind, and {} is a library: write {}",
+                    given.unwrap_or(name),
+                    ways.join(", or ")
                 )
             }
             (None, Some(kind)) => unknown("kind", kind, self.registry.names()),

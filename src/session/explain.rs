@@ -32,12 +32,22 @@ pub struct Step {
     pub said: Said,
     /// The member names and types of the session that was found.
     pub shape: Option<String>,
+    /// The template for `subject` of the configuration, if the session that was found gives no subject.
+    pub tried: Option<Tried>,
     /// Templates for `subject` that would identify a user in the session that was found.
     pub candidates: Vec<String>,
     /// The extractor's remarks, for example about unusable keys of its provider.
     pub notes: Vec<String>,
     /// Whether this extractor decides about the request.
     pub decides: bool,
+}
+
+/// A template for `subject` that gave no subject.
+#[derive(Debug)]
+pub struct Tried {
+    pub template: String,
+    /// Whether the session has no member at the template's path, rather than a value that cannot be a subject.
+    pub is_absent: bool,
 }
 
 /// The outcome of one extractor.
@@ -95,6 +105,7 @@ async fn explain_walk(
             places: reach.places.clone(),
             said: Said::NotAsked,
             shape: None,
+            tried: None,
             candidates: Vec::new(),
             notes: Vec::new(),
             decides: false,
@@ -108,7 +119,15 @@ async fn explain_walk(
                     step.candidates = detect::candidates(&session.attributes);
                     match configured.subject(&session) {
                         Ok(subject) => Said::Subject(subject),
-                        Err(denial) => Said::Denied(denial),
+                        Err(denial) => {
+                            let template = &configured.subject.template;
+                            step.tried = Some(Tried {
+                                template: template.to_string(),
+                                is_absent: matches!(denial, Denial::NotSignedIn(_))
+                                    && template.is_absent_from(&session.attributes),
+                            });
+                            Said::Denied(denial)
+                        }
                     }
                 }
                 Err(denial) => Said::Denied(denial),
@@ -271,7 +290,9 @@ pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
             .collect();
         Some(format!(
             "this request has a {what} {name:?} that looks like {}: kind = {:?}{preset}{keys} ({})",
-            detected.product, draft.kind, detected.page
+            detected.product,
+            draft.kind,
+            detect::page_link(detected.page)
         ))
     };
     found.iter().filter_map(hint).collect()

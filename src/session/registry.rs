@@ -10,6 +10,45 @@ use crate::session::extractors::{
 };
 use crate::session::kind::Kind;
 
+/// A kind, and the preset if the kind needs one.
+type KindAndPreset = (&'static str, Option<&'static str>);
+
+const EXPRESS_SESSION: &[KindAndPreset] = &[
+    ("redis_session", Some("connect-redis")),
+    ("sql_session", Some("connect-pg-simple")),
+];
+const EXPRESS: &[KindAndPreset] = &[
+    ("redis_session", Some("connect-redis")),
+    ("sql_session", Some("connect-pg-simple")),
+    ("cookie_session", None),
+];
+
+/// Libraries and frameworks that operators name as a kind or preset although they are neither, and what reads their
+/// sessions.
+const LIBRARIES: [(&str, &[KindAndPreset]); 14] = [
+    ("express-session", EXPRESS_SESSION),
+    ("express", EXPRESS),
+    ("passport", EXPRESS),
+    ("cookie-session", &[("cookie_session", None)]),
+    ("koa-session", &[("cookie_session", None)]),
+    ("next-auth", &[("authjs", None)]),
+    ("nextauth", &[("authjs", None)]),
+    ("iron-session", &[("iron_session", None)]),
+    ("nuxt", &[("iron_session", None)]),
+    ("h3", &[("iron_session", None)]),
+    ("remix", &[("react_router", None)]),
+    ("fastapi", &[("starlette", None)]),
+    ("devise", &[("rails", None)]),
+    ("oidc", &[("jwt", None)]),
+];
+
+/// The kinds, with their presets, that read the sessions of a library; `None` if the name is not a known library.
+pub(crate) fn sections_for(library: &str) -> Option<&'static [KindAndPreset]> {
+    let spelled = library.to_ascii_lowercase().replace('_', "-");
+    let (_, sections) = LIBRARIES.iter().find(|(name, _)| *name == spelled)?;
+    Some(sections)
+}
+
 /// All extractor kinds, by name.
 #[derive(Clone, Debug)]
 pub struct Registry(BTreeMap<&'static str, Kind>);

@@ -149,6 +149,12 @@ impl Template {
         }
     }
 
+    /// Whether the session lacks the value of a placeholder. A value that is null or 0 is not absent.
+    pub fn is_absent_from(&self, session: &Value) -> bool {
+        self.placeholders()
+            .any(|path| matches!(lookup(session, path), Ok(None)))
+    }
+
     /// Whether the placeholders read only these top-level members of the session.
     pub fn reads_only(&self, names: &[&str]) -> bool {
         self.placeholders()
@@ -331,6 +337,33 @@ impl Template {
     pub fn reads_below(&self, name: &str) -> bool {
         self.placeholders()
             .any(|path| path.first().is_some_and(|first| first == name))
+    }
+}
+
+/// The template as it is written in a configuration.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Literal(literal) => f.write_str(literal),
+            Part::Placeholder(path) => f.write_str(&placeholder(path)),
+        })
+    }
+}
+
+/// The placeholder for a path: dotted, or a JSON Pointer if a name contains characters that the dotted form does not
+/// allow.
+pub(crate) fn placeholder(path: &[String]) -> String {
+    let is_plain = path
+        .iter()
+        .all(|name| !name.is_empty() && !name.contains(['.', '{', '}', '/', '~']));
+    if is_plain {
+        format!("{{{}}}", path.join("."))
+    } else {
+        let escaped: Vec<String> = path
+            .iter()
+            .map(|name| name.replace('~', "~0").replace('/', "~1"))
+            .collect();
+        format!("{{/{}}}", escaped.join("/"))
     }
 }
 

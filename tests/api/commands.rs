@@ -1,6 +1,6 @@
 //! Tests of the binary as a user sees it: commands, exit codes, signals and output.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -419,6 +419,87 @@ fn dev_refuses_public_addresses_and_production_environments() {
         let (code, _, err) = run(binary(&["dev"]).env(name, "production"));
         assert_eq!(code, Some(2), "{name}");
         assert!(err.contains(name), "{err}");
+    }
+}
+
+/// The banner of `dev`, up to the empty line at its end.
+fn banner(command: &mut Command) -> String {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let banner: Vec<String> = lines
+        .map_while(Result::ok)
+        .skip_while(|line| !line.contains("Development mode"))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    child.kill().expect("it runs");
+    child.wait().expect("an exit");
+    banner.join("\n")
+}
+
+#[test]
+fn dev_banner_sends_the_credential_in_the_place_that_the_first_extractor_reads() {
+    for (order, want) in [
+        ("cookie,bearer", "curl -sS -X POST -b 'session=…' http://"),
+        (
+            "bearer,cookie",
+            "curl -sS -X POST -H 'Authorization: Bearer …' http://",
+        ),
+    ] {
+        let shown = banner(binary(&["dev"]).env("ROLLOUT__SESSION__EXTRACTORS", order));
+        assert!(shown.contains(want), "{shown}");
+    }
+}
+
+#[test]
+fn unread_configuration_in_the_current_folder_is_named_by_dev_and_by_commands_without_extractors() {
+    let directory = tempfile::tempdir().unwrap();
+    let hint = "rollout-token.toml is in this folder: add --config rollout-token.toml";
+    let without_extractors = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0")
+            .env("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
+            .current_dir(directory.path());
+        command
+    };
+    let commands: [&[&str]; 3] = [&["serve"], &["check-config"], &["explain", "-b", "a=b"]];
+    for arguments in commands {
+        let (code, _, err) = run(&mut without_extractors(arguments));
+        assert!(code == Some(2) && !err.contains(hint), "{err}");
+    }
+    let shown = banner(&mut without_extractors(&["dev"]));
+    assert!(!shown.contains(hint), "{shown}");
+
+    std::fs::write(directory.path().join("rollout-token.toml"), "").unwrap();
+    for arguments in commands {
+        let (code, _, err) = run(&mut without_extractors(arguments));
+        assert!(
+            code == Some(2) && err.contains(&format!("session.extractors: {hint}\n")),
+            "{err}"
+        );
+    }
+    let shown = banner(&mut without_extractors(&["dev"]));
+    assert!(shown.contains(hint), "{shown}");
+    let shown = banner(binary(&["dev"]).current_dir(directory.path()));
+    assert!(!shown.contains(hint), "{shown}");
+}
+
+#[test]
+fn command_ends_silently_if_the_reader_of_its_output_has_ended() {
+    let commands: [&[&str]; 4] = [
+        &["check-config", "--print"],
+        &["config-schema"],
+        &["completions", "bash"],
+        &["detect", "-b", "session_id=0123456789abcdef"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, _, err) = run(binary(arguments).stdout(writer));
+        assert_eq!(code, Some(0), "{arguments:?}: {err}");
+        assert!(!err.contains("cannot write"), "{arguments:?}: {err}");
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::binary::{good_session, run};
@@ -101,9 +103,9 @@ fn detect_prints_the_section_as_a_file_and_as_equivalent_variables() {
     let config = path.to_str().expect("UTF-8");
     let mut by_file = bare(&["--config", config, "check-config", "--print"]);
     let mut by_variables = bare(&["check-config", "--print"]);
-    for line in variables.lines().filter(|line| !line.is_empty()) {
+    let is_variable = |line: &&str| !line.is_empty() && !line.starts_with("# ");
+    for line in variables.lines().filter(is_variable) {
         let (name, value) = line.split_once('=').expect("a variable");
-        let (value, _) = value.split_once("  #").unwrap_or((value, ""));
         let value = if value.is_empty() {
             SESSION_SECRET
         } else {
@@ -224,7 +226,8 @@ fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
     let (code, out, err) = run_with_input(&mut init(path, &arguments), &text);
     assert_eq!(code, Some(0), "{err}");
     for part in [
-        "Written: rollout-token.toml and .env.example, for cookie_session.\nSee docs/recipes/express.md.",
+        "Written: rollout-token.toml and .env.example, for cookie_session.\nSee ",
+        "docs/recipes/express.md",
         "app.use(createProxyMiddleware({ target: \"http://127.0.0.1:8080\", pathFilter: \"/rollout\" }));",
         "ROLLOUT__EXTRACTORS__WEB__KEYS",
         "check-config: the configuration is good once",
@@ -233,10 +236,12 @@ fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
     }
     let example = std::fs::read_to_string(path.join(".env.example")).expect("the example");
     assert!(
-        example.contains("\nROLLOUT__EXTRACTORS__WEB__KEYS=\n"),
+        example.contains(": keep the single quotes; a comma separates two secrets\n")
+            && example.contains("ROLLOUT__EXTRACTORS__WEB__KEYS_FILE=")
+            && example.contains("\nROLLOUT__EXTRACTORS__WEB__KEYS=''\n"),
         "{example}"
     );
-    assert!(example.contains("\n# ROLLOUT_CLIENT_ID=\n"), "{example}");
+    assert!(example.contains("\n# ROLLOUT_CLIENT_ID=''\n"), "{example}");
 
     let config = path.join("rollout-token.toml");
     let written = std::fs::read_to_string(&config).expect("the configuration");
@@ -256,7 +261,7 @@ fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
     let (code, _, err) = run(&mut init(path, &["--preset", "clerk"]));
     assert_eq!(code, Some(2));
     assert!(
-        err.contains("because rollout-token.toml and .env.example already exists"),
+        err.contains("because rollout-token.toml and .env.example already exist:"),
         "{err}"
     );
     let unchanged = std::fs::read_to_string(config).expect("the configuration");
@@ -324,4 +329,230 @@ fn init_writes_keys_from_set_options_and_refuses_secrets() {
         err.contains("ROLLOUT__EXTRACTORS__WEB__COOKIE_SECRETS") && !err.contains("s3cr3t"),
         "{err}"
     );
+}
+
+#[test]
+fn detect_names_the_tried_subject_and_the_candidates_of_the_session() {
+    let (cookies, key) = cookie_session();
+    let set = format!("keys={key}");
+    for (subject, want) in [
+        (
+            "{passport.user}",
+            "no token: tried {passport.user}: the session has no such member. Candidates: {userId}, {user.id}",
+        ),
+        (
+            "{user}",
+            "no token: tried {user}: rejected with reason subject_type. Candidates: {userId}, {user.id}",
+        ),
+    ] {
+        let subject = format!("subject={subject}");
+        let arguments = ["detect", "-b", &cookies, "--set", &set, "--set", &subject];
+        let (code, out, err) = run(&mut bare(&arguments));
+        assert!(code == Some(0) && out.contains(want), "{out}{err}");
+        assert!(out.contains("--set subject='{userId}'"), "{out}");
+    }
+}
+
+#[test]
+fn detect_asks_for_the_address_of_the_store_instead_of_a_missing_key() {
+    let (code, _, err) = run(&mut bare(&[
+        "detect",
+        "-b",
+        EXPRESS,
+        "--set",
+        "cookie_secrets=n0t-the-secret",
+    ]));
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("--set url=redis://localhost:6379") && !err.contains("n0t-the-secret"),
+        "{err}"
+    );
+}
+
+/// `setsid` starts the command without a controlling terminal.
+#[test]
+fn detect_without_a_terminal_suggests_a_file_for_the_secret() {
+    let mut command = Command::new("setsid");
+    command
+        .args(["--wait", env!("CARGO_BIN_EXE_rollout-token")])
+        .args(["detect", "-b", EXPRESS, "--set", "cookie_secrets"])
+        .stdin(Stdio::null());
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("use --set cookie_secrets_file=PATH"), "{err}");
+}
+
+/// A JWT with this issuer that is signed with a private key.
+fn token_of(issuer: &str) -> String {
+    let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+    format!(
+        "{}.{}.c2ln",
+        encode(r#"{"alg":"RS256","kid":"1"}"#.to_owned()),
+        encode(format!(r#"{{"iss":"{issuer}","aud":"app","sub":"u-1"}}"#))
+    )
+}
+
+#[test]
+fn init_takes_addresses_from_the_request_and_marks_every_guess() {
+    let opaque = "Cookie: sid=0123456789abcdef0123456789abcdef";
+    let bearer = |issuer| format!("Authorization: Bearer {}", token_of(issuer));
+    for (request, line, guesses) in [
+        (
+            format!("curl 'https://shop.example.com/me?x=1' -H '{opaque}'"),
+            "url = \"https://shop.example.com/me\"",
+            "url, subject",
+        ),
+        (
+            format!("GET /orders HTTP/1.1\r\nHost: shop.example.com\r\n{opaque}\r\n\r\n"),
+            "url = \"https://shop.example.com/api/me\"",
+            "url, subject",
+        ),
+        (
+            format!("curl http://localhost:4000/ -H '{opaque}'"),
+            "url = \"http://localhost:4000/api/me\"",
+            "url, subject",
+        ),
+        (
+            format!("{opaque}\n"),
+            "url = \"http://localhost:3000/api/me\"",
+            "url, subject",
+        ),
+        (
+            format!(
+                "curl https://shop.example.com -H '{}'",
+                bearer("http://127.0.0.1:7001")
+            ),
+            "jwks_url = \"http://127.0.0.1:7001/.well-known/jwks.json\"",
+            "jwks_url",
+        ),
+        (
+            format!("curl https://shop.example.com -H '{}'", bearer("shop")),
+            "jwks_url = \"https://shop.example.com/.well-known/jwks.json\"",
+            "jwks_url",
+        ),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let (code, out, err) = run_with_input(&mut init(path, &["--from", "-"]), &request);
+        assert_eq!(code, Some(0), "{request}: {err}");
+        let written = std::fs::read_to_string(path.join("rollout-token.toml")).expect("a file");
+        let found = written.lines().find(|written| written.starts_with(line));
+        assert!(
+            found.is_some_and(|line| line.contains("# an example: replace it")),
+            "{request}: {written}"
+        );
+        let want = format!("\nCheck these guesses before you start: {guesses}\n");
+        assert!(out.contains(&want), "{request}: {out}");
+    }
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_, out, _) = run(&mut init(directory.path(), &["--kind", "jwt"]));
+    let want = "Check these guesses before you start: oidc_issuer, audiences\n";
+    assert!(out.contains(want), "{out}");
+    let arguments = [
+        "--kind",
+        "session_endpoint",
+        "--set",
+        "url=https://app.example.com/me",
+        "--set",
+        "cookies=sid",
+        "--set",
+        "subject={id}",
+        "--force",
+    ];
+    let (code, out, err) = run(&mut init(directory.path(), &arguments));
+    assert!(
+        code == Some(0) && !out.contains("Check these guesses"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn init_example_of_variables_keeps_special_characters_when_a_shell_reads_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let (code, out, err) = run(&mut init(path, &["--app", "express"]));
+    assert_eq!(code, Some(0), "{err}");
+    let next = "Next:\n  cp .env.example .env  # then fill in the values\n  set -a; . ./.env; set +a\n  rollout-token --config rollout-token.toml dev\n";
+    assert!(out.ends_with(next), "{out}");
+    let example = std::fs::read_to_string(path.join(".env.example")).expect("the example");
+    let name = "ROLLOUT__EXTRACTORS__WEB__COOKIE_SECRETS";
+    let secret = "a$HOME #b `c` \"d\"";
+    let filled = example.replace(&format!("{name}=''"), &format!("{name}='{secret}'"));
+    std::fs::write(path.join(".env"), filled).expect("written");
+    let mut shell = Command::new("sh");
+    let script = format!("set -a; . ./.env; set +a; printenv {name}");
+    let (_, printed, err) = run(shell.args(["-c", &script]).current_dir(path));
+    assert_eq!(printed.trim_end_matches('\n'), secret, "{err}");
+}
+
+#[test]
+fn init_writes_nothing_if_a_key_is_misspelled() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let arguments = ["--app", "express", "--set", "subjct=abc", "--force"];
+    let (code, out, err) = run(&mut init(directory.path(), &arguments));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("extractors.web.subjct"), "{err}");
+    let files = std::fs::read_dir(directory.path()).expect("a directory");
+    assert_eq!(files.count(), 0);
+}
+
+#[test]
+fn init_names_the_other_credentials_of_the_request() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let (cookies, _) = cookie_session();
+    let text = format!("Cookie: {EXPRESS}; {cookies}\n");
+    let (code, out, err) = run_with_input(&mut init(path, &["--from", "-"]), &text);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("Also found: cookie:connect.sid (express-session")
+            && out.contains("; choose with --kind redis_session.\n"),
+        "{out}"
+    );
+    let arguments = ["--from", "-", "--kind", "redis_session", "--force"];
+    let (code, out, err) = run_with_input(&mut init(path, &arguments), &text);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("Found cookie:connect.sid") && !out.contains("Also found"),
+        "{out}"
+    );
+}
+
+#[test]
+fn name_of_a_library_is_answered_with_the_kinds_and_presets_that_read_its_sessions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for flag in ["--preset", "--kind"] {
+        let (code, _, err) = run(&mut init(directory.path(), &[flag, "express-session"]));
+        assert_eq!(code, Some(2));
+        assert!(
+            err.contains("use --kind redis_session --preset connect-redis, or --kind sql_session --preset connect-pg-simple"),
+            "{err}"
+        );
+    }
+    let mut check = bare(&["check-config"]);
+    check
+        .env("ROLLOUT__SESSION__EXTRACTORS", "web")
+        .env("ROLLOUT__EXTRACTORS__WEB__KIND", "express-session");
+    let (code, _, err) = run(&mut check);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains(
+            "write kind = \"redis_session\", preset = \"connect-redis\", or kind = \"sql_session\", preset = \"connect-pg-simple\""
+        ),
+        "{err}"
+    );
+}
+
+#[test]
+fn completion_offers_the_kinds_and_presets_of_init_and_other_kinds_are_not_refused_by_the_parser() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (_, script, _) = run(&mut bare(&["completions", shell]));
+        for name in ["redis_session", "connect-pg-simple"] {
+            assert!(script.contains(name), "{name} in the script for {shell}");
+        }
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_, _, err) = run(&mut init(directory.path(), &["--kind", "mine"]));
+    assert!(err.contains("mine is not a kind. The kinds are"), "{err}");
 }

@@ -4,9 +4,17 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use toml::{Table, Value};
+use url::Url;
+
+use crate::session::sections::authority::is_loopback;
 
 /// The name of the drafted section.
 pub const SECTION: &str = "web";
+
+/// The address of the app in an example, if the request does not name the app's host.
+pub(super) const APP: &str = "http://localhost:3000";
+/// The path of a "who am I" URL in an example.
+const WHO_AM_I: &str = "/api/me";
 
 /// A suggested section for one kind.
 #[derive(Clone, Debug)]
@@ -36,6 +44,22 @@ pub enum Role {
     Example,
     /// The operator supplies the value, in a separate file or environment variable.
     Secret,
+}
+
+impl DraftKey {
+    /// The comment in the printed section. It marks every value that is not from the request.
+    fn note(&self) -> String {
+        match (self.role, self.comment.as_str()) {
+            (Role::Example, "") => "an example: replace it".to_owned(),
+            (Role::Example, comment) => format!("an example: replace it ({comment})"),
+            (Role::Known | Role::Secret, comment) => comment.to_owned(),
+        }
+    }
+
+    /// Whether the key takes several secrets. Such keys have names in the plural.
+    pub fn is_list(&self) -> bool {
+        self.name.ends_with('s')
+    }
 }
 
 impl Draft {
@@ -86,14 +110,14 @@ impl Draft {
 
     /// Adds the address of the app, for a preset that sets the path.
     pub(crate) fn app(self) -> Self {
-        self.example("url", "http://localhost:3000", "the app's address")
+        self.example("url", APP, "the app's address")
     }
 
     /// Drafts a call to the app's own "who am I" URL, for sessions that no other kind can read.
     pub(crate) fn ask(cookies: &[&str], headers: &[&str]) -> Self {
         let mut draft = Self::new("session_endpoint").example(
             "url",
-            "http://localhost:3000/api/me",
+            format!("{APP}{WHO_AM_I}"),
             "a URL of the app that returns the signed-in user",
         );
         if !cookies.is_empty() {
@@ -157,8 +181,10 @@ impl Draft {
         };
         match known {
             Some(index) => {
-                self.keys[index].value = value;
-                self.keys[index].comment.clear();
+                let known = &mut self.keys[index];
+                known.value = value;
+                known.comment.clear();
+                known.role = Role::Known;
             }
             None => self.keys.push(DraftKey {
                 name: name.to_owned().into(),
@@ -168,6 +194,36 @@ impl Draft {
             }),
         }
         Ok(())
+    }
+
+    /// Replaces the app's host in the examples with the host of a request to the app. If the request itself seems to be
+    /// a call of a "who am I" URL, its path replaces the example of the path.
+    pub(super) fn address(&mut self, request: &Url) {
+        let asks = request
+            .path_segments()
+            .and_then(|mut segments| segments.next_back())
+            .is_some_and(|last| ["me", "whoami", "userinfo", "session", "user"].contains(&last));
+        let origin = public_origin(request);
+        for key in self.examples_mut() {
+            let Some(path) = key.value.as_str().and_then(|url| url.strip_prefix(APP)) else {
+                continue;
+            };
+            let path = if path == WHO_AM_I && asks {
+                request.path()
+            } else {
+                path
+            };
+            key.value = format!("{origin}{path}").into();
+        }
+    }
+
+    fn examples_mut(&mut self) -> impl Iterator<Item = &mut DraftKey> {
+        self.keys.iter_mut().filter(|key| key.role == Role::Example)
+    }
+
+    /// The keys whose values are examples, which the operator replaces.
+    pub fn examples(&self) -> impl Iterator<Item = &DraftKey> {
+        self.keys.iter().filter(|key| key.role == Role::Example)
     }
 
     fn push(
@@ -206,11 +262,7 @@ impl Draft {
             format!("[session]\nextractors = [\"{SECTION}\"]\n\n[extractors.{SECTION}]\n");
         for key in &self.keys {
             if key.role != Role::Secret {
-                lines.push((
-                    key.name.to_string(),
-                    inline(&key.value),
-                    key.comment.clone(),
-                ));
+                lines.push((key.name.to_string(), inline(&key.value), key.note()));
             }
         }
         let written: Vec<String> = lines
@@ -264,11 +316,21 @@ impl Draft {
             flatten(
                 &variable(&key.name),
                 &key.value,
-                &key.comment,
+                &key.note(),
                 &mut variables,
             );
         }
         variables
+    }
+}
+
+/// The origin of a URL. Outside of loopback it is `https`, because the service refuses to call other `http` addresses.
+pub(super) fn public_origin(url: &Url) -> String {
+    let is_loopback = url.host_str().is_some_and(is_loopback);
+    let origin = url.origin().ascii_serialization();
+    match origin.strip_prefix("http://") {
+        Some(authority) if !is_loopback => format!("https://{authority}"),
+        _ => origin,
     }
 }
 

@@ -24,12 +24,24 @@ use std::borrow::Cow;
 
 use axum::http::HeaderMap;
 use serde::Serialize;
+use url::Url;
 
 use crate::session::registry::Registry;
 
 pub use draft::{Draft, DraftKey, Role, variable};
 pub use subjects::candidates;
 pub use templates::template;
+
+/// Where to read a documentation page: its URL, if the build knows the repository's address, as a release does. The
+/// installed packages do not contain the pages.
+pub fn page_link(page: &str) -> String {
+    match option_env!("REPOSITORY_URL") {
+        Some(url) if !url.is_empty() => {
+            format!("{url}/blob/v{}/{page}", env!("CARGO_PKG_VERSION"))
+        }
+        _ => format!("{page} in the repository of rollout-token"),
+    }
+}
 
 /// How certain a rule's result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -122,6 +134,16 @@ impl Finding {
             subjects: self.subjects,
         }
     }
+}
+
+/// Like [`detect`], with the app's host in the examples of URLs, from the URL of the request.
+pub fn detect_for(headers: &HeaderMap, url: Option<&Url>, registry: &Registry) -> Vec<Detected> {
+    let mut found = detect(headers, registry);
+    if let Some(url) = url {
+        let drafts = found.iter_mut().flat_map(|detected| &mut detected.drafts);
+        drafts.for_each(|draft| draft.address(url));
+    }
+    found
 }
 
 /// The credentials of a request, the most certain first. With the same confidence, headers precede cookies.

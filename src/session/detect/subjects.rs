@@ -2,6 +2,7 @@
 //! preferred to e-mail addresses.
 
 use crate::json::Value;
+use crate::session::subject::placeholder;
 
 /// The depth to which a session is searched. Real sessions contain the user's id at a smaller depth.
 const MAX_DEPTH: usize = 5;
@@ -86,7 +87,7 @@ fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, 
 
 fn add(path: &[String], found: &mut Vec<(usize, usize, String)>) {
     if let Some(rank) = rank(path) {
-        found.push((rank, path.len(), template(path)));
+        found.push((rank, path.len(), placeholder(path)));
     }
 }
 
@@ -134,22 +135,6 @@ fn fold(name: &str) -> String {
         .filter(char::is_ascii_alphanumeric)
         .map(|c| c.to_ascii_lowercase())
         .collect()
-}
-
-/// The path as a template: dotted, or a JSON Pointer if a name contains characters that the dotted form does not allow.
-fn template(path: &[String]) -> String {
-    let is_plain = path
-        .iter()
-        .all(|name| !name.is_empty() && !name.contains(['.', '{', '}', '/', '~']));
-    if is_plain {
-        format!("{{{}}}", path.join("."))
-    } else {
-        let escaped: Vec<String> = path
-            .iter()
-            .map(|name| name.replace('~', "~0").replace('/', "~1"))
-            .collect();
-        format!("{{/{}}}", escaped.join("/"))
-    }
 }
 
 #[cfg(test)]

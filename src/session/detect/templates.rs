@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::draft::{Draft, Role};
-use super::{Detected, detect};
-use crate::session::registry::Registry;
+use super::{Detected, detect, page_link};
+use crate::session::registry::{Registry, sections_for};
 
 /// The kinds that are searched for a preset if the operator names no kind, in this order.
 const KINDS_WITH_PRESETS: [&str; 6] = [
@@ -38,15 +38,27 @@ pub fn template(
         (None, Some(preset)) => KINDS_WITH_PRESETS
             .into_iter()
             .find(|kind| has(kind, preset))
-            .ok_or_else(|| format!("{preset} is not a preset: see docs/choosing.md"))?,
-        (None, None) => return Err("name a kind or a preset: see docs/choosing.md".to_owned()),
+            .ok_or_else(|| match flags_for(preset) {
+                Some(flags) => format!("{preset} is not a preset: use {flags}"),
+                None => format!(
+                    "{preset} is not a preset: see {}",
+                    page_link("docs/choosing.md")
+                ),
+            })?,
+        (None, None) => {
+            return Err(format!(
+                "name a kind or a preset: see {}",
+                page_link("docs/choosing.md")
+            ));
+        }
     };
     let Some((kind, entry)) = registry.entry(kind) else {
         let known: Vec<_> = registry.names().collect();
-        return Err(format!(
-            "{kind} is not a kind. The kinds are {}",
-            known.join(", ")
-        ));
+        let advice = flags_for(kind).map_or_else(
+            || format!(". The kinds are {}", known.join(", ")),
+            |flags| format!(": use {flags}"),
+        );
+        return Err(format!("{kind} is not a kind{advice}"));
     };
     let preset = match preset {
         None => None,
@@ -70,16 +82,29 @@ pub fn template(
         Some((draft.clone(), detected.page))
     });
     let (mut draft, page) = fitting.unwrap_or_else(|| plain(kind, preset));
-    if kind == "jwt" {
-        for key in draft.keys.iter_mut().filter(|key| key.role == Role::Known) {
-            let is_fixed = ["from", "algorithms", "allow_any_audience"].contains(&&*key.name);
-            if !is_fixed {
-                key.role = Role::Example;
-                "an example: replace it with your own value".clone_into(&mut key.comment);
-            }
+    for key in draft.keys.iter_mut().filter(|key| key.role == Role::Known) {
+        let is_invented = match kind {
+            "jwt" => !["from", "algorithms", "allow_any_audience"].contains(&&*key.name),
+            _ => ["cookie", "cookies"].contains(&&*key.name),
+        };
+        if is_invented {
+            key.role = Role::Example;
         }
     }
     Ok((draft, page))
+}
+
+/// The flags of `init` for a library that is neither a kind nor a preset.
+fn flags_for(library: &str) -> Option<String> {
+    let sections = sections_for(library)?;
+    let flags: Vec<String> = sections
+        .iter()
+        .map(|(kind, preset)| match preset {
+            Some(preset) => format!("--kind {kind} --preset {preset}"),
+            None => format!("--kind {kind}"),
+        })
+        .collect();
+    Some(flags.join(", or "))
 }
 
 /// Drafts a section for a kind that has no example credential.

@@ -1,8 +1,9 @@
 //! Detects the provider of a JWT, and drafts a section with the issuer, audience and app from the token.
 
 use toml::{Table, Value as Toml};
+use url::Url;
 
-use super::draft::Draft;
+use super::draft::{APP, Draft, public_origin};
 use super::providers::{FIREBASE_SESSION, PROVIDERS};
 use super::subjects::candidates;
 use super::{Confidence, Finding};
@@ -149,9 +150,14 @@ impl Token {
             draft = if issuer.starts_with("https://") {
                 draft.key("oidc_issuer", issuer)
             } else {
+                // If the issuer is not a URL, the app itself probably publishes the keys.
+                let server = Url::parse(issuer).ok().filter(Url::has_host).map_or_else(
+                    || APP.to_owned(),
+                    |url| public_origin(&url) + url.path().trim_end_matches('/'),
+                );
                 let draft = draft.example(
                     "jwks_url",
-                    "http://localhost:3000/.well-known/jwks.json",
+                    format!("{server}/.well-known/jwks.json"),
                     "the URL of the public keys; or set public_key_file",
                 );
                 draft.key("issuers", vec![issuer])
