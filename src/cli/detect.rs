@@ -248,7 +248,7 @@ fn open(
         && !is_given("url")
     {
         return Err(Failure::Usage(format!(
-            "the session is not in the request, and only an address that you name is called: --set url=…, for example --set url={} ({})",
+            "only an address that you name is called: pass it, for example --set url={} ({})",
             shell_quoted(url.value.as_str().unwrap_or_default()),
             url.comment
         )));
