@@ -87,6 +87,12 @@ async fn set_cookie_lines_are_passed_on_only_if_the_answer_has_a_subject() {
         ("down", 503, ANN, (503, false)),
         ("no JSON", 200, "<html>", (503, false)),
         (
+            "a subject whose session ends at a fraction of a second",
+            200,
+            &format!(r#"{{"sub":"ann","end":{}.5}}"#, NOW + 60),
+            (200, true),
+        ),
+        (
             "a subject whose session has expired",
             200,
             &format!(r#"{{"sub":"ann","end":{}}}"#, NOW - 1),

@@ -17,15 +17,14 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
-use crate::session::formats::expiry::Expiry;
 use crate::session::formats::php;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_credential::{CredentialFields, SessionCredential, StoreKey};
+use crate::session::sections::session_end::TimePath;
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
-use crate::session::subject::Template;
 use crate::session::types::{
     Authority, BackendCall, BackendReport, ExtractError, Extracted, Reach, Readiness, Session,
     SessionExtractor,
@@ -133,7 +132,7 @@ struct RedisSession {
     pool: Arc<Pool<RedisServer>>,
     payload: Payload,
     /// The path of the session's expiry in the value. The expiry of the Redis key always applies as well.
-    expires: Option<Template>,
+    expires: Option<TimePath>,
     clock: Clock,
 }
 
@@ -177,10 +176,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let credential = SessionCredential::read(section, fields, &mut problems);
     let key_prefixes = key_prefixes(section, config.key_prefix, &credential, &mut problems);
-    let expires = config
-        .expires_path
-        .map(|path| format!("{{{path}}}").parse::<Template>());
-    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
+    let expires = config.expires_path.as_deref();
+    let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
     let limits = PoolLimits::read(
         section,
         config.max_connections,
@@ -323,8 +320,11 @@ impl RedisSession {
         };
         let now = self.clock.now();
         let attributes = self.attributes(&stored.value)?;
-        let value_expires_at = self
-            .expiry(&attributes)?
+        let value_expires_at = match &self.expires {
+            Some(path) => path.time(&attributes).map_err(corrupt)?,
+            None => None,
+        };
+        let value_expires_at = value_expires_at
             .map(|expiry| expiry.check(now))
             .transpose()?;
         let key_expires_at = stored
@@ -358,20 +358,6 @@ impl RedisSession {
                     .ok_or_else(|| corrupt("the value is not a string that PHP serialized"))?;
                 keys.attributes(data)
             }
-        }
-    }
-
-    fn expiry(&self, attributes: &Value) -> Result<Option<Expiry>, ExtractError> {
-        let Some(path) = &self.expires else {
-            return Ok(None);
-        };
-        match path.value(attributes) {
-            Ok(None | Some(Value::Null)) => Ok(None),
-            Ok(Some(value)) => match Expiry::read(&value) {
-                Some(expiry) => Ok(Some(expiry)),
-                None => Err(corrupt("the value at expires_path is not a time")),
-            },
-            Err(_) => Err(corrupt("a member in the path expires_path occurs twice")),
         }
     }
 }

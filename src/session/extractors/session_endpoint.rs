@@ -16,17 +16,15 @@ use futures_util::future::BoxFuture;
 use reqwest::{Method, Request};
 use url::Url;
 
-use crate::clock::UnixSeconds;
 use crate::json::{Object, Value};
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
 use crate::session::formats::cookies;
-use crate::session::formats::expiry::Expiry;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
-use crate::session::subject::{SubjectError, Template};
+use crate::session::sections::session_end::TimePath;
 use crate::session::types::{
     BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, OfferedCookies, Reach,
     Readiness, ResponseCookies, Session, SessionExtractor, without_query,
@@ -65,7 +63,7 @@ struct WhoAmI {
     passed_cookies: Vec<String>,
     /// The headers of the answer that contain the session. If empty, the session is in the body.
     response_headers: Vec<HeaderName>,
-    expires: Option<Template>,
+    expires: Option<TimePath>,
 }
 
 /// The statuses that mean that the caller is not signed in.
@@ -291,15 +289,14 @@ impl WhoAmI {
                     .unwrap_or_else(|| self.undecided(answer)));
             }
         };
-        let expires_at = self
-            .expires
-            .as_ref()
-            .map(|path| expiry(path, &attributes))
-            .transpose()?
-            .flatten();
+        let malformed = |detail| ExtractError::unavailable(Reason::Malformed).because(detail);
+        let expires_at = match &self.expires {
+            Some(path) => path.time(&attributes).map_err(malformed)?,
+            None => None,
+        };
         Ok(Session {
             attributes,
-            expires_at,
+            expires_at: expires_at.map(|expiry| expiry.floor),
         })
     }
 
@@ -427,20 +424,5 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
         headers.insert(name, value);
-    }
-}
-
-/// The session's expiry; `None` if the answer does not contain a time, for example because the caller is not signed in.
-fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
-    let invalid = || {
-        ExtractError::unavailable(Reason::Malformed)
-            .because("the value at expires_path is not a time")
-    };
-    match path.value(attributes) {
-        Ok(None | Some(Value::Null)) | Err(SubjectError::Absent) => Ok(None),
-        Ok(Some(value)) => Expiry::read(&value)
-            .map(|end| Some(end.floor))
-            .ok_or_else(invalid),
-        Err(SubjectError::Invalid(_)) => Err(invalid()),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -14,7 +15,7 @@ use crate::json::Value;
 use crate::session::formats::expiry::Expiry;
 use crate::session::reason::Reason;
 use crate::session::subject::Template;
-use crate::session::types::{ExtractError, Extracted, Session};
+use crate::session::types::{ExtractError, Extracted};
 
 /// The key `expires_path`.
 #[derive(Debug)]
@@ -32,8 +33,46 @@ pub struct SessionEnd(Vec<EndPath>);
 /// A time in the session, and how many seconds after it the session ends.
 #[derive(Debug)]
 struct EndPath {
-    path: Template,
+    path: TimePath,
     after: UnixSeconds,
+}
+
+/// The path of a time in a session.
+#[derive(Debug)]
+pub struct TimePath(Template);
+
+impl TimePath {
+    /// Parses the key `expires_path`, which may be written with or without braces.
+    pub fn read(section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Self> {
+        problems.accept(section.key("expires_path"), path.parse())
+    }
+
+    /// The time at the path; `None` if the session has no value there.
+    ///
+    /// # Errors
+    /// Why the value is not a time. Each kind decides whether this is the fault of the caller or of a backend.
+    pub fn time(&self, session: &Value) -> Result<Option<Expiry>, &'static str> {
+        match self.0.value(session) {
+            Ok(None | Some(Value::Null)) => Ok(None),
+            Ok(Some(value)) => Expiry::read(&value)
+                .map(Some)
+                .ok_or("the value at expires_path is not a time"),
+            Err(_) => Err("a member in the path expires_path occurs twice"),
+        }
+    }
+}
+
+impl FromStr for TimePath {
+    type Err = &'static str;
+
+    fn from_str(path: &str) -> Result<Self, Self::Err> {
+        let template = if path.contains('{') {
+            path.parse()
+        } else {
+            format!("{{{path}}}").parse()
+        };
+        template.map(Self)
+    }
 }
 
 impl SessionEnd {
@@ -71,7 +110,7 @@ impl SessionEnd {
         };
         let mut ends = Vec::new();
         for (path, after) in paths {
-            let path = problems.accept(section.key("expires_path"), template(&path));
+            let path = TimePath::read(section, &path, problems);
             let after = seconds(after);
             ends.extend(path.map(|path| EndPath { path, after }));
         }
@@ -85,7 +124,8 @@ impl SessionEnd {
             return Ok(None);
         };
         for EndPath { path, after } in &self.0 {
-            if let Some(time) = time(path, &session)? {
+            let malformed = |detail| ExtractError::rejected(Reason::Malformed).because(detail);
+            if let Some(time) = path.time(&session.attributes).map_err(malformed)? {
                 let end = time.plus(*after).check(now)?;
                 session.expires_at = Some(session.expires_at.map_or(end, |other| other.min(end)));
             }
@@ -96,27 +136,6 @@ impl SessionEnd {
 
 fn seconds(duration: HumanDuration) -> UnixSeconds {
     UnixSeconds::try_from(duration.0.as_secs()).unwrap_or(UnixSeconds::MAX)
-}
-
-/// Parses a path, which may be written with or without braces.
-fn template(path: &str) -> Result<Template, &'static str> {
-    if path.contains('{') {
-        path.parse()
-    } else {
-        format!("{{{path}}}").parse()
-    }
-}
-
-/// The time at the path; `None` if the session has no value there.
-fn time(path: &Template, session: &Session) -> Result<Option<Expiry>, ExtractError> {
-    let malformed = |detail| ExtractError::rejected(Reason::Malformed).because(detail);
-    match path.value(&session.attributes) {
-        Ok(None | Some(Value::Null)) => Ok(None),
-        Ok(Some(value)) => Expiry::read_pythonic(&value)
-            .map(Some)
-            .ok_or_else(|| malformed("the value at expires_path is not a time")),
-        Err(_) => Err(malformed("a member in the path expires_path occurs twice")),
-    }
 }
 
 impl Serialize for ExpiresPath {
@@ -159,11 +178,12 @@ impl<'de> Visitor<'de> for ExpiresPathVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::sections::testing::{NOW, refused};
+    use crate::session::sections::testing::{NOW, build, refused};
+    use crate::session::types::Session;
 
     fn ends(paths: &[(&str, UnixSeconds)]) -> SessionEnd {
         let end = |&(path, after): &(&str, UnixSeconds)| EndPath {
-            path: template(path).unwrap(),
+            path: path.parse().unwrap(),
             after,
         };
         SessionEnd(paths.iter().map(end).collect())
@@ -215,6 +235,28 @@ mod tests {
             (r#"{"_expire":1900000000000000000}"#, Err("malformed")),
         ] {
             assert_eq!(applied(&koa, json), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn path_is_written_with_or_without_braces_in_every_kind() {
+        for path in ["a.b", "{a.b}", "/a/b", "{/a/b}"] {
+            let json = r#"{"a":{"b":1800000060.5}}"#;
+            assert_eq!(applied(&end(path, 0), json), Ok(Some(NOW + 60)), "{path}");
+            for (kind, keys) in [
+                ("cookie_session", "keys = [\"hunter2-hunter2-hunter2\"]"),
+                (
+                    "redis_session",
+                    "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"s:\"",
+                ),
+                (
+                    "session_endpoint",
+                    "url = \"https://app.example/me\"\ncookies = [\"sid\"]",
+                ),
+            ] {
+                let section = build(kind, &format!("{keys}\nexpires_path = \"{path}\""));
+                assert!(section.is_ok(), "{kind}, {path}");
+            }
         }
     }
 

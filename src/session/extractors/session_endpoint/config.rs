@@ -18,6 +18,7 @@ use crate::session::backends::lookup::Lookups;
 use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::TimePath;
 use crate::session::types::SessionExtractor;
 
 /// Headers that no key may list: most apply to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or
@@ -157,15 +158,8 @@ pub fn build(
             problems.parse(section.key("response_headers"), name, "names of headers")
         })
         .collect();
-    let expires = config.expires_path.as_deref().map(|path| {
-        let path = if path.contains('{') {
-            path.to_owned()
-        } else {
-            format!("{{{path}}}")
-        };
-        path.parse()
-    });
-    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
+    let expires = config.expires_path.as_deref();
+    let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
     let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else {
         return Err(problems);
     };

@@ -125,24 +125,3 @@ fn invalid_section_is_refused_and_the_problem_names_the_key() {
         assert!(!problems.contains("hunter2"), "{case}: {problems}");
     }
 }
-
-#[test]
-fn expiry_is_read_from_the_value_at_expires_path() {
-    let path: Template = "{end}".parse().unwrap();
-    for (end, want) in [
-        ("1800000000", Some(Some(1_800_000_000))),
-        ("\"2027-01-15T08:00:00Z\"", Some(Some(1_800_000_000))),
-        ("\"2027-01-15T10:00:00+02:00\"", Some(Some(1_800_000_000))),
-        ("null", Some(None)),
-        ("\"soon\"", None),
-        ("\"\"", None),
-        ("1.5", None),
-        ("true", None),
-        ("{}", None),
-        ("1,\"end\":2", None),
-    ] {
-        let session = Value::parse(format!("{{\"end\":{end}}}").as_bytes()).unwrap();
-        assert_eq!(expiry(&path, &session).ok(), want, "{end}");
-    }
-    assert_eq!(expiry(&path, &Value::Null), Ok(None));
-}
