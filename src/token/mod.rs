@@ -1,6 +1,7 @@
 //! Mints Rollout auth tokens, which are JWTs (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims
 //! described in Rollout's guide "Getting your API Key".
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -47,12 +48,20 @@ pub struct Minter {
     claims: ClaimTemplates,
 }
 
-/// A signed token, its `iat` and its `exp`.
-#[derive(Debug)]
+/// A signed token, its `iat` and its `exp`. `Debug` does not show the token.
 pub struct Minted {
     pub token: String,
     pub issued_at: UnixSeconds,
     pub expires_at: UnixSeconds,
+}
+
+impl fmt::Debug for Minted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minted")
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why no token can be minted for a valid session.
@@ -246,6 +255,16 @@ mod tests {
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const NOW: UnixSeconds = 1_700_000_000;
+
+    #[test]
+    fn debug_does_not_show_the_token() {
+        let minted = Minted {
+            token: "s3cr3t".to_owned(),
+            issued_at: NOW,
+            expires_at: NOW + 900,
+        };
+        assert!(!format!("{minted:?}").contains("s3cr3t"));
+    }
 
     fn minter(ttl: u64, cap: bool, claims: serde_json::Value) -> Minter {
         let client = RolloutClient {

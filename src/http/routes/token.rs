@@ -1,5 +1,6 @@
 //! `POST /rollout/token`: exchanges a session for a token. `session` identifies the user, and `token` mints the token.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -29,8 +30,8 @@ const METHODS_WITH_GET: &str = "GET, POST, OPTIONS";
 pub const DOCS_PATH: &str = "/rollout-token";
 const DOCS_METHODS: &str = "GET, OPTIONS";
 
-/// The response to a signed-in user.
-#[derive(Debug, Serialize)]
+/// The response to a signed-in user. `Debug` does not show the token.
+#[derive(Serialize)]
 pub struct TokenResponse {
     token: String,
     /// Always `Bearer` (RFC 6750).
@@ -41,6 +42,14 @@ pub struct TokenResponse {
     expires_at: i64,
     /// The number of seconds from now after which a front end should fetch the next token.
     refresh_in: i64,
+}
+
+impl fmt::Debug for TokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenResponse")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TokenResponse {

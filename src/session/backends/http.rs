@@ -82,14 +82,21 @@ pub struct CallLimits {
     pub retry_closed: bool,
 }
 
-/// An HTTP response with any status.
-#[derive(Debug)]
+/// An HTTP response with any status. `Debug` shows the status alone, because the rest may contain the session.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// Empty unless the status is 200. Error pages are not interpreted, and an error page over the size limit must not
     /// hide the status.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a call failed.
@@ -424,6 +431,16 @@ mod tests {
     use axum::routing::get;
     use futures_util::{StreamExt, stream};
     use reqwest::Method;
+
+    #[test]
+    fn debug_of_an_answer_shows_its_status_alone() {
+        let answer = Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(header::SET_COOKIE, "s3cr3t".parse().unwrap())]),
+            body: b"s3cr3t".to_vec(),
+        };
+        assert_eq!(format!("{answer:?}"), "Answer { status: 200, .. }");
+    }
 
     const LIMITS: CallLimits = CallLimits {
         connect: CONNECT_TIMEOUT,

@@ -155,8 +155,8 @@ impl fmt::Display for UnusableKey {
     }
 }
 
-/// A token's signature, and the data that selects the keys for it.
-#[derive(Clone, Copy, Debug)]
+/// A token's signature, and the data that selects the keys for it. `Debug` does not show the token.
+#[derive(Clone, Copy)]
 pub struct Signed<'a> {
     /// The encoded header and payload, which the signature covers.
     pub text: &'a [u8],
@@ -166,6 +166,15 @@ pub struct Signed<'a> {
     pub kid: Option<&'a str>,
     /// The claims, which are not yet verified.
     pub claims: Option<&'a Object>,
+}
+
+impl fmt::Debug for Signed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signed")
+            .field("alg", &self.alg)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a signature is not accepted.

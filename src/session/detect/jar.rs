@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, header};
 use crate::session::formats::percent::{self, Plus};
 
 /// A cookie with its value decoded.
-#[derive(Debug)]
 pub(super) struct Cookie<'a> {
     /// The name, without the number of a chunk.
     pub(super) name: &'a str,
@@ -18,7 +17,6 @@ pub(super) struct Cookie<'a> {
 }
 
 /// All cookies in the order of the request, followed by the cookies that are joined from chunks.
-#[derive(Debug)]
 pub(super) struct Jar<'a>(Vec<Cookie<'a>>);
 
 impl<'a> Jar<'a> {

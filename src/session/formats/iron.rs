@@ -1,6 +1,7 @@
 //! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 also write. A seal is a string that is
 //! encrypted and authenticated with keys derived from a password and the seal's own salts.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::{hmac, pbkdf2};
@@ -17,8 +18,7 @@ const PREFIX: &str = "Fe26.2";
 /// The tolerated clock difference in seconds, which is the library's default `timestampSkewSec`.
 const SKEW: UnixSeconds = 60;
 
-/// A seal, split at its `*` separators.
-#[derive(Debug)]
+/// A seal, split at its `*` separators. `Debug` does not show it.
 pub struct Seal<'a> {
     /// The text that the MAC covers.
     covered: &'a str,
@@ -31,6 +31,15 @@ pub struct Seal<'a> {
     expires_at: Option<i64>,
     mac_salt: &'a str,
     mac: Vec<u8>,
+}
+
+impl fmt::Debug for Seal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal")
+            .field("id", &self.id)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Seal<'a> {

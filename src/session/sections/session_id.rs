@@ -2,6 +2,7 @@
 //! cookie-signature (express-session, `@fastify/session`), better-call (Better Auth), itsdangerous (Flask-Session) or
 //! Rails' `cookies.signed`, or encrypted by Laravel.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::{hmac, pbkdf2};
@@ -56,12 +57,20 @@ pub enum Format {
     Laravel(Arc<laravel::AppKeySet>),
 }
 
-/// A session id whose signature, if its format has one, is valid.
-#[derive(Debug)]
+/// A session id whose signature, if its format has one, is valid. `Debug` does not show the id.
 pub struct Opened {
     pub id: String,
     pub is_signed: bool,
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("is_signed", &self.is_signed)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Format {

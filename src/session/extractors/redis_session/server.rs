@@ -50,8 +50,7 @@ pub struct Connection {
     _driver: Option<AbortOnDropHandle<()>>,
 }
 
-/// The value of a key.
-#[derive(Debug)]
+/// The value of a key. It has no `Debug`, which could show the session.
 pub struct Stored {
     pub value: Vec<u8>,
     /// Seconds until the key expires, rounded down; `None` if it does not expire, or if the expiry was not read.

@@ -240,8 +240,7 @@ pub enum Table {
     Users,
 }
 
-/// A query for one row.
-#[derive(Debug)]
+/// A query for one row. It has no `Debug`, which could show the key.
 pub struct RowQuery {
     pub table: Table,
     pub statements: Arc<Alternatives>,
