@@ -39,11 +39,18 @@ const ASSERTIONS: [HeaderName; 8] = [
     HeaderName::from_static("x-ms-token-aad-id-token"),
 ];
 
-/// A credential and its place.
-#[derive(Debug)]
+/// A credential and its place. `Debug` does not show the credential.
 pub struct Found<'a> {
     pub place: &'a CredentialSource,
     pub text: Cow<'a, str>,
+}
+
+impl fmt::Debug for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The credential in the first non-empty place of `places`; `None` if all are empty.
@@ -116,6 +123,48 @@ impl CredentialSource {
         self.header().filter(|name| !ASSERTIONS.contains(name))
     }
 
+    /// The opaque token in the header of this place: the text after one of `schemes` and one or more spaces, or the
+    /// whole value if it contains no space. Returns `None` for any other scheme, for a value of `Authorization` that
+    /// contains no space, and for a place in a cookie.
+    ///
+    /// # Errors
+    /// `Rejected` if the header occurs twice, if the token contains spaces or characters other than visible ASCII, or if
+    /// the text before the space is not a valid scheme. Unlike a bearer token, it may contain any other character, such
+    /// as the `|` in tokens of Laravel Sanctum.
+    pub fn opaque<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        schemes: &[&str],
+    ) -> Result<Option<&'a str>, ExtractError> {
+        let value = match self.header() {
+            Some(name) => single(headers, name)?,
+            None => None,
+        };
+        let Some(value) = value.map(|value| value.as_bytes().trim_ascii()) else {
+            return Ok(None);
+        };
+        let token = match value.iter().position(|&byte| byte == b' ') {
+            None if *self == Self::Bearer => return Ok(None),
+            None => value,
+            Some(end) => {
+                let (scheme, token) = value.split_at(end);
+                if !scheme.iter().copied().all(is_token) {
+                    return Err(malformed());
+                }
+                let is_known = |known: &&str| scheme.eq_ignore_ascii_case(known.as_bytes());
+                if !schemes.iter().any(is_known) {
+                    return Ok(None);
+                }
+                token.trim_ascii_start()
+            }
+        };
+        match std::str::from_utf8(token) {
+            Ok("") => Ok(None),
+            Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
+            Ok(_) | Err(_) => Err(malformed()),
+        }
+    }
+
     /// The parts of a header line that belong to this place: the matching cookies, or the whole line of a header other
     /// than `Cookie`.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
@@ -157,8 +206,7 @@ impl CredentialSource {
                 Some(value) => without_scheme(value.to_str().map_err(|_| malformed())?, &[" "]),
                 None => None,
             },
-            Self::Cookie(name) => cookie::find(headers, name)?
-                .and_then(|value| without_scheme(value, &[" ", "%20", "+"])),
+            Self::Cookie(name) => cookie::find(headers, name)?.and_then(in_cookie),
             Self::Supabase(name) => {
                 // As in `@supabase/ssr`, stale chunks are ignored if there is an unchunked cookie.
                 let session = match cookie::find(headers, name)? {
@@ -274,43 +322,9 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     Ok(Some(text))
 }
 
-/// The opaque token in a header's value: the text after `Bearer` or `Token` (Django REST framework) and one or more
-/// spaces, or the whole value if it contains no space. Returns `None` for any other scheme, and for a value of
-/// `Authorization` that contains no space.
-///
-/// # Errors
-/// `Rejected` if the token contains spaces or characters other than visible ASCII, or if the text before the space is
-/// not a valid scheme. Unlike a bearer token, it may contain any other character, such as the `|` in tokens of Laravel
-/// Sanctum.
-pub fn opaque<'a>(
-    place: &CredentialSource,
-    value: &'a [u8],
-) -> Result<Option<&'a str>, ExtractError> {
-    let value = value.trim_ascii();
-    let token = match value.iter().position(|&byte| byte == b' ') {
-        None if *place == CredentialSource::Bearer => return Ok(None),
-        None => value,
-        Some(end) => {
-            let (scheme, token) = value.split_at(end);
-            let is_known = [&b"bearer"[..], b"token"]
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known));
-            if !is_known {
-                let is_scheme = scheme.iter().copied().all(is_token);
-                return if is_scheme {
-                    Ok(None)
-                } else {
-                    Err(malformed())
-                };
-            }
-            token.trim_ascii_start()
-        }
-    };
-    match std::str::from_utf8(token) {
-        Ok("") => Ok(None),
-        Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
-        Ok(_) | Err(_) => Err(malformed()),
-    }
+/// The credential in a cookie's value, which may be percent-encoded, without the scheme `Bearer`.
+pub fn in_cookie(value: &str) -> Option<&str> {
+    without_scheme(value, &[" ", "%20", "+"])
 }
 
 /// The credential after the scheme `Bearer` and one or more of the `separators`, or the whole text if it has no scheme.
@@ -365,10 +379,10 @@ const TOKEN68: [bool; 256] = {
 mod tests {
     use super::*;
 
-    fn request(pairs: &[(&'static str, &[u8])]) -> Parts {
+    fn request(pairs: &[(&str, &[u8])]) -> Parts {
         let pairs = pairs.iter().map(|(name, value)| {
             (
-                HeaderName::from_static(name),
+                HeaderName::try_from(*name).expect("a header name"),
                 HeaderValue::from_bytes(value).expect("a header value"),
             )
         });
@@ -464,7 +478,9 @@ mod tests {
                 (&CredentialSource::Bearer, in_authorization),
                 (&header, elsewhere),
             ] {
-                let found = opaque(place, value).map_err(|error| error.reason().as_str());
+                let request = request(&[(place.header().expect("a header").as_str(), value)]);
+                let found = place.opaque(&request.headers, &["bearer", "token"]);
+                let found = found.map_err(|error| error.reason().as_str());
                 assert_eq!(found, want, "{place}: {value:?}");
             }
         }
@@ -637,6 +653,19 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn debug_does_not_show_the_credential() {
+        let found = Found {
+            place: &CredentialSource::Bearer,
+            text: Cow::Borrowed("s3cr3t"),
+        };
+        let shown = format!("{found:?}");
+        assert!(
+            shown.contains("Bearer") && !shown.contains("s3cr3t"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -8,13 +8,13 @@ use rollout_token::clock::Clock;
 use rollout_token::session::backends::Context;
 use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
-use rollout_token::session::types::{ExtractError, SessionExtractor};
+use rollout_token::session::types::{ExtractError, Extracted, SessionExtractor};
 use rollout_token::telemetry::metrics::Metrics;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests, respond};
-use crate::helpers::{NOW, Service, verified};
+use crate::helpers::{NOW, Service, session_token, verified};
 use crate::settings::ConfigBuilder;
 
 /// A `session_endpoint` section that forwards the cookie `sid` to `url`, with the additional keys in `more`.
@@ -499,6 +499,14 @@ async fn subject_and_expiry_are_read_from_the_configured_response_headers() {
             &[("x-user", "ann"), ("x-ends", ends.as_str())][..],
             Ok("ann".to_owned()),
         ),
+        (
+            "an HTTP date",
+            &[
+                ("x-user", "ann"),
+                ("x-ends", "Fri, 01 Jan 2100 00:00:00 GMT"),
+            ],
+            Ok("ann".to_owned()),
+        ),
         ("no end", &[("x-user", "ann")], Ok("ann".to_owned())),
         (
             "over",
@@ -959,6 +967,87 @@ async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
             problems.contains(&format!("{kind}.max_waiting: must be at least 1")),
             "{problems}"
         );
+    }
+}
+
+/// A backend on port 1 is unreachable, which shows that the credential was read and would have been sent.
+#[tokio::test]
+async fn every_kind_reads_a_bearer_after_two_spaces_like_after_one() {
+    let jwt = session_token(json!({}));
+    let store = "from = [\"header:authorization\"]\nkey_hash = \"sha256\"";
+    for (kind, header, keys) in [
+        (
+            "jwt",
+            "authorization",
+            "secret = \"session-secret-session-secret-session-secret\"\nallow_any_audience = true\n\
+             algorithms = [\"HS256\"]".to_owned(),
+        ),
+        (
+            "jwt",
+            "x-token",
+            "from = [\"header:x-token\"]\nallow_any_audience = true\nalgorithms = [\"HS256\"]\n\
+             secret = \"session-secret-session-secret-session-secret\""
+                .to_owned(),
+        ),
+        (
+            "introspection",
+            "authorization",
+            "url = \"http://127.0.0.1:1/\"\nclient_id = \"c\"\nclient_secret = \"another-secret-of-the-issuer\"\n\
+             allow_any_client = true"
+                .to_owned(),
+        ),
+        (
+            "api_key",
+            "authorization",
+            format!("keys = {{ a = \"{}\" }}\nallowed_subjects = [\"*\"]", "0".repeat(64)),
+        ),
+        (
+            "authjs",
+            "authorization",
+            "version = \"v4\"\naccept_bearer = true\nsecrets = [\"hunter2-hunter2-hunter2\"]".to_owned(),
+        ),
+        (
+            "iron_session",
+            "x-sid-session",
+            "version = \"raw\"\ncookie = \"sid\"\npassword = \"hunter2-hunter2-hunter2-hunter2-hunter2\"".to_owned(),
+        ),
+        (
+            "redis_session",
+            "authorization",
+            format!("url = \"redis://127.0.0.1:1\"\n{store}"),
+        ),
+        (
+            "sql_session",
+            "authorization",
+            format!(
+                "url = \"postgres://u@127.0.0.1:1/app?sslmode=disable\"\n{store}\n\
+                 query = \"SELECT user_id FROM sessions WHERE id = $1\""
+            ),
+        ),
+    ] {
+        let extractor = extractor(kind, &keys);
+        for token in [jwt.as_str(), "0123456789abcdef0123456789abcdef01234567"] {
+            let outcomes = ["Bearer ", "Bearer  ", "bearer   "].map(|scheme| {
+                let request = contract::request(&[(header, &format!("{scheme}{token}"))]);
+                let extractor = extractor.clone();
+                async move { outcome_in_words(extractor.extract(&request).await) }
+            });
+            let [one, two, three] = futures_util::future::join_all(outcomes)
+                .await
+                .try_into()
+                .expect("three outcomes");
+            assert_ne!(one, "absent", "{kind}, {header}");
+            assert_eq!((&two, &three), (&one, &one), "{kind}, {header}");
+        }
+    }
+}
+
+fn outcome_in_words(extracted: Extracted) -> String {
+    match extracted {
+        Ok(None) => "absent".to_owned(),
+        Ok(Some(_)) => "a session".to_owned(),
+        Err(ExtractError::NotMine(why, _)) => format!("not mine: {}", why.reason),
+        Err(error) => error.reason().to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::jar::{Cookie, Jar};
 use super::tokens::{Place, Token};
 use super::{Detected, Finding, ids, node, php, python, rails};
 use crate::json::Value;
+use crate::session::credential_source::in_cookie;
 use crate::session::registry::Registry;
 
 /// The credentials in the cookies of a request.
@@ -107,10 +108,7 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
 }
 
 fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
-    let text = cookie
-        .value
-        .strip_prefix("Bearer ")
-        .unwrap_or(&cookie.value);
+    let text = in_cookie(&cookie.value)?;
     Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
 }
 

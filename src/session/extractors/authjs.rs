@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::http::header;
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::percent::{self, Plus};
-use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
+use crate::session::formats::{hkdf, jwt_form, jwt_times};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
@@ -235,13 +234,9 @@ impl AuthJs {
         if !self.accept_bearer {
             return Ok(None);
         }
-        let value = headers::single(&request.headers, &header::AUTHORIZATION)?;
-        let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else {
+        let Some(token) = CredentialSource::Bearer.opaque(&request.headers, &["bearer"])? else {
             return Ok(None);
         };
-        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-            return Ok(None);
-        }
         if token.len() > MAX_BEARER {
             return Err(ExtractError::rejected(Reason::TooLarge));
         }
@@ -492,6 +487,16 @@ mod tests {
         let extractor = v4("accept_bearer = true");
         for (case, headers, want) in [
             ("good", &[("authorization", bearer.as_str())][..], Ok(true)),
+            (
+                "two spaces",
+                &[("authorization", &bearer.replace(' ', "  "))],
+                Ok(true),
+            ),
+            (
+                "scheme Token",
+                &[("authorization", &bearer.replace("Bearer", "Token"))],
+                Ok(false),
+            ),
             (
                 "encoded",
                 &[(

@@ -17,12 +17,10 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
-use crate::headers::single;
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Waiting;
-use crate::session::credential_source::opaque;
 use crate::session::formats::iron::Seal;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
@@ -327,15 +325,7 @@ impl IronSession {
         let Some(place) = &self.header else {
             return Ok(None);
         };
-        let value = match place.header() {
-            Some(name) => single(&request.headers, name)?,
-            None => None,
-        };
-        let Some(text) = value
-            .map(|value| opaque(place, value.as_bytes()))
-            .transpose()?
-            .flatten()
-        else {
+        let Some(text) = place.opaque(&request.headers, &["bearer"])? else {
             return Ok(None);
         };
         if jwt_form::is_jwt(text) {
@@ -616,6 +606,15 @@ mod tests {
         assert_eq!(v9, Err("malformed"), "no layout");
     }
 
+    #[test]
+    fn debug_of_a_seal_does_not_show_its_text() {
+        let text = raw("app", "", "{}");
+        let seal = format!("{:?}", Seal::parse(&text).unwrap());
+        let parts = text.split('*').filter(|part| part.len() > 8);
+        assert!(seal.contains("app") && parts.into_iter().all(|part| !seal.contains(part)));
+        assert!(!seal.contains("[3, 3"), "{seal}");
+    }
+
     #[tokio::test]
     async fn seals_beyond_max_waiting_are_refused_with_reason_backend_busy() {
         let derivations = Derivations::new(Waiting::new(Some(2), &Arc::default()));
@@ -724,6 +723,8 @@ mod tests {
             ("before a cookie", &one, &*cookie, found(1)),
             ("empty", "", &cookie, found(2)),
             ("another scheme", "Basic dTpw", &cookie, found(2)),
+            ("a third scheme", "Token abc", &cookie, found(2)),
+            ("two spaces", &bearer.replace(' ', "  "), "", found(1)),
             ("damaged", &one[1..], &cookie, Err("malformed")),
             (
                 "a number of parts",

@@ -2,6 +2,7 @@
 //! store. An id that is malformed, or that lacks a valid signature although its format requires one, is never looked
 //! up. `session_id.rs` verifies the signatures.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,9 +10,7 @@ use axum::http::HeaderMap;
 
 use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section};
-use crate::headers::single;
 use crate::secret::Secret;
-use crate::session::credential_source::opaque;
 use crate::session::formats::{hex, jwt_form};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
@@ -46,14 +45,22 @@ pub struct SessionCredential {
     hashes_id: bool,
 }
 
-/// A session id that may be looked up.
-#[derive(Debug, PartialEq, Eq)]
+/// A session id that may be looked up. `Debug` does not show the id.
+#[derive(PartialEq, Eq)]
 pub struct StoreKey {
     pub key: String,
     /// The id of the row, which precedes the session id in formats such as Laravel Sanctum's tokens, `ROW|ID`.
     pub row: Option<String>,
     /// The expiry of the credential itself. The session in the store may expire earlier.
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreKey")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SessionCredential {
@@ -188,14 +195,8 @@ impl SessionCredential {
         for place in &self.places {
             let value = match place {
                 CredentialSource::Cookie(name) => cookie::find(headers, name)?,
-                CredentialSource::Supabase(_) | CredentialSource::Amplify(_) => None,
-                CredentialSource::Bearer | CredentialSource::Header(_) => match place.header() {
-                    Some(name) => single(headers, name)?
-                        .map(|value| opaque(place, value.as_bytes()))
-                        .transpose()?
-                        .flatten(),
-                    None => None,
-                },
+                // `Token` is the scheme of Django REST framework.
+                _ => place.opaque(headers, &["bearer", "token"])?,
             };
             if let Some(value) = value {
                 return Ok(Some((place.clone(), value)));
@@ -229,6 +230,22 @@ mod tests {
     use super::*;
     use crate::session::formats::percent;
     use crate::session::formats::signed_timestamp::{HMAC_SHA1, itsdangerous_key};
+
+    #[test]
+    fn debug_does_not_show_the_session_id() {
+        let opened = Opened {
+            id: "s3cr3t".to_owned(),
+            is_signed: true,
+            expires_at: None,
+        };
+        let key = StoreKey {
+            key: "s3cr3t".to_owned(),
+            row: Some("s3cr3t".to_owned()),
+            expires_at: None,
+        };
+        let shown = format!("{opened:?} {key:?}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
 
     fn cookie(format: Format) -> SessionCredential {
         SessionCredential {
