@@ -10,7 +10,7 @@ use crate::config::Sources;
 use crate::session::registry::Registry;
 use crate::session::subject::Subject;
 use crate::session::types::BackendReport;
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::token::RolloutClient;
 
 /// The subject of the token that `doctor` sends to Rollout's API. No user has this subject, so Rollout stores no
@@ -67,8 +67,8 @@ impl Findings {
 }
 
 pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
-    let (client, http) = settings::load_client_and_http(sources)?;
-    let settings = load(sources, registry)?;
+    let settings = settings::load_even_without_extractors(sources, registry, &context())?;
+    let client = &settings.client;
     let url = args.api.credentials()?;
     let subject = Subject::new(SUBJECT)
         .map_err(|_| Failure::Runtime("cannot create the subject of the token".to_owned()))?;
@@ -80,19 +80,16 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
     block_on(async {
         let mut clock = ClockDifference(0);
         let asking = async {
-            let answered = get_credentials(&url, &client, &subject, &http).await;
+            let answered = get_credentials(&url, client, &subject, &settings.http).await;
             let answered = answered.map_err(|failure| failure.to_string())?;
             clock = answered.clock;
             answered
                 .credentials
-                .map(|_| accepted(&client, answered.clock))
+                .map(|_| accepted(client, answered.clock))
         };
         let report = BackendReport::of(format!("Rollout at {url}"), asking).await;
         findings.add(None, &report)?;
-        for link in settings
-            .iter()
-            .flat_map(|settings| settings.chain.extractors())
-        {
+        for link in settings.chain.extractors() {
             let waiting = Waiting::for_extractor(link);
             let reports = link.extractor.probe().await;
             drop(waiting);
@@ -102,15 +99,6 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
         }
         findings.end(clock)
     })?
-}
-
-/// The whole configuration, or `None` if it has no extractors yet.
-fn load(sources: &Sources, registry: &Registry) -> Result<Option<Settings>, Failure> {
-    match settings::load(sources, registry, &context()) {
-        Ok(settings) => Ok(Some(settings)),
-        Err(problems) if problems.are_only_about("session.extractors") => Ok(None),
-        Err(problems) => Err(problems.into()),
-    }
 }
 
 fn accepted(client: &RolloutClient, clock: ClockDifference) -> String {

@@ -80,10 +80,8 @@ pub struct Settings {
     /// The number of secrets in each list or table of secrets, keyed by the full name of its key.
     pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
-    /// The files that `--config` names.
-    config_files: Vec<FileFingerprint>,
-    /// The secret files that are named by keys outside the extractors' sections.
-    secret_files: Vec<FileFingerprint>,
+    /// The files that `--config` names, and those that keys outside the extractors' sections name.
+    files: Vec<FileFingerprint>,
     /// The inputs from which each extractor was built, keyed by the extractor's name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
@@ -124,41 +122,132 @@ pub fn load(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
+    let (settings, problems) = load_with_problems(sources, registry, context);
+    complete(settings, problems)
+}
+
+/// Like [`load`], but also accepts a configuration that lists no extractors yet.
+///
+/// # Errors
+/// All other problems, each beginning with its key.
+pub fn load_even_without_extractors(
+    sources: &Sources,
+    registry: &Registry,
+    context: &Context,
+) -> Result<Settings, Problems> {
+    let (settings, problems) = load_with_problems(sources, registry, context);
+    match settings {
+        Some(settings)
+            if settings.chain.extractors().is_empty()
+                && problems.are_only_about("session.extractors") =>
+        {
+            Ok(settings)
+        }
+        settings => complete(settings, problems),
+    }
+}
+
+/// Loads only what `mint` and `inspect` need: the client id and secret.
+///
+/// # Errors
+/// The problems of the client id and secret.
+pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
+    let (client, problems) = merge_and_read(sources, |mut sections, problems| {
+        sections
+            .client(problems)
+            .check(problems, &mut Warnings::default())
+    });
+    complete(client, problems)
+}
+
+/// Loads only what the commands that call Rollout need: the client and the settings of outgoing calls.
+///
+/// # Errors
+/// The problems of these keys.
+pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
+    let (loaded, problems) = merge_and_read(sources, |mut sections, problems| {
+        let warnings = &mut Warnings::default();
+        let client = sections.client(problems).check(problems, warnings);
+        let http = sections.http(&sources.environment, problems, warnings);
+        Some((client?, http))
+    });
+    complete(loaded, problems)
+}
+
+/// Loads only what `health` needs: the listen address, and the file or environment variable that sets its port.
+///
+/// # Errors
+/// The problems of `[server]`.
+pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
+    let (listen, problems) = merge_and_read(sources, |mut sections, problems| {
+        let (server, port_from) = sections.server(&sources.environment, false, problems);
+        Some((server.restart.listen, port_from))
+    });
+    complete(listen, problems)
+}
+
+fn complete<T>(loaded: Option<T>, problems: Problems) -> Result<T, Problems> {
+    match loaded {
+        Some(loaded) if problems.is_empty() => Ok(loaded),
+        _ => Err(problems),
+    }
+}
+
+/// Merges the layers, and reads from them what a command needs. A command does this once, because a file may be a pipe,
+/// which can be read only once.
+///
+/// If a layer cannot be read, only that problem is reported, because a key that seems to be missing may be in that layer.
+fn merge_and_read<T>(
+    sources: &Sources,
+    read: impl FnOnce(Sections, &mut Problems) -> Option<T>,
+) -> (Option<T>, Problems) {
     let mut problems = Problems::default();
-    // If a layer cannot be read, only that problem is reported, because a key that seems to be missing may be in that
-    // layer.
-    let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
-        return Err(problems);
-    };
+    let loaded = sources
+        .merge(&mut problems)
+        .and_then(|merged| read(Sections::new(merged), &mut problems));
+    (loaded, problems)
+}
+
+fn load_with_problems(
+    sources: &Sources,
+    registry: &Registry,
+    context: &Context,
+) -> (Option<Settings>, Problems) {
+    merge_and_read(sources, |sections, problems| {
+        read_settings(sections, sources, registry, context, problems)
+    })
+}
+
+/// Reads all sections. The result has default values for keys that have problems.
+fn read_settings(
+    mut sections: Sections,
+    sources: &Sources,
+    registry: &Registry,
+    context: &Context,
+    problems: &mut Problems,
+) -> Option<Settings> {
     let mut warnings = Warnings::default();
-    let mut sections = Sections::new(tree);
-    let client = sections.client(&mut problems);
-    let (server, port_from) = sections.server(&sources.environment, context.dev, &mut problems);
-    let token: TokenConfig = sections.read("token", &mut problems);
-    let origins: OriginsConfig = sections.read("origins", &mut problems);
-    let outgoing: OutgoingConfig = sections.read("outgoing", &mut problems);
-    let session: SessionConfig = sections.read("session", &mut problems);
-    let rate_limit: RateLimitConfig = sections.read("rate_limit", &mut problems);
-    let log: LogConfig = sections.read("log", &mut problems);
-    let reload: ReloadConfig = sections.read("reload", &mut problems);
-    let extractors = sections.table("extractors", &mut problems);
-    let (mut effective, mut secret_files) = sections.finish(&mut problems);
+    let client = sections.client(problems);
+    let (server, port_from) = sections.server(&sources.environment, context.dev, problems);
+    let token: TokenConfig = sections.read("token", problems);
+    let origins: OriginsConfig = sections.read("origins", problems);
+    let http = sections.http(&sources.environment, problems, &mut warnings);
+    let session: SessionConfig = sections.read("session", problems);
+    let rate_limit: RateLimitConfig = sections.read("rate_limit", problems);
+    let log: LogConfig = sections.read("log", problems);
+    let reload: ReloadConfig = sections.read("reload", problems);
+    let extractors = sections.table("extractors", problems);
+    let (mut effective, files) = sections.finish(problems);
     look_alikes::warn(&sources.foreign, &effective, &mut warnings);
 
-    let client = client.check(&mut problems, &mut warnings);
+    let client = client.check(problems, &mut warnings);
     let elsewhere = Elsewhere {
         client_secret: client.as_ref().map(|client| &client.secret),
         request_timeout: server.request_timeout.0,
         cap_to_session: token.cap_to_session,
     };
     let context = &Context {
-        http: HttpClient::new(outgoing::check(
-            &outgoing,
-            &sources.environment,
-            &mut secret_files,
-            &mut problems,
-            &mut warnings,
-        )),
+        http: http.clone(),
         ..context.clone()
     };
     let builder = Builder {
@@ -166,26 +255,24 @@ pub fn load(
         elsewhere,
         context,
     };
-    let built = builder.chain(&session.extractors, extractors, &mut problems);
+    let built = builder.chain(&session.extractors, extractors, problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     warnings.extend(built.warnings);
-    server.check(&port_from, context.dev, &mut problems);
-    let claims = token.check(&mut problems);
-    let origins = origins.check(&built.chain, context.dev, &mut problems, &mut warnings);
-    rate_limit.check(&mut problems);
-    require_positive("reload.poll_interval", reload.poll_interval, &mut problems);
-    let traces = traces::load(&sources.environment, &mut problems, &mut warnings);
+    server.check(&port_from, context.dev, problems);
+    let claims = token.check(problems);
+    let origins = origins.check(&built.chain, context.dev, problems, &mut warnings);
+    rate_limit.check(problems);
+    require_positive("reload.poll_interval", reload.poll_interval, problems);
+    let traces = traces::load(&sources.environment, problems, &mut warnings);
 
-    let (Some(client), Some(claims), true) = (client, claims, problems.is_empty()) else {
-        return Err(problems);
-    };
-    Ok(Settings {
-        minter: Minter::new(&client, token.ttl.0, token.cap_to_session, claims),
+    let client = client?;
+    Some(Settings {
+        minter: Minter::new(&client, token.ttl.0, token.cap_to_session, claims?),
         client,
         server: Arc::new(server),
         port_from,
         origins,
-        http: context.http.clone(),
+        http,
         chain: built.chain,
         rate_limit,
         log,
@@ -194,70 +281,17 @@ pub fn load(
         warnings,
         secret_counts: built.secret_counts,
         effective: effective.into(),
-        config_files: files,
-        secret_files,
+        files,
         built_from: built.sources,
     })
-}
-
-/// Loads only what `mint` and `inspect` need: the client id and secret.
-///
-/// # Errors
-/// The problems of the client id and secret.
-pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
-    let mut problems = Problems::default();
-    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
-        return Err(problems);
-    };
-    let client = Sections::new(tree).client(&mut problems);
-    match client.check(&mut problems, &mut Warnings::default()) {
-        Some(client) if problems.is_empty() => Ok(client),
-        _ => Err(problems),
-    }
-}
-
-/// Loads only what the commands that call Rollout need: the client and the settings of outgoing calls.
-///
-/// # Errors
-/// The problems of these keys.
-pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
-    let client = load_client(sources)?;
-    let mut problems = Problems::default();
-    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
-        return Err(problems);
-    };
-    let config: OutgoingConfig = Sections::new(tree).read("outgoing", &mut problems);
-    let outgoing = outgoing::check(
-        &config,
-        &sources.environment,
-        &mut Vec::new(),
-        &mut problems,
-        &mut Warnings::default(),
-    );
-    problems.or((client, HttpClient::new(outgoing)))
-}
-
-/// Loads only what `health` needs: the listen address, and the file or environment variable that sets its port.
-///
-/// # Errors
-/// The problems of `[server]`.
-pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
-    let mut problems = Problems::default();
-    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
-        return Err(problems);
-    };
-    let (server, port_from) =
-        Sections::new(tree).server(&sources.environment, false, &mut problems);
-    problems.or((server.restart.listen, port_from))
 }
 
 impl Settings {
     /// Whether a file has changed since it was read, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
         let of_extractors = self.built_from.values().flat_map(|from| &from.files);
-        self.config_files
+        self.files
             .iter()
-            .chain(&self.secret_files)
             .chain(of_extractors)
             .any(FileFingerprint::has_changed)
     }
@@ -339,16 +373,16 @@ struct Sections {
     tree: Table,
     /// The effective sections, for `check-config --print`.
     effective: serde_json::Map<String, serde_json::Value>,
-    /// The files from which keys were read.
+    /// The files of the layers, and those from which keys were read.
     files: Vec<FileFingerprint>,
 }
 
 impl Sections {
-    fn new(tree: Table) -> Self {
+    fn new(Merged { tree, files }: Merged) -> Self {
         Self {
             tree,
             effective: serde_json::Map::new(),
-            files: Vec::new(),
+            files,
         }
     }
 
@@ -408,6 +442,24 @@ impl Sections {
         self.show(name, &first);
         self.show(name, &second);
         (first, second)
+    }
+
+    /// The client for outgoing calls, with the settings in `[outgoing]`.
+    fn http(
+        &mut self,
+        environment: &BTreeMap<String, String>,
+        problems: &mut Problems,
+        warnings: &mut Warnings,
+    ) -> HttpClient {
+        let config: OutgoingConfig = self.read("outgoing", problems);
+        let files = &mut self.files;
+        HttpClient::new(outgoing::check(
+            &config,
+            environment,
+            files,
+            problems,
+            warnings,
+        ))
     }
 
     /// Reads `[server]`. Also returns the file or environment variable that sets the port of `listen`.

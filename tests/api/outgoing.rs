@@ -1,5 +1,6 @@
 //! Tests of `[outgoing]`: calls through a proxy, and servers whose certificate is not signed by a public CA.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::backend::Backend;
 use crate::binary::{binary, run};
-use crate::helpers::Service;
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, Service};
 use crate::settings::ConfigBuilder;
 
 /// A certificate as `openssl req -x509` creates it: self-signed, marked as a CA, and without a host name.
@@ -143,6 +144,35 @@ async fn https_call_goes_through_a_connect_tunnel_with_the_proxy_password() {
     let password = "proxy-authorization: basic dxnlcjpwqhnz";
     assert!(heads[0].to_lowercase().contains(password), "{heads:?}");
     assert!(!heads[0].contains("sid="), "{heads:?}");
+}
+
+#[tokio::test]
+async fn commands_read_a_configuration_from_a_pipe_whole() {
+    let (certificate, key) = plain_openssl();
+    let port = tls_server(&certificate, &key, "[]").await;
+    for arguments in [&["doctor"][..], &["credentials", "ann"]] {
+        let proxy = Proxy::start().await;
+        let toml = format!(
+            "client_id = '{CLIENT_ID}'\nclient_secret = '{CLIENT_SECRET}'\n[outgoing]\nproxy = '{}'\nca = \"\"\"{}\"\"\"\n",
+            proxy.url,
+            certificate.pem()
+        );
+        let mut command = binary(arguments);
+        command
+            .env_clear()
+            .args(["--base-url", &format!("https://api.invalid:{port}/api")])
+            .args(["--config", "/dev/stdin"]);
+        let (code, out, err) = tokio::task::spawn_blocking(move || {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(toml.as_bytes()).unwrap();
+            drop(writer);
+            run(command.stdin(reader))
+        })
+        .await
+        .unwrap();
+        assert_eq!(code, Some(0), "{arguments:?}: {out}{err}");
+        assert_eq!(proxy.heads().len(), 1, "{arguments:?}");
+    }
 }
 
 #[tokio::test]
