@@ -28,7 +28,6 @@ use crate::http::routes::dev::session::RecentRequests;
 use crate::http::routes::{assets, dev, health, openapi, token};
 use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
-use crate::session::backends::waiting::Backends;
 use crate::session::chain::Authenticated;
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
@@ -53,7 +52,6 @@ pub struct App {
     pub drain: Drain,
     pub dev: bool,
     pub recent: RecentRequests,
-    backends: Arc<Backends>,
     /// `server.base_path`, which a reload cannot change.
     pub base_path: String,
     request_ids: RequestIds,
@@ -80,7 +78,7 @@ pub struct InForce {
 
 impl App {
     pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
-        share_limits(&context.backends, &settings);
+        settings.share_limits();
         let live = Live {
             limiter: limiter(settings.rate_limit, &context.clock),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
@@ -103,7 +101,6 @@ impl App {
             drain,
             dev: context.dev,
             recent: RecentRequests::default(),
-            backends: context.backends,
             request_ids: RequestIds::new(),
         })
     }
@@ -146,7 +143,7 @@ impl Reloadable for App {
         };
         let subject_log = subject_log(&settings);
         self.log.set(settings.log.format, settings.log.level);
-        share_limits(&self.backends, &settings);
+        settings.share_limits();
         self.live.store(Arc::new(Live {
             settings: Arc::new(settings),
             limiter,
@@ -173,11 +170,6 @@ impl Live {
 
 fn limiter(config: RateLimitConfig, clock: &Clock) -> Option<Arc<TokenLimiter>> {
     TokenLimiter::new(config, clock).map(Arc::new)
-}
-
-/// Divides the limits of the service among the backends of these settings.
-fn share_limits(backends: &Backends, settings: &Settings) {
-    backends.set(settings.server.max_in_flight, settings.chain.backends());
 }
 
 fn subject_log(settings: &Settings) -> SubjectLog {

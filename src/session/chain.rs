@@ -173,13 +173,6 @@ impl Chain {
         self.extractors.iter().zip(&self.reaches)
     }
 
-    /// The number of extractors that call a backend. Each of them has one backend.
-    pub fn backends(&self) -> usize {
-        let calls_backend =
-            |configured: &&ConfiguredExtractor| configured.extractor.backend().is_some();
-        self.extractors.iter().filter(calls_backend).count()
-    }
-
     /// Lets every extractor prefetch what it needs to decide.
     pub fn start(&self) {
         for configured in &self.extractors {

@@ -29,6 +29,7 @@ use crate::config::{
 use crate::session::backends::Context;
 use crate::session::backends::http::HttpClient;
 use crate::session::backends::outgoing::OutgoingConfig;
+use crate::session::backends::waiting::Backends;
 use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
@@ -82,6 +83,7 @@ pub struct Settings {
     effective: serde_json::Value,
     /// The files that `--config` names, and those that keys outside the extractors' sections name.
     files: Vec<FileFingerprint>,
+    backends: Arc<Backends>,
     /// The inputs from which each extractor was built, keyed by the extractor's name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
@@ -248,6 +250,7 @@ fn read_settings(
     };
     let context = &Context {
         http: http.clone(),
+        backends: Arc::new(context.backends.of_reload()),
         ..context.clone()
     };
     let builder = Builder {
@@ -282,6 +285,7 @@ fn read_settings(
         secret_counts: built.secret_counts,
         effective: effective.into(),
         files,
+        backends: context.backends.clone(),
         built_from: built.sources,
     })
 }
@@ -317,6 +321,12 @@ impl Settings {
         }
         self.chain = Chain::new(links);
         Chain::new(new)
+    }
+
+    /// Divides the limits of the service among its backends, once these settings are in force. This includes the
+    /// backends of extractors that [`Self::keep_unchanged`] reuses.
+    pub fn share_limits(&self) {
+        self.backends.share(self.server.max_in_flight);
     }
 
     /// Keeps the current values of all keys that are read at start only. Returns the names of the keys that have

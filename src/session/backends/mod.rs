@@ -29,7 +29,7 @@ pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub http: HttpClient,
-    /// The totals that the backends share.
+    /// The backends of the configuration that is being loaded.
     pub backends: Arc<Backends>,
     /// Whether dev mode is on, which allows kinds that check no credential, such as `static_user`.
     pub dev: bool,

@@ -11,33 +11,54 @@ use crate::session::backends::Context;
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
-/// The totals that all backends share. By default, each backend may block an equal share of `server.max_in_flight`, and
+/// The backends of one configuration. By default, each backend may block an equal share of `server.max_in_flight`, and
 /// one share is left for requests that need no backend.
-///
-/// A reload keeps unchanged extractors, so the configurations before and after it use the same `Backends`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Backends {
-    max_in_flight: AtomicUsize,
+    in_force: Arc<Totals>,
+    /// Counted while the sections are read.
     count: AtomicUsize,
 }
 
+/// The values of the configuration that is in force. All configurations of a service have the same `Totals`, because a
+/// reload keeps unchanged extractors.
+#[derive(Debug)]
+struct Totals {
+    max_in_flight: AtomicUsize,
+    backends: AtomicUsize,
+}
+
 impl Backends {
-    /// Applies `server.max_in_flight` and the number of backends of the configuration that takes effect.
-    pub fn set(&self, max_in_flight: usize, count: usize) {
-        self.max_in_flight.store(max_in_flight, Ordering::Relaxed);
-        self.count.store(count, Ordering::Relaxed);
+    /// The backends of another configuration of the same service.
+    #[must_use]
+    pub fn of_reload(&self) -> Self {
+        Self {
+            in_force: self.in_force.clone(),
+            count: AtomicUsize::new(0),
+        }
     }
 
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed).max(1)
+    /// Divides `server.max_in_flight` among these backends, once their configuration is in force.
+    pub fn share(&self, max_in_flight: usize) {
+        let count = self.count.load(Ordering::Relaxed);
+        self.in_force.backends.store(count, Ordering::Relaxed);
+        self.in_force
+            .max_in_flight
+            .store(max_in_flight, Ordering::Relaxed);
     }
 }
 
-impl Default for Backends {
+impl Totals {
+    fn backends(&self) -> usize {
+        self.backends.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Default for Totals {
     fn default() -> Self {
         Self {
             max_in_flight: AtomicUsize::new(DEFAULT_MAX_IN_FLIGHT),
-            count: AtomicUsize::new(1),
+            backends: AtomicUsize::new(1),
         }
     }
 }
@@ -46,12 +67,12 @@ impl Default for Backends {
 pub struct Waiting {
     /// The section's `max_waiting`, if set.
     max: Option<usize>,
-    backends: Arc<Backends>,
+    totals: Arc<Totals>,
     requests: AtomicUsize,
 }
 
 impl Waiting {
-    /// For the backend of `section`, whose key `max_waiting` has the value `max`.
+    /// Adds the backend of `section`, whose key `max_waiting` has the value `max`.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -66,10 +87,12 @@ impl Waiting {
         Self::new(max, &context.backends)
     }
 
-    pub fn new(max: Option<usize>, backends: &Arc<Backends>) -> Arc<Self> {
+    /// Adds one more backend to `backends`.
+    pub fn new(max: Option<usize>, backends: &Backends) -> Arc<Self> {
+        backends.count.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             max,
-            backends: backends.clone(),
+            totals: backends.in_force.clone(),
             requests: AtomicUsize::new(0),
         })
     }
@@ -84,14 +107,14 @@ impl Waiting {
 
     /// This backend's share of `total`, which is divided equally among all backends.
     pub fn share_of(&self, total: usize) -> usize {
-        total / self.backends.count()
+        total / self.totals.backends()
     }
 
     /// The limit. It is computed at each use, because a reload changes the totals.
     fn max(&self) -> usize {
         self.max.unwrap_or_else(|| {
-            let in_flight = self.backends.max_in_flight.load(Ordering::Relaxed);
-            (in_flight / (self.backends.count() + 1)).max(1)
+            let in_flight = self.totals.max_in_flight.load(Ordering::Relaxed);
+            (in_flight / (self.totals.backends() + 1)).max(1)
         })
     }
 }
@@ -124,13 +147,16 @@ mod tests {
 
     #[test]
     fn default_limit_is_an_equal_share_and_leaves_one_share_for_requests_without_a_backend() {
-        let backends = Arc::<Backends>::default();
-        let first = Waiting::new(None, &backends);
-        let second = Waiting::new(None, &backends);
-        let given = Waiting::new(Some(3), &backends);
-        backends.set(16, 1);
+        let one = Backends::default();
+        let first = Waiting::new(None, &one);
+        one.share(16);
         assert_eq!((places(&first).len(), first.share_of(9)), (8, 9));
-        backends.set(16, 3);
+        let three = one.of_reload();
+        Waiting::new(None, &three);
+        let second = Waiting::new(None, &three);
+        let given = Waiting::new(Some(3), &three);
+        assert_eq!(places(&first).len(), 8, "not in force yet");
+        three.share(16);
         assert_eq!(
             (
                 places(&first).len(),
@@ -153,8 +179,9 @@ mod tests {
 
     #[test]
     fn backend_has_one_place_if_its_share_is_less_than_one() {
-        let backends = Arc::<Backends>::default();
-        backends.set(1, 1);
-        assert_eq!(places(&Waiting::new(None, &backends)).len(), 1);
+        let backends = Backends::default();
+        let waiting = Waiting::new(None, &backends);
+        backends.share(1);
+        assert_eq!(places(&waiting).len(), 1);
     }
 }
