@@ -11,8 +11,8 @@ use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::layers::PREFIX;
 use super::suggest::unknown;
+use super::value_origin::ValueOrigin;
 use crate::secret::Secret;
 
 /// Why a value does not fit its key. The error never contains the value, which may be a secret under the wrong key.
@@ -122,9 +122,7 @@ impl StrictValue {
     /// Whether the value comes from an environment variable, in which commas separate the items of a list.
     fn is_variable(&self) -> bool {
         match self {
-            Self::Given(value) => value
-                .origin()
-                .is_some_and(|origin| origin.starts_with(PREFIX)),
+            Self::Given(value) => ValueOrigin::variable_of(value).is_some(),
             Self::FileContent(_) | Self::Members(_) => false,
         }
     }
@@ -382,7 +380,9 @@ mod tests {
         );
         assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
         assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
-        let variable = |text: &str| Value::new(Some(&"ROLLOUT__A__B".to_owned()), text);
+        let name = || "ROLLOUT__A__B".to_owned();
+        let variable = |text: &str| ValueOrigin::Variable(name()).value(text);
+        let in_file = |text: &str| ValueOrigin::Document(name()).value(text);
         assert_eq!(
             read::<Vec<String>>(variable("a, b")),
             Some(vec!["a".to_owned(), "b".to_owned()])
@@ -390,14 +390,11 @@ mod tests {
         for (value, want) in [
             (variable("a, b,"), &["a", "b"][..]),
             (variable(""), &[]),
-            (Value::new(Some(&"file.toml".to_owned()), "a, b"), &["a, b"]),
+            (in_file("a, b"), &["a, b"]),
         ] {
             assert_eq!(read::<List<String>>(value), Some(List::of(want)));
         }
-        assert_eq!(
-            read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")),
-            None
-        );
+        assert_eq!(read::<Vec<String>>(in_file("a, b")), None);
         assert_eq!(
             (
                 read::<Option<bool>>(Value::new(None, ValueKind::Nil)),

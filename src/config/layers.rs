@@ -11,6 +11,7 @@ use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
 use super::reader::{Table, join, type_name};
 use super::structured::from_json;
+use super::value_origin::ValueOrigin;
 use crate::json;
 
 /// The three environment variables from Rollout's own docs, and their keys.
@@ -28,7 +29,7 @@ pub(crate) const PORT: &str = "PORT";
 
 /// The prefix of all other environment variables. The double `_` distinguishes them from the variables that Kubernetes
 /// sets for a service called `rollout`, which have a single `_`.
-pub(crate) const PREFIX: &str = "ROLLOUT__";
+const PREFIX: &str = "ROLLOUT__";
 
 /// Whether this is one of the shared environment variables that the service reads: those for OpenTelemetry, for
 /// proxies, and for the system's certificates.
@@ -140,7 +141,7 @@ impl Sources {
     /// The layer of `ROLLOUT_CONFIG`, if it is set.
     fn whole(&self, problems: &mut Problems) -> Option<Table> {
         let text = self.environment.get(WHOLE)?.trim_start_matches('\u{feff}');
-        let origin = WHOLE.to_owned();
+        let origin = ValueOrigin::Document(WHOLE.to_owned());
         let layer = if text.trim_start().starts_with('{') {
             parse_json(text, &origin)
         } else {
@@ -205,13 +206,14 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)
         .map_err(|error| format!("cannot be read: {error}"))
         .and_then(|(bytes, watched)| {
             let text = str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
-            Ok((parse(text, Some(&name))?, watched))
+            let origin = ValueOrigin::Document(name.clone());
+            Ok((parse(text, Some(&origin))?, watched))
         });
     problems.accept(name, layer)
 }
 
 /// Parses TOML into a tree whose values record their origin.
-pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
+pub(crate) fn parse(text: &str, origin: Option<&ValueOrigin>) -> Result<Table, String> {
     // The parser's own message quotes the line, which may contain a secret.
     toml::from_str::<toml::Table>(text).map_err(|error| {
         let line = error
@@ -221,12 +223,12 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
         format!("line {line} is not TOML: {message}")
     })?;
     FileFormat::Toml
-        .parse(origin, text)
+        .parse(origin.map(ValueOrigin::stored).as_ref(), text)
         .map_err(|_| "is not TOML".to_owned())
 }
 
 /// Parses a JSON object into a tree whose values record their origin.
-fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
+fn parse_json(text: &str, origin: &ValueOrigin) -> Result<Table, String> {
     let value = json::Value::parse(text.as_bytes()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("line {line}, column {column} is not JSON")
@@ -234,20 +236,20 @@ fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     if value.has_duplicates() {
         return Err("has an object with two members of the same name: keep one".to_owned());
     }
-    match from_json(value, Some(origin)).kind {
+    match from_json(value, origin).kind {
         ValueKind::Table(table) => Ok(table),
         _ => Err("is not an object".to_owned()),
     }
 }
 
 /// The layer of one environment variable, whose name was split into `path`.
-fn variable(name: &String, path: &[String], text: &str) -> Table {
+fn variable(name: &str, path: &[String], text: &str) -> Table {
+    let origin = ValueOrigin::Variable(name.to_owned());
     let (key, value) = match path {
-        [section, rest @ ..] if !rest.is_empty() => (
-            section.clone(),
-            Value::new(Some(name), variable(name, rest, text)),
-        ),
-        path => (path.concat(), Value::new(Some(name), text)),
+        [section, rest @ ..] if !rest.is_empty() => {
+            (section.clone(), origin.value(variable(name, rest, text)))
+        }
+        path => (path.concat(), origin.value(text)),
     };
     Table::from([(key, value)])
 }
@@ -282,7 +284,7 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
 /// Reports a key that is a value in one layer and a section in another, because one of the two must be a mistake. A
 /// value that the service itself provides, as in a preset, is not reported.
 fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
-    if let (Some(one), Some(other)) = (value.origin(), section.origin()) {
+    if let (Some(one), Some(other)) = (ValueOrigin::of(value), ValueOrigin::of(section)) {
         let text = format!(
             "is {} in {one}, and a section in {other}: keep one of the two",
             type_name(value)

@@ -10,6 +10,7 @@ mod schema;
 mod section;
 mod structured;
 mod suggest;
+mod value_origin;
 mod values;
 
 pub use fingerprint::FileFingerprint;
@@ -21,4 +22,5 @@ pub(crate) use schema::properties;
 pub use section::Section;
 pub(crate) use section::{Elsewhere, Findings};
 pub(crate) use suggest::unknown;
+pub(crate) use value_origin::ValueOrigin;
 pub use values::{HumanDuration, List, PublicText};

@@ -13,6 +13,7 @@ use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
 use super::structured::expand;
 use super::suggest::unknown;
+use super::value_origin::ValueOrigin;
 use crate::secret::Secret;
 
 /// A tree of values that record their origin.
@@ -216,8 +217,7 @@ pub(crate) fn no_section(path: &str, value: &Value) -> String {
 }
 
 fn origin(value: &Value) -> String {
-    value
-        .origin()
+    ValueOrigin::of(value)
         .map(|origin| format!(" (from {origin})"))
         .unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
-use super::layers::PREFIX;
+use super::value_origin::ValueOrigin;
 use crate::json;
 
 /// Replaces the string of an environment variable with the list or table that it contains.
@@ -20,27 +20,29 @@ pub(super) fn expand(
     takes: &dyn Fn(Value) -> bool,
     is_secret: bool,
 ) -> Result<Value, String> {
-    let kind = match &value.kind {
+    match &value.kind {
         ValueKind::Table(members) => {
             let members = members.iter().map(|(name, member)| {
                 let takes = |probe| takes(table(name, probe));
                 Ok((name.clone(), expand(member, &takes, is_secret)?))
             });
-            ValueKind::Table(members.collect::<Result<_, String>>()?)
+            let members = members.collect::<Result<_, String>>()?;
+            let mut expanded = value.clone();
+            expanded.kind = ValueKind::Table(members);
+            Ok(expanded)
         }
-        ValueKind::String(text) => match Form::of(value, text) {
-            Some(form) if takes(Value::new(None, form.empty())) => {
-                return match read(text, value.origin().unwrap_or_default()) {
+        ValueKind::String(text) => match (ValueOrigin::variable_of(value), Form::of(text)) {
+            (Some(variable), Some(form)) if takes(Value::new(None, form.empty())) => {
+                match read(text, &variable) {
                     Some(read) => Ok(read),
                     None if is_secret => Err(form.unreadable()),
                     None => Ok(value.clone()),
-                };
+                }
             }
-            _ => return Ok(value.clone()),
+            _ => Ok(value.clone()),
         },
-        _ => return Ok(value.clone()),
-    };
-    Ok(Value::new(value.origin().map(str::to_owned).as_ref(), kind))
+        _ => Ok(value.clone()),
+    }
 }
 
 /// The form that the first character of a string suggests.
@@ -51,13 +53,10 @@ enum Form {
 }
 
 impl Form {
-    fn of(value: &Value, text: &str) -> Option<Self> {
-        let is_variable = value
-            .origin()
-            .is_some_and(|origin| origin.starts_with(PREFIX));
+    fn of(text: &str) -> Option<Self> {
         match text.trim_start().chars().next() {
-            Some('[') if is_variable => Some(Self::List),
-            Some('{') if is_variable => Some(Self::Table),
+            Some('[') => Some(Self::List),
+            Some('{') => Some(Self::Table),
             _ => None,
         }
     }
@@ -89,22 +88,22 @@ fn table(name: &str, member: Value) -> Value {
 }
 
 /// Parses the whole string as JSON, or else as TOML. The strings inside it must not be split at commas, so their origin
-/// differs from that of a variable.
+/// is a document.
 fn read(text: &str, variable: &str) -> Option<Value> {
     if let Ok(value) = json::Value::parse(text.as_bytes()) {
-        let origin = format!("JSON in {variable}");
-        return (!value.has_duplicates()).then(|| from_json(value, Some(&origin)));
+        let origin = ValueOrigin::Document(format!("JSON in {variable}"));
+        return (!value.has_duplicates()).then(|| from_json(value, &origin));
     }
     toml::Value::deserialize(ValueDeserializer::parse(text.trim()).ok()?).ok()?;
-    let origin = format!("TOML in {variable}");
+    let origin = ValueOrigin::Document(format!("TOML in {variable}"));
     let document = format!("value = {}", text.trim());
     FileFormat::Toml
-        .parse(Some(&origin), &document)
+        .parse(Some(&origin.stored()), &document)
         .ok()?
         .remove("value")
 }
 
-pub(super) fn from_json(value: json::Value, origin: Option<&String>) -> Value {
+pub(super) fn from_json(value: json::Value, origin: &ValueOrigin) -> Value {
     let kind = match value {
         json::Value::Null => ValueKind::Nil,
         json::Value::Bool(flag) => flag.into(),
@@ -124,5 +123,5 @@ pub(super) fn from_json(value: json::Value, origin: Option<&String>) -> Value {
             ValueKind::Table(members.collect())
         }
     };
-    Value::new(origin, kind)
+    origin.value(kind)
 }

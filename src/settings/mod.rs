@@ -23,8 +23,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Elsewhere, FileFingerprint, HumanDuration, Merged, PORT, Problems, Sources, Table, Warnings,
-    join, keys_of, no_section, read, take, unknown,
+    Elsewhere, FileFingerprint, HumanDuration, Merged, PORT, Problems, Sources, Table, ValueOrigin,
+    Warnings, join, keys_of, no_section, read, take, unknown,
 };
 use crate::session::backends::Context;
 use crate::session::backends::http::HttpClient;
@@ -482,8 +482,8 @@ impl Sections {
         if !dev && let Some(port) = environment.get(PORT).filter(|port| !port.is_empty()) {
             self.take_port(port, problems);
         }
-        let listen = self.listen().and_then(|listen| listen.origin());
-        let port_from = listen.unwrap_or("default").to_owned();
+        let origin = self.listen().and_then(ValueOrigin::of);
+        let port_from = origin.map_or_else(|| "default".to_owned(), |origin| origin.to_string());
         let (restart, server) = self.read_in_two("server", problems);
         (ServerConfig { restart, ..server }, port_from)
     }
@@ -507,7 +507,7 @@ impl Sections {
             .entry("server".to_owned())
             .or_insert_with(|| Table::new().into());
         if let (Some(port), ValueKind::Table(server)) = (port, &mut server.kind) {
-            let listen = Value::new(Some(&PORT.to_owned()), i64::from(port));
+            let listen = ValueOrigin::Variable(PORT.to_owned()).value(i64::from(port));
             server.insert("listen".to_owned(), listen);
         }
     }

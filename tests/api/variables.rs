@@ -4,6 +4,7 @@
 use rollout_token::settings::Settings;
 use serde_json::json;
 
+use crate::binary::{binary, run};
 use crate::configuration::load_variables;
 use crate::helpers::{client_variables, load_from};
 
@@ -329,4 +330,21 @@ fn jwks_and_public_key_variables_may_contain_escaped_line_breaks() {
         ]);
         assert!(settings.is_ok(), "{value}: {:?}", settings.map(|_| ()));
     }
+}
+
+#[test]
+fn string_in_a_file_named_like_a_variable_is_not_split_at_commas() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = "ROLLOUT__EXTRACTORS__WEB__KEYS";
+    let toml = "session.extractors = ['web']\n[extractors.web]\nkind = 'cookie_session'\nsubject = '{id}'\n\
+                keys = 'one-secret-of-the-app,with-a-comma'\n";
+    std::fs::write(directory.path().join(file), toml).unwrap();
+    let mut command = binary(&["check-config", "--config", file]);
+    command
+        .env_clear()
+        .envs(client_variables())
+        .current_dir(&directory);
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("extractors.web.keys: 1 secret\n"), "{out}");
 }
