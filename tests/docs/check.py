@@ -201,7 +201,9 @@ class Page:
             problem = self.run(text, options="-a")
             check = "ROLLOUT__SESSION__EXTRACTORS" in text
             return problem or (self.run("rollout-token check-config") if check else "")
-        return self.run(text)
+        # On such a page, the file and the variables are alternatives: a reader who writes the file sets no variables.
+        reads_file = text.startswith("rollout-token --config rollout-token.toml ")
+        return self.run(text, environment=self.fresh if reads_file else None)
 
     def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
         """Runs commands in bash. The next block gets the variables that they export, unless `environment` is given."""

@@ -362,7 +362,7 @@ class Recipe:
             for key in (key.removesuffix("_file") for key in keys if key.endswith("_file")):
                 value = Path(keys[f"{key}_file"]).read_text().strip()
                 self.variables[f"ROLLOUT__EXTRACTORS__{name}__{key}".upper()] = value
-        [self.explain] = [body for body in shells if body.startswith("rollout-token explain")]
+        [self.explain] = [body for body in shells if body.startswith("rollout-token --config rollout-token.toml explain")]
 
 
 class Programs:
@@ -483,8 +483,8 @@ def run(case: Case, report: Report) -> None:
         recipe = Recipe(case, folder)
         browser = Browser(case.scheme)
         app = programs.app(case, folder, secret, store)
-        (folder / "recipe.toml").write_text(recipe.toml)
-        services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "recipe.toml")], case.added)}
+        (folder / "rollout-token.toml").write_text(recipe.toml)
+        services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "rollout-token.toml")], case.added)}
         if case.block == 0:
             services["variables"] = programs.service(folder / "variables.log", [], recipe.variables | case.added)
 
@@ -510,7 +510,7 @@ def run(case: Case, report: Report) -> None:
             filled = re.sub(r"([\w.-]+)=…", lambda found: f"{found[1]}={genuine[found[1]]}", recipe.explain)
             words = shlex.split(filled)
             command = [BINARY, *words[1:]]
-            result = subprocess.run(command, env=service_environment(recipe.variables), capture_output=True, text=True)
+            result = subprocess.run(command, cwd=folder, env=service_environment(case.added), capture_output=True, text=True)
             assert result.returncode == 0 and f'subject = "{user}"' in result.stdout, result
 
         if case in DOCUMENTED:
