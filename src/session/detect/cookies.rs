@@ -7,11 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::jar::{Cookie, Jar};
-use super::tokens::{Place, Token};
+use super::tokens::Token;
 use super::{Detected, Finding, ids, node, php, python, rails};
 use crate::json::Value;
 use crate::session::credential_source::in_cookie;
 use crate::session::registry::Registry;
+use crate::session::types::CredentialSource;
 
 /// The credentials in the cookies of a request.
 pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
@@ -28,19 +29,19 @@ pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
         }
         let place = place(cookie);
         if let Some(finding) = by_shape(cookie, &jar).or_else(|| ids::by_name(cookie, registry)) {
-            found.push(finding.at(place.text(), registry));
+            found.push(finding.at(place.to_string(), registry));
         }
     }
     found
 }
 
-fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
+fn place(cookie: &Cookie<'_>) -> CredentialSource {
     if supabase_token(cookie).is_some() {
-        Place::Supabase(cookie.name)
+        CredentialSource::Supabase(cookie.name.to_owned())
     } else if let Some((client, _)) = amplify(cookie.name) {
-        Place::Amplify(client)
+        CredentialSource::Amplify(client.to_owned())
     } else {
-        Place::Cookie(cookie.name)
+        CredentialSource::Cookie(cookie.name.to_owned())
     }
 }
 
@@ -85,13 +86,13 @@ fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
 
 fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     if let Some(token) = supabase_token(cookie) {
-        return Some(Token::read(&token)?.finding(Place::Supabase(cookie.name)));
+        return Some(Token::read(&token)?.finding(&place(cookie)));
     }
-    if let Some((client, what)) = amplify(cookie.name) {
+    if let Some((_, what)) = amplify(cookie.name) {
         // The cookie with the ID token is ignored, because ID tokens are meant for the front end.
         return (what == "accessToken")
             .then(|| Token::read(&cookie.value))?
-            .map(|token| token.finding(Place::Amplify(client)));
+            .map(|token| token.finding(&place(cookie)));
     }
     node::better_auth_cache(cookie)
         .or_else(|| jwt(cookie))
@@ -109,7 +110,7 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
 
 fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
     let text = in_cookie(&cookie.value)?;
-    Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
+    Some(Token::read(text.trim())?.finding(&place(cookie)))
 }
 
 /// The access token in the session of `@supabase/ssr`, which is JSON, either plain or in base64url after the prefix

@@ -6,9 +6,10 @@ use toml::{Table, Value as Toml};
 
 use super::draft::Draft;
 use super::jar::Cookie;
-use super::tokens::{Place, Token};
+use super::tokens::Token;
 use super::{Confidence, Detected, Finding, node};
 use crate::session::registry::Registry;
+use crate::session::types::CredentialSource;
 
 /// The credentials in headers other than `Cookie`.
 pub(super) fn in_headers(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
@@ -19,12 +20,12 @@ pub(super) fn in_headers(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
         }
         let Ok(value) = value.to_str() else { continue };
         let place = if name == header::AUTHORIZATION {
-            Place::Bearer
+            CredentialSource::Bearer
         } else {
-            Place::Header(name.as_str())
+            CredentialSource::Header(name.clone())
         };
-        let finding = in_header(name, value.trim(), place, registry);
-        found.extend(finding.map(|finding| finding.at(place.text(), registry)));
+        let finding = in_header(name, value.trim(), &place, registry);
+        found.extend(finding.map(|finding| finding.at(place.to_string(), registry)));
     }
     found
 }
@@ -32,7 +33,7 @@ pub(super) fn in_headers(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
 fn in_header(
     name: &HeaderName,
     value: &str,
-    place: Place<'_>,
+    place: &CredentialSource,
     registry: &Registry,
 ) -> Option<Finding> {
     let (scheme, credential) = match value.split_once(' ') {

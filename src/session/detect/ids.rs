@@ -7,6 +7,7 @@ use toml::{Table, Value as Toml};
 use super::draft::Draft;
 use super::jar::Cookie;
 use super::{Confidence, Finding, python};
+use crate::session::formats::issuer::is_guid;
 use crate::session::registry::Registry;
 
 /// `SFMyNTY.PAYLOAD.SIGNATURE`, as Phoenix's `Plug.Crypto` writes it; the prefix is "HS256" in base64url. The payload
@@ -85,7 +86,7 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
     if name == "SESSION"
         && STANDARD
             .decode(value)
-            .is_ok_and(|uuid| is_uuid(&String::from_utf8_lossy(&uuid)))
+            .is_ok_and(|uuid| is_guid(&String::from_utf8_lossy(&uuid)))
     {
         return Some(Finding::new(
             "Spring Session",
@@ -135,15 +136,6 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
         "docs/choosing.md",
         [Draft::ask_with(Some(name)), sql, redis],
     ))
-}
-
-fn is_uuid(text: &str) -> bool {
-    let groups: Vec<&str> = text.split('-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    lengths == [8, 4, 4, 4, 12]
-        && groups
-            .iter()
-            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Recognises products with a "who am I" URL by the names of their cookies, and drafts the product's preset of

@@ -9,37 +9,13 @@ use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::{Object, Value};
 use crate::session::formats::jwt_form;
+use crate::session::types::CredentialSource;
 
 /// A JWT that has been decoded but not verified.
 #[derive(Debug)]
 pub(super) struct Token {
     header: Object,
     claims: Object,
-}
-
-/// The place of a token, which determines the section's key `from`.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Place<'a> {
-    Bearer,
-    Header(&'a str),
-    Cookie(&'a str),
-    /// The access token in the cookie of `@supabase/ssr`.
-    Supabase(&'a str),
-    /// The access token of AWS Amplify, with the app client's id.
-    Amplify(&'a str),
-}
-
-impl Place<'_> {
-    /// The place in the notation of the key `from`.
-    pub(super) fn text(self) -> String {
-        match self {
-            Self::Bearer => "header:authorization".to_owned(),
-            Self::Header(name) => format!("header:{name}"),
-            Self::Cookie(name) => format!("cookie:{name}"),
-            Self::Supabase(name) => format!("supabase:{name}"),
-            Self::Amplify(client) => format!("amplify:{client}"),
-        }
-    }
 }
 
 impl Token {
@@ -82,7 +58,7 @@ impl Token {
         }
     }
 
-    pub(super) fn finding(&self, place: Place<'_>) -> Finding {
+    pub(super) fn finding(&self, place: &CredentialSource) -> Finding {
         let issuer = self.claim("iss");
         let provider = PROVIDERS
             .iter()
@@ -131,7 +107,7 @@ impl Token {
         jwt_form::is_hmac(self.header("alg")) == Some(true)
     }
 
-    fn draft(&self, preset: Option<&'static str>, place: Place<'_>) -> Draft {
+    fn draft(&self, preset: Option<&'static str>, place: &CredentialSource) -> Draft {
         let mut draft = Draft::new("jwt");
         if let Some(preset) = preset {
             draft = draft.preset(preset);
@@ -236,7 +212,7 @@ impl Token {
 }
 
 /// Adds `from`, unless the preset or the kind reads this place by default.
-fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
+fn with_place(draft: Draft, preset: Option<&str>, place: &CredentialSource) -> Draft {
     let usual = match preset {
         Some("clerk") => &["header:authorization", "cookie:__session"][..],
         Some("cloudflare-access") => &["header:cf-access-jwt-assertion", "cookie:CF_Authorization"],
@@ -244,7 +220,7 @@ fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
         Some("aws-alb") => &["header:x-amzn-oidc-data"],
         _ => &["header:authorization"],
     };
-    let place = place.text();
+    let place = place.to_string();
     if usual.contains(&place.as_str()) {
         draft
     } else {

@@ -25,6 +25,7 @@ use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
+use crate::session::formats::jwt_times::numeric_date;
 use crate::session::formats::shown::differs;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
@@ -521,14 +522,10 @@ fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError
         || ExtractError::rejected(Reason::Malformed).because(format!("{name} is not a number"));
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => {
-            #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
-            let rounded = number
-                .as_f64()
-                .map(|seconds| seconds.floor() as UnixSeconds);
-            number.as_i64().or(rounded).map(Some).ok_or_else(malformed)
-        }
-        Some(_) => Err(malformed()),
+        Some(value) => match numeric_date(value) {
+            Some((seconds, _)) => Ok(Some(seconds)),
+            None => Err(malformed()),
+        },
     }
 }
 

@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::payload;
 use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::signatures::verifies_any;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
@@ -113,15 +114,10 @@ impl ReactRouter {
         }
     }
 
-    /// Tries every key, so that the response time does not reveal which key matched.
     fn is_signed(&self, payload: &str, signature: &str) -> bool {
-        let Ok(signature) = STANDARD_NO_PAD.decode(signature) else {
-            return false;
-        };
-        let matches = |key| hmac::verify(key, payload.as_bytes(), &signature).is_ok();
-        self.keys
-            .iter()
-            .fold(false, |found, key| found | matches(key))
+        STANDARD_NO_PAD
+            .decode(signature)
+            .is_ok_and(|signature| verifies_any(&self.keys, payload, &signature))
     }
 }
 

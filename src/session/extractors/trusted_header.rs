@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{List, Problems, Section};
+use crate::headers::single;
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::headers;
@@ -204,13 +205,10 @@ impl TrustedHeader {
             return Ok(());
         };
         // Compare bytes, because a secret need not be UTF-8.
-        let mut values = request.headers.get_all(name).iter();
-        let is_genuine = match (values.next(), values.next()) {
-            (Some(value), None) => {
-                verify_slices_are_equal(value.as_bytes(), secret.expose()).is_ok()
-            }
-            _ => false,
-        };
+        let is_genuine = matches!(
+            single(&request.headers, name),
+            Ok(Some(value)) if verify_slices_are_equal(value.as_bytes(), secret.expose()).is_ok()
+        );
         if !is_genuine || headers::is_hop_by_hop(&request.headers, name) {
             return Err(ExtractError::rejected(Reason::SharedSecret));
         }

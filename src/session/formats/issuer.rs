@@ -18,7 +18,7 @@ pub fn matches<'a>(known: &str, issuer: &'a str) -> Option<IssuerMatch<'a>> {
         return (known == issuer).then_some(IssuerMatch::Exact);
     };
     let tenant = issuer.strip_prefix(before)?.strip_suffix(after)?;
-    is_tenant_id(tenant).then_some(IssuerMatch::OfTenant(tenant))
+    is_guid(tenant).then_some(IssuerMatch::OfTenant(tenant))
 }
 
 /// Whether one issuer could match both known issuers.
@@ -27,7 +27,7 @@ pub fn overlap(one: &str, other: &str) -> bool {
 }
 
 /// Whether the text is a GUID such as `9188040d-6c67-4c5b-b112-36a304b66dad`.
-pub fn is_tenant_id(text: &str) -> bool {
+pub fn is_guid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
         && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())

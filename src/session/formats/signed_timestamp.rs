@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::UnixSeconds;
 use crate::secret::Secret;
+use crate::session::formats::signatures::verifies_any;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
@@ -75,15 +76,10 @@ impl SignedTimestampVerifier {
         })
     }
 
-    /// Tries every key, so that the response time does not reveal which key matched.
     fn is_signed(&self, text: &str, signature: &str) -> bool {
-        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else {
-            return false;
-        };
-        let matches = |key| hmac::verify(key, text.as_bytes(), &signature).is_ok();
-        self.keys
-            .iter()
-            .fold(false, |found, key| found | matches(key))
+        URL_SAFE_NO_PAD
+            .decode(signature)
+            .is_ok_and(|signature| verifies_any(&self.keys, text, &signature))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::session::formats::hkdf;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::rails::{self, CookieValue};
+use crate::session::formats::signatures::verifies_any;
 use crate::session::formats::signed_timestamp::{HMAC_SHA1, itsdangerous_key};
 use crate::session::reason::Reason;
 use crate::session::sections::laravel::KeyFields as LaravelFields;
@@ -223,9 +224,7 @@ fn verified(
 ) -> Result<String, ExtractError> {
     let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
     let signature = decode(signature).ok_or_else(malformed)?;
-    let matches = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
-    let is_signed = keys.iter().fold(false, |found, key| found | matches(key));
-    if is_signed {
+    if verifies_any(keys, id, &signature) {
         Ok(id.to_owned())
     } else {
         Err(ExtractError::rejected(Reason::BadSignature))

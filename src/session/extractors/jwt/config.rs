@@ -17,7 +17,7 @@ use crate::session::backends::jwks_source::Discovery;
 use crate::session::backends::keys::Alg;
 use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::credential_source;
-use crate::session::formats::issuer::{TENANT, is_tenant_id};
+use crate::session::formats::issuer::{TENANT, is_guid};
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
 use crate::session::subject::Template;
 use crate::session::types::SessionExtractor;
@@ -295,7 +295,7 @@ fn check_issuers(
 
 fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     problems.require(
-        config.tenants.iter().all(|tenant| is_tenant_id(tenant)),
+        config.tenants.iter().all(|tenant| is_guid(tenant)),
         section.key("tenants"),
         "must be tenant ids (tid), such as 8b5abb95-0643-4c5e-837e-8bea3904411f",
     );

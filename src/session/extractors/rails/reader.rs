@@ -39,7 +39,7 @@ impl Recipe<'_> {
     ) -> Option<Reader> {
         let mut digest = |key: &str, text: &str| {
             let known =
-                Digest::parse(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
+                algorithms(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
             problems.accept(section.key(&format!("{path}{key}")), known)
         };
         let (kdf, mac) = (
@@ -58,7 +58,7 @@ impl Recipe<'_> {
                 return None;
             }
         };
-        let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
+        let (secret, (kdf, _), (_, mac)) = (secret?.expose(), kdf?, mac?);
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
         let signing = |salt: &[u8]| {
             Box::new(hmac::Key::new(
@@ -78,42 +78,18 @@ impl Recipe<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Digest {
-    Sha1,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-impl Digest {
-    fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "sha1" => Some(Self::Sha1),
-            "sha256" => Some(Self::Sha256),
-            "sha384" => Some(Self::Sha384),
-            "sha512" => Some(Self::Sha512),
-            _ => None,
-        }
-    }
-
-    fn hmac(self) -> hmac::Algorithm {
-        match self {
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => hmac::HMAC_SHA256,
-            Self::Sha384 => hmac::HMAC_SHA384,
-            Self::Sha512 => hmac::HMAC_SHA512,
-        }
-    }
-
-    fn pbkdf2(self) -> pbkdf2::Algorithm {
-        match self {
-            Self::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
-            Self::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
-            Self::Sha384 => pbkdf2::PBKDF2_HMAC_SHA384,
-            Self::Sha512 => pbkdf2::PBKDF2_HMAC_SHA512,
-        }
-    }
+/// The algorithms called `name`, for key derivation and for signatures.
+fn algorithms(name: &str) -> Option<(pbkdf2::Algorithm, hmac::Algorithm)> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "sha1" => (
+            pbkdf2::PBKDF2_HMAC_SHA1,
+            hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        ),
+        "sha256" => (pbkdf2::PBKDF2_HMAC_SHA256, hmac::HMAC_SHA256),
+        "sha384" => (pbkdf2::PBKDF2_HMAC_SHA384, hmac::HMAC_SHA384),
+        "sha512" => (pbkdf2::PBKDF2_HMAC_SHA512, hmac::HMAC_SHA512),
+        _ => return None,
+    })
 }
 
 impl Reader {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::secret::Secret;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::{MAX_STORED, inflate};
+use crate::session::formats::signatures::verifies_any;
 use crate::session::reason::Reason;
 
 /// The salt that `django.contrib.sessions.backends.base` uses for signing.
@@ -36,11 +37,7 @@ impl DjangoKeys {
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map_err(|_| Reason::SessionCorrupt)?;
-        let is_genuine = self
-            .0
-            .iter()
-            .any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok());
-        if !is_genuine {
+        if !verifies_any(&self.0, signed, &signature) {
             return Err(Reason::BadSignature);
         }
         let (payload, _timestamp) = signed.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;

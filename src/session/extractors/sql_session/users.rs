@@ -11,6 +11,7 @@ use super::statement::{Alternatives, Statement};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::pool::Pool;
+use crate::session::formats::signatures::verifies_any;
 use crate::session::formats::{hex, hkdf};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
@@ -72,8 +73,7 @@ impl UserCheck {
                 "user_query returns no text column called password".to_owned(),
             ));
         };
-        let matches = |key| hmac::verify(key, password.as_bytes(), &hash).is_ok();
-        if self.keys.iter().any(matches) {
+        if verifies_any(&self.keys, password, &hash) {
             return Ok(true);
         }
         Err(ExtractError::rejected(Reason::PasswordChanged)
