@@ -3,10 +3,11 @@
 
 use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
 
 use crate::config::{List, Problems, Warnings};
 use crate::session::chain::Chain;
+use crate::session::formats::loopback;
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -224,13 +225,7 @@ pub fn is_loopback(origin: &str) -> bool {
     let Ok(url) = Url::parse(origin) else {
         return false;
     };
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    is_loopback
+    url.host_str().is_some_and(loopback::is_loopback)
         && matches!(url.scheme(), "http" | "https")
         && url.origin().ascii_serialization() == origin
 }

@@ -15,11 +15,12 @@ use reqwest::{Client, Request, Response, redirect, retry};
 use rustls::ClientConfig;
 use tower::util::MapResponseLayer;
 use tracing::Instrument;
-use url::{Host, Url};
+use url::Url;
 
 use crate::config::HumanDuration;
 use crate::session::backends::dns::Resolver;
 use crate::session::backends::outgoing::{Outgoing, certificate_advice};
+use crate::session::formats::loopback::is_loopback;
 use crate::session::formats::shown::shown;
 use crate::session::reason::Reason;
 use crate::telemetry::spans;
@@ -400,12 +401,7 @@ pub fn content_type(headers: &HeaderMap) -> String {
 /// If the URL is not allowed. The message contains no part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
+    let loopback = url.host_str().is_some_and(is_loopback);
     if !url.username().is_empty() || url.password().is_some() {
         Err("must not contain a user name or a password")
     } else if !matches!(url.scheme(), "https" | "http") {
@@ -458,6 +454,8 @@ mod tests {
             ("http://127.9.9.9/keys", false, true),
             ("http://[::1]:9/keys", false, true),
             ("http://localhost/keys", false, true),
+            ("http://keys.localhost/", false, true),
+            ("http://[::ffff:127.0.0.1]/", false, true),
             ("http://id.example.com/keys", true, true),
             ("http://id.example.com/keys", false, false),
             ("http://localhost.example.com/keys", false, false),

@@ -2,7 +2,6 @@
 //! calls.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,6 +11,7 @@ use crate::json::Value;
 use crate::session::backends::http::{Answer, CallError, check_url, content_type};
 use crate::session::backends::keys::{KeySet, KeysError, UnusableKey};
 use crate::session::formats::issuer::{TENANT, for_every_tenant};
+use crate::session::formats::loopback::is_loopback;
 use crate::session::formats::shown::{listed, shown};
 use crate::session::types::without_query;
 
@@ -136,7 +136,7 @@ impl Discovery {
                 return wrong(format!("the document's jwks_uri is {uri}, which {why}"));
             }
         };
-        if is_loopback(&uri) && !is_loopback(&self.document) {
+        if is_this_machine(&uri) && !is_this_machine(&self.document) {
             return wrong(format!(
                 "the document's jwks_uri is {}, which is on loopback, but the issuer is not",
                 address(&uri)
@@ -285,32 +285,20 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// The URL without its credentials and its query, because either may contain a secret.
+/// The URL as messages show it.
 fn address(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // These calls fail only for URLs without a host, which have no credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    shown(url.as_str())
+    shown(&without_query(url))
 }
 
-/// Whether the URL's host is this machine, in any notation that resolvers or the kernel accept.
-fn is_loopback(url: &Url) -> bool {
-    let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
-    match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Some(Host::Ipv4(address)) => is_loopback_v4(address),
-        Some(Host::Ipv6(address)) => {
-            let is_loopback_v6 = address.is_loopback() || address.is_unspecified();
-            is_loopback_v6 || address.to_ipv4_mapped().is_some_and(is_loopback_v4)
-        }
-        None => false,
-    }
+/// Whether a call to the URL reaches this machine: its host is loopback, or an unspecified address, to which the kernel
+/// connects in the same way.
+fn is_this_machine(url: &Url) -> bool {
+    let is_unspecified = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_unspecified(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_unspecified(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    is_unspecified || url.host_str().is_some_and(is_loopback)
 }
 
 /// How long the keys in a response are fresh: `max-age` (RFC 9111, section 5.2.2.1), clamped between [`MIN_TTL`] and

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 use url::Url;
 
-use crate::session::sections::authority::is_loopback;
+use crate::session::formats::loopback::is_loopback;
 
 /// The name of the drafted section.
 pub const SECTION: &str = "web";

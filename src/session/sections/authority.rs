@@ -1,11 +1,10 @@
 //! TLS for a session store: the key `ca_file` for a private certificate authority, and a warning if the URL does not
 //! require TLS.
 
-use std::net::IpAddr;
-
 use crate::config::{Problems, PublicText, Section};
 use crate::session::backends::Context;
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
+use crate::session::formats::loopback::is_loopback;
 
 /// The CA certificates that a store's connections trust: those for all outgoing calls, and those of the section.
 pub fn trust(
@@ -30,49 +29,5 @@ pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
             "url",
             format!("does not require TLS for connections to another host, so sessions and the password can be read on the network: {fix}"),
         );
-    }
-}
-
-/// Whether `host`, taken from a URL or from the `Host` header without its port, is this machine.
-pub fn is_loopback(host: &str) -> bool {
-    let address = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
-    match address.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback(),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_localhost_or_a_loopback_address() {
-        for host in [
-            "localhost",
-            "LOCALHOST",
-            "127.0.0.1",
-            "127.3.2.1",
-            "::1",
-            "[::1]",
-            "::ffff:127.0.0.1",
-        ] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "redis",
-            "localhost.example.com",
-            "10.0.0.1",
-            "0.0.0.0",
-            "::",
-            "128.0.0.1",
-            "",
-            "127.0.0.1.nip.io",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }
