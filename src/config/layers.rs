@@ -142,6 +142,13 @@ impl Sources {
     fn whole(&self, problems: &mut Problems) -> Option<Table> {
         let text = self.environment.get(WHOLE)?.trim_start_matches('\u{feff}');
         let origin = ValueOrigin::Document(WHOLE.to_owned());
+        if !text.contains(['=', '{', '[', '\n']) && !text.trim().is_empty() {
+            problems.add(
+                WHOLE,
+                "contains neither TOML nor JSON: it must be the configuration itself; for a file, use --config FILE",
+            );
+            return None;
+        }
         let layer = if text.trim_start().starts_with('{') {
             parse_json(text, &origin)
         } else {
@@ -159,6 +166,12 @@ impl Sources {
                 continue;
             };
             let path = fold(path);
+            if path.iter().any(String::is_empty) {
+                problems.add(
+                    name,
+                    "has an empty part in its name: write two underscores between two parts",
+                );
+            }
             layers.push(variable(name, &path, text));
             if let Some(other) = names.insert(path, name) {
                 problems.add(

@@ -56,9 +56,13 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a problem with this key. If so, its value is missing although the operator set it.
+    /// Whether there is a problem with this key or with the key that names its file. If so, its value is missing
+    /// although the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
-        self.list.iter().any(|(other, _)| other == key)
+        let is_same = |other: &str| other.strip_suffix("_file").unwrap_or(other) == key;
+        self.list
+            .iter()
+            .any(|(other, _)| other == key || is_same(other))
     }
 
     /// Whether there are problems, and all of them concern this key.

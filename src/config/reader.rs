@@ -148,7 +148,7 @@ fn read_named_files(
             return None;
         }
         (_, None) => {
-            let content = problems.accept(path, read_named_file(names, files))?;
+            let content = problems.accept(file_key(path), read_named_file(names, files))?;
             return Some(StrictValue::FileContent(content));
         }
     };
@@ -157,21 +157,28 @@ fn read_named_files(
         .map(|(member, value)| (member.clone(), StrictValue::Given(value.clone())))
         .collect();
     for member in names.keys().collect::<BTreeSet<_>>() {
-        let key = join(path, member);
         if given.contains_key(member) {
-            problems.add(key, BOTH);
-        } else if let Some(content) = problems.accept(key, read_named_file(&names[member], files)) {
+            problems.add(join(path, member), BOTH);
+            continue;
+        }
+        let key = join(&file_key(path), member);
+        if let Some(content) = problems.accept(key, read_named_file(&names[member], files)) {
             members.push((member.clone(), StrictValue::FileContent(content)));
         }
     }
     Some(StrictValue::Members(members))
 }
 
+/// The key that names the file from which the key at `path` is read.
+fn file_key(path: &str) -> String {
+    format!("{path}_file")
+}
+
 /// Reads the content of the file that the value names.
 fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Secret, String> {
     let ValueKind::String(name) = &value.kind else {
         return Err(format!(
-            "the name of its file must be text in quotes, not {}{}",
+            "must be the name of a file, as text in quotes, not {}{}",
             type_name(value),
             origin(value)
         ));

@@ -120,10 +120,20 @@ impl Builder<'_> {
             }
         }
         for unused in sections.keys().collect::<BTreeSet<_>>() {
-            problems.add(
-                join("extractors", unused),
-                "is not used: add it to session.extractors or remove the section",
-            );
+            let joined = |name: &String| {
+                let key = unused.strip_prefix(name.as_str())?.strip_prefix('_')?;
+                Some(format!("ROLLOUT__EXTRACTORS__{name}__{key}").to_uppercase())
+            };
+            let text = match names.iter().find_map(joined) {
+                Some(variable) => format!(
+                    "is not in session.extractors: did you mean {variable}? In a variable's name, two underscores \
+                     separate the parts"
+                ),
+                None => {
+                    "is not used: add it to session.extractors or remove the section".to_owned()
+                }
+            };
+            problems.add(join("extractors", unused), text);
         }
         built.chain = Chain::new(extractors);
         built.warnings.extend(built.chain.warnings());

@@ -3,23 +3,18 @@
 
 use strsim::osa_distance;
 
-use crate::config::Warnings;
-
-/// Adds a warning for each name that resembles a key. `sections` are all sections with their keys.
-pub(super) fn warn(
-    names: &[String],
+/// A message for each name that resembles a key. `sections` are all sections with their keys.
+pub(super) fn find<'a>(
+    names: &'a [String],
     sections: &serde_json::Map<String, serde_json::Value>,
-    warnings: &mut Warnings,
-) {
+) -> Vec<(&'a str, String)> {
     let known = known_variables(sections);
-    for name in names {
-        if let Some(meant) = resembling(name, &known) {
-            warnings.add(
-                name,
-                format!("is not a variable of this service: did you mean {meant}?"),
-            );
-        }
-    }
+    let message = |name: &'a String| {
+        let meant = resembling(name, &known)?;
+        let text = format!("is not a variable of this service: did you mean {meant}?");
+        Some((name.as_str(), text))
+    };
+    names.iter().filter_map(message).collect()
 }
 
 fn known_variables(sections: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
@@ -48,10 +43,13 @@ fn resembling(name: &str, known: &[String]) -> Option<String> {
     };
     let given = letters(&name);
     if let Some(rest) = name.strip_prefix("ROLLOUT_EXTRACTORS_") {
-        return Some(format!(
-            "ROLLOUT__EXTRACTORS__{}",
+        let rest = rest.trim_start_matches('_');
+        let rest = if rest.contains("__") {
+            rest.to_owned()
+        } else {
             rest.replacen('_', "__", 1)
-        ));
+        };
+        return Some(format!("ROLLOUT__EXTRACTORS__{rest}"));
     }
     let is_alike = |known: &&String| {
         let known = letters(known);
@@ -94,6 +92,10 @@ mod tests {
             (
                 "ROLLOUT_EXTRACTORS_WEB_KIND",
                 Some("ROLLOUT__EXTRACTORS__WEB__KIND"),
+            ),
+            (
+                "ROLLOUT_EXTRACTORS__WEB__SECRET_KEY",
+                Some("ROLLOUT__EXTRACTORS__WEB__SECRET_KEY"),
             ),
             ("ROLLOUT_LOG_LEVEL", Some("ROLLOUT__LOG__LEVEL")),
             ("ROLLOUT_CLIENTID", Some("ROLLOUT_CLIENT_ID")),

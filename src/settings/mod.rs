@@ -240,7 +240,10 @@ fn read_settings(
     let reload: ReloadConfig = sections.read("reload", problems);
     let extractors = sections.table("extractors", problems);
     let (mut effective, files) = sections.finish(problems);
-    look_alikes::warn(&sources.foreign, &effective, &mut warnings);
+    let misspelled = look_alikes::find(&sources.foreign, &effective);
+    for (name, text) in &misspelled {
+        warnings.add(*name, text.as_str());
+    }
 
     let client = client.check(problems, &mut warnings);
     let elsewhere = Elsewhere {
@@ -268,6 +271,12 @@ fn read_settings(
     require_positive("reload.poll_interval", reload.poll_interval, problems);
     let traces = traces::load(&sources.environment, problems, &mut warnings);
 
+    if !problems.is_empty() {
+        // A misspelled variable is often the cause of the other problems.
+        for (name, text) in misspelled {
+            problems.add(name, text);
+        }
+    }
     let client = client?;
     Some(Settings {
         minter: Minter::new(&client, token.ttl.0, token.cap_to_session, claims?),

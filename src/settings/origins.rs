@@ -161,6 +161,9 @@ impl Origin {
         if text.eq_ignore_ascii_case("null") {
             return Err("every sandboxed page has the origin `null`: remove it".to_owned());
         }
+        if text.contains(',') {
+            return Err("contains a comma: write a list, [\"…\", \"…\"]".to_owned());
+        }
         // The message leaves out the text, which may contain a user name and a password.
         let wrong = || {
             "is not an origin such as https://app.example.com or capacitor://localhost: write only the scheme, host and port"

@@ -657,7 +657,7 @@ fn client_id_and_secret_are_read_from_the_variables_in_rollouts_docs() {
                 ("ROLLOUT_CLIENT_SECRET", "(unset)"),
                 ("ROLLOUT_CLIENT_SECRET_FILE", "/nowhere"),
             ],
-            "client_secret:",
+            "client_secret_file:",
         ),
         (
             "empty file name",
@@ -665,7 +665,7 @@ fn client_id_and_secret_are_read_from_the_variables_in_rollouts_docs() {
                 ("ROLLOUT_CLIENT_SECRET", "(unset)"),
                 ("ROLLOUT_CLIENT_SECRET_FILE", ""),
             ],
-            "client_secret:",
+            "client_secret_file:",
         ),
     ] {
         let report = load_variables(variables).map(|_| ()).expect_err(case);
@@ -748,19 +748,19 @@ fn secret_keys_accept_a_file_and_other_keys_do_not() {
             "no text",
             b"",
             "secret_key_file = 5",
-            "secret_key: the name of its file must be text in quotes, not a whole number (from ROLLOUT_CONFIG",
+            "secret_key_file: must be the name of a file, as text in quotes, not a whole number (from ROLLOUT_CONFIG",
         ),
         (
             "no name",
             b"",
             "secret_key_file = \"\"",
-            "secret_key: the file name is empty",
+            "secret_key_file: the file name is empty",
         ),
         (
             "unreadable",
             b"",
             "secret_key_file = \"/nowhere/at/all\"",
-            "secret_key: cannot read",
+            "secret_key_file: cannot read",
         ),
         (
             "no secret",
@@ -785,7 +785,10 @@ fn secret_keys_accept_a_file_and_other_keys_do_not() {
         let line = format!("extractors.web.{line}");
         let lines: Vec<_> = report
             .lines()
-            .filter(|line| line.starts_with("extractors.web.secret_key: "))
+            .filter(|line| {
+                line.starts_with("extractors.web.secret_key: ")
+                    || line.starts_with("extractors.web.secret_key_file: ")
+            })
             .collect();
         assert!(
             report.lines().any(|found| found.starts_with(&line)),

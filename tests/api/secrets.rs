@@ -272,14 +272,16 @@ fn missing_secret_file_is_refused_with_its_path_and_a_hint() {
         ]);
         let report = report.map(|_| ()).expect_err(path);
         assert!(
-            report.starts_with("client_secret: ") && report.contains(path) && report.contains(want),
+            report.starts_with("client_secret_file: ")
+                && report.contains(path)
+                && report.contains(want),
             "{report}"
         );
         let report = problems(&section(&format!(
             "kind = \"flask\"\nsecret_key_file = {path:?}"
         )));
         assert!(
-            report.starts_with("extractors.web.secret_key: "),
+            report.starts_with("extractors.web.secret_key_file: "),
             "{report}"
         );
         assert!(report.contains(path) && report.contains(want), "{report}");

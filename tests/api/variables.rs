@@ -348,3 +348,56 @@ fn string_in_a_file_named_like_a_variable_is_not_split_at_commas() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("extractors.web.keys: 1 secret\n"), "{out}");
 }
+
+#[test]
+fn misspelled_variable_is_named_beside_the_problems_that_it_causes() {
+    let registry = rollout_token::Registry::builtin();
+    let sources = rollout_token::config::Sources {
+        environment: client_variables(),
+        foreign: vec!["ROLLOUT_SESSION_EXTRACTORS".to_owned()],
+        ..rollout_token::config::Sources::default()
+    };
+    let report =
+        rollout_token::settings::load(&sources, &registry, &crate::configuration::context())
+            .expect_err("no extractors")
+            .to_string();
+    assert!(report.contains("session.extractors: is empty"), "{report}");
+    assert!(
+        report.contains("did you mean ROLLOUT__SESSION__EXTRACTORS?"),
+        "{report}"
+    );
+}
+
+#[test]
+fn variable_with_missing_or_extra_underscores_is_refused_with_the_right_name() {
+    let report = load(&[("ROLLOUT__EXTRACTORS____WEB__KIND", "flask")]).unwrap_err();
+    assert!(
+        report.contains("ROLLOUT__EXTRACTORS____WEB__KIND: has an empty part"),
+        "{report}"
+    );
+    let report = load(&[
+        ("ROLLOUT__SESSION__EXTRACTORS", "flask"),
+        (
+            "ROLLOUT__EXTRACTORS__FLASK_SECRET_KEY",
+            "public-secret-0123456789",
+        ),
+    ])
+    .unwrap_err();
+    assert!(
+        report.contains("did you mean ROLLOUT__EXTRACTORS__FLASK__SECRET_KEY?"),
+        "{report}"
+    );
+}
+
+#[test]
+fn rollout_config_with_a_file_name_is_refused_with_the_right_flag() {
+    let report = load(&[("ROLLOUT_CONFIG", "rollout-token.toml")]).unwrap_err();
+    assert!(report.contains("use --config FILE"), "{report}");
+}
+
+#[test]
+fn string_of_several_origins_is_refused_with_the_form_of_a_list() {
+    let toml = "origins.allowed = \"https://a.example, https://b.example\"";
+    let report = load(&[("ROLLOUT_CONFIG", toml)]).unwrap_err();
+    assert!(report.contains("write a list"), "{report}");
+}

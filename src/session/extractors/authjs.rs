@@ -557,7 +557,7 @@ mod tests {
                     "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]",
                     "secrets",
                 ),
-                ("no file", "secrets_file = \"/nowhere\"", "secrets"),
+                ("no file", "secrets_file = \"/nowhere\"", "secrets_file"),
                 (
                     "both",
                     "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"",

@@ -297,7 +297,11 @@ mod tests {
                 "keys: the file of keys_file holds no secret",
             ),
             ("both", &both, "keys: is given both"),
-            ("no file", "keys_file = \"/nowhere\"", "keys: cannot read"),
+            (
+                "no file",
+                "keys_file = \"/nowhere\"",
+                "keys_file: cannot read",
+            ),
             ("an empty key", "keys = [\"\"]", "keys: is empty"),
             (
                 "a placeholder",

@@ -227,7 +227,7 @@ mod tests {
                 (
                     "no file",
                     "secret_key_file = \"/nowhere\"",
-                    "secret_key: cannot read",
+                    "secret_key_file: cannot read",
                 ),
                 (
                     "fallback",

@@ -514,13 +514,13 @@ mod tests {
     fn invalid_ca_file_is_refused() {
         let broken = broken_certificate();
         let broken = broken.path().display().to_string();
-        for (case, file) in [
-            ("no such file", "/nowhere"),
-            ("broken certificate", &*broken),
-            ("no certificate", "/dev/null"),
+        for (case, file, key) in [
+            ("no such file", "/nowhere", "ca_file"),
+            ("broken certificate", &*broken, "ca"),
+            ("no certificate", "/dev/null", "ca"),
         ] {
             let tls = PLAIN.replace("redis://", "rediss://");
-            assert_refused(case, &format!("{tls}ca_file = \"{file}\""), "ca");
+            assert_refused(case, &format!("{tls}ca_file = \"{file}\""), key);
         }
     }
 

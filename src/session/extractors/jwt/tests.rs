@@ -834,7 +834,7 @@ fn unsafe_section_is_refused_and_the_problem_names_the_key() {
         ),
         (
             "jwks_file = \"/nowhere\"\nissuers = [\"i\"]\naudiences = [\"app\"]",
-            "jwks",
+            "jwks_file",
         ),
         (&format!("{public}allow_any_audience = true"), "audiences"),
         (

@@ -109,7 +109,7 @@ fn invalid_section_is_refused_and_the_problem_names_the_key() {
         (
             "no file",
             format!("{GOOD}additional_headers_file = {{ x = \"/nowhere\" }}"),
-            "additional_headers.x",
+            "additional_headers_file.x",
         ),
         (
             "additional and forwarded",
