@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::http::routes::health::Report;
+use crate::http::readiness::{InstanceState, Report};
 use crate::session::chain::{Denial, Denied};
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
@@ -290,18 +290,20 @@ impl Error {
                 "Too many requests", "This user requested too many tokens; try again later."),
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
-            Self::Unready(report) if report.state == "clock_not_set" => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
-                "Internal error", "The machine's clock is set to a time before 2020: set the clock, for example with NTP."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(wait_header(SOON)),
                 "Overloaded", "The service has too many requests in flight; try again."),
-            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
-                "Shutting down", "This instance is shutting down; send the request to another instance."),
-            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),
-                "Not ready", "An extractor is not ready to check sessions yet."),
+            Self::Unready(report) => match report.state {
+                InstanceState::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                    "Internal error", "The machine's clock is set to a time before 2020: set the clock, for example with NTP."),
+                InstanceState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
+                    "Shutting down", "This instance is shutting down; send the request to another instance."),
+                InstanceState::Waiting | InstanceState::Ready => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),
+                    "Not ready", "An extractor is not ready to check sessions yet."),
+            },
         };
         Mapping { status, code, title, detail, header }
     }
@@ -347,7 +349,7 @@ impl Error {
                 retry_after: None,
             })),
             Self::Overloaded,
-            Self::Unready(Arc::new(Report::draining())),
+            Self::Unready(Arc::new(Report::of(InstanceState::Draining))),
         ]
     }
 
@@ -430,5 +432,29 @@ pub fn protect(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_an_instance_that_is_not_ready_has_a_status_and_a_code() {
+        for (state, name, status, code) in [
+            (InstanceState::Draining, "draining", 503, "draining"),
+            (InstanceState::ClockNotSet, "clock_not_set", 500, "internal"),
+            (
+                InstanceState::Waiting,
+                "waiting",
+                503,
+                "session_backend_unavailable",
+            ),
+        ] {
+            let error = Error::Unready(Arc::new(Report::of(state)));
+            assert_eq!((error.status().as_u16(), error.code()), (status, code));
+            let problem = serde_json::to_value(error.problem("id")).unwrap();
+            assert_eq!(problem["state"], name);
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod origin;
 pub mod pasted;
 pub mod rate_limit;
+pub mod readiness;
 pub mod request_checks;
 pub mod request_id;
 pub mod routes;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
+use crate::http::readiness::{ExtractorReport, InstanceState, Report};
 use crate::session::types::Readiness;
 use crate::telemetry::logs::fingerprint;
 
@@ -23,43 +24,6 @@ impl Alive {
     pub fn ok() -> Self {
         Self { status: "ok" }
     }
-}
-
-/// Whether this instance should receive requests and, if not, why.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
-    pub state: &'static str,
-    extractors: Vec<ExtractorReport>,
-    /// A fingerprint of the client secret, which is equal on instances with the same secret. It is exposed only on the
-    /// admin listener, because it can be used to check guesses of a weak secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret_fingerprint: Option<String>,
-    /// Whether the instance runs in dev mode, in which callers choose their user, so that it must not be reachable from
-    /// outside.
-    dev: bool,
-}
-
-impl Report {
-    /// The report of an instance that is shutting down. It does not list extractors.
-    pub fn draining() -> Self {
-        Self {
-            state: "draining",
-            extractors: Vec::new(),
-            secret_fingerprint: None,
-            dev: false,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct ExtractorReport {
-    name: Arc<str>,
-    kind: &'static str,
-    state: &'static str,
-    /// The data that the extractor waits for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<&'static str>,
 }
 
 /// `GET /healthz`: shows that the process responds. It calls no backend, because an orchestrator restarts instances
@@ -87,7 +51,7 @@ pub async fn ready_for_operators(
 }
 
 fn answer(report: Report) -> Result<Json<Report>, Error> {
-    if report.state == "ready" {
+    if report.state == InstanceState::Ready {
         Ok(Json(report))
     } else {
         Err(Error::Unready(Arc::new(report)))
@@ -110,13 +74,13 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
         }
     });
     let state = if app.drain.is_draining() {
-        "draining"
+        InstanceState::Draining
     } else if !clock::is_set(app.clock.now()) {
-        "clock_not_set"
+        InstanceState::ClockNotSet
     } else if chain.is_ready() {
-        "ready"
+        InstanceState::Ready
     } else {
-        "waiting"
+        InstanceState::Waiting
     };
     Report {
         state,

@@ -35,6 +35,7 @@ mod tests {
 
     use super::DOCUMENT;
     use crate::http::error::Error;
+    use crate::http::readiness::{InstanceState, Report};
     use crate::http::routes::{health, token};
 
     fn document() -> Value {
@@ -133,7 +134,7 @@ mod tests {
     fn schemas_describe_the_types_that_are_sent() {
         assert_describes("TokenResponse", token::TokenResponse::sample());
         assert_describes("Alive", health::Alive::ok());
-        assert_describes("Report", health::Report::draining());
+        assert_describes("Report", Report::of(InstanceState::Draining));
         assert_describes("Problem", Error::NotFound.problem("id"));
     }
 }
