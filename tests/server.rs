@@ -542,6 +542,20 @@ async fn idle_keep_alive_connection_is_closed_after_idle_timeout() {
 }
 
 #[tokio::test]
+async fn idle_connection_stays_open_longer_than_header_timeout() {
+    let service = start(restarted(|keys| keys.header_timeout = SHORT));
+    let mut idle = service.connect().await;
+    idle.write_all(&post_with("", "")).await.unwrap();
+    read_answer(&mut idle).await;
+    // The silent connection is accepted later, and is closed after `header_timeout`.
+    assert_eq!(service.talk(b"").await, "");
+    idle.write_all(&post_with("Connection: close\r\n", ""))
+        .await
+        .unwrap();
+    assert!(read_to_close(&mut idle).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn slow_body_is_408() {
     let service = start(ServerConfig {
         body_timeout: SHORT,
