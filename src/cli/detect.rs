@@ -22,7 +22,7 @@ use crate::session::registry::Registry;
 use crate::settings;
 
 /// The request, as curl's own flags or as text in a file.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pub(super) request: CurlArgs,

@@ -13,7 +13,7 @@ use crate::config::Sources;
 use crate::session::formats::hex;
 use crate::settings;
 
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub(super) struct Args {
     /// The token, or - to read it from standard input, where other users of the machine cannot see it.
     token: String,

@@ -45,7 +45,7 @@ use crate::token::RolloutClient;
 /// the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE names.
 ///
 /// Exit codes: 0 success, 1 failure at run time, 2 invalid configuration or usage.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(
     version,
     after_help = "To try it without any configuration: rollout-token dev"
@@ -62,7 +62,7 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serves tokens (the default).
     ///
@@ -167,6 +167,13 @@ impl fmt::Display for Failure {
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
         Self::Config(problems)
+    }
+}
+
+/// Does not show the arguments: tokens, credentials and secrets can be among them.
+impl fmt::Debug for Cli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cli").finish_non_exhaustive()
     }
 }
 

@@ -213,10 +213,15 @@ impl Session {
 }
 
 /// The `Set-Cookie` lines in an app's answer about a credential, and the session in that answer.
-#[derive(Debug)]
 pub struct OfferedCookies {
     pub session: Value,
     pub lines: Vec<HeaderValue>,
+}
+
+impl fmt::Debug for OfferedCookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OfferedCookies").finish_non_exhaustive()
+    }
 }
 
 /// The `Set-Cookie` lines that are passed on to the caller, whatever the response to the request is. Each request has
