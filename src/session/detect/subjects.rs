@@ -65,9 +65,9 @@ pub fn candidates(session: &Value) -> Vec<String> {
 fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, String)>) {
     match value {
         Value::Object(members) if path.len() < MAX_DEPTH => {
-            for (name, value) in members.clone() {
-                path.push(name);
-                search(&value, path, found);
+            for (name, value) in members.iter() {
+                path.push(name.to_owned());
+                search(value, path, found);
                 path.pop();
             }
         }
