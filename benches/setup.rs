@@ -51,9 +51,9 @@ pub fn service(toml: &str) -> Router {
         base: Some(toml.to_owned()),
         ..Sources::default()
     };
-    let settings =
-        settings::load(&sources, &Registry::builtin(), &context).expect("a configuration");
-    app::public(&App::new(settings, context, Drain::default()))
+    let registry = Registry::builtin();
+    let settings = settings::load(&sources, &registry, &context).expect("a configuration");
+    app::public(&App::new(settings, &registry, context, Drain::default()))
 }
 
 /// The section of an extractor for session JWTs that are signed with [`SESSION_SECRET`].

@@ -446,7 +446,16 @@ function flow(parts, reached) {
 
 const REACHED = { nothing: 0, place: 1, session: 3, subject: 5 };
 
-function showStep({ name, kind, places, reached, says, shape, subjects, notes, decides }) {
+/** The result of the checks before the extractors, such as the check of the origin. */
+const showChecks = (checks, refused) =>
+  element(
+    "div",
+    { className: "extractor" },
+    element("h3", { textContent: `Before the extractors: ${refused ? "refused" : "allowed"}` }),
+    ...checks.map((text) => paragraph(text, refused ? "" : "quiet")),
+  );
+
+function showStep({ name, kind, places, reached, says, shape, subjects, notes, decides }, refused) {
   const subject = /^subject = "(.*)"$/.exec(says)?.[1];
   const parts = [places.join(", ") || "no credential needed", kind, "session", subject ?? "subject", "token"];
   const more = [shape && `session with ${shape}`, subjects.length && `candidates for subject: ${subjects.join(", ")}`, ...notes];
@@ -454,7 +463,8 @@ function showStep({ name, kind, places, reached, says, shape, subjects, notes, d
     "div",
     { className: "extractor" },
     element("h3", { textContent: `${name}${decides ? ": decides" : ""}` }),
-    flow(parts, REACHED[reached]),
+    // A refused request gets no token, even if an extractor accepts its session.
+    flow(parts, refused ? Math.min(REACHED[reached], 4) : REACHED[reached]),
     paragraph(says),
     ...more.filter(Boolean).map((text) => paragraph(text, "quiet")),
   );
@@ -478,11 +488,11 @@ byId("paste").addEventListener("submit", async (event) => {
   const slow = setTimeout(() => say("Asking the backends…"), 500);
   try {
     const { problem, request } = await own("/dev/explain", { method: "POST", body: byId("request").value });
-    const { credentials = [], steps = [], searched = [], answer, subject } = request ?? {};
+    const { credentials = [], checks = [], refused, steps = [], searched = [], answer, subject } = request ?? {};
     byId("found").replaceChildren(...credentials.map(showCredential));
     byId("found-empty").hidden = credentials.length > 0;
     byId("found-empty").textContent = problem ?? "No known credential found.";
-    byId("flows").replaceChildren(...steps.map(showStep));
+    byId("flows").replaceChildren(...(request ? [showChecks(checks, refused)] : []), ...steps.map((step) => showStep(step, refused)));
     byId("searched").replaceChildren(...searched.map((textContent) => element("li", { textContent })));
     byId("answer").hidden = !request;
     byId("answer").textContent = subject === undefined || subject === null ? `Answer: ${answer}` : `Answer: ${answer}, a token for ${subject}`;
@@ -521,4 +531,4 @@ byId("tab-session").addEventListener("click", showRecent);
 
 const inForce = await own("/dev/extractors");
 byId("in-force").textContent = inForce.extractors.map(({ name, kind }) => (name === kind ? name : `${name} (${kind})`)).join(", ");
-if (!inForce.everybody) byId("who").textContent = `Sessions are read by ${byId("in-force").textContent}`;
+if (!inForce.every_caller_signed_in) byId("who").textContent = `Sessions are read by ${byId("in-force").textContent}`;

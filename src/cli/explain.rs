@@ -1,13 +1,12 @@
 //! `explain`: passes one request through the chain, and prints each extractor's result. The checks before the chain are
 //! in `http/explain.rs`, the chain itself in `session/explain.rs`.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use axum::http::{HeaderMap, Request, Uri};
 
 use super::dev::dev_sources;
 use super::waiting::{self, Waiting};
@@ -15,9 +14,7 @@ use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http;
 use crate::http::app::App;
-use crate::http::error::Error;
-use crate::http::explain::Beginning;
-use crate::http::origin::Caller;
+use crate::http::explain::Checks;
 use crate::http::pasted::{self, CurlArgs};
 use crate::http::server::Drain;
 use crate::session::chain::{Chain, ConfiguredExtractor};
@@ -28,7 +25,7 @@ use crate::session::registry::Registry;
 use crate::settings;
 
 /// The request, as curl's own flags or as the raw text of an HTTP request.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     request: CurlArgs,
@@ -54,7 +51,7 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
         (sources, client.secret)
     };
     let settings = settings::load(&sources, registry, &context)?;
-    let app = App::new(settings, context, Drain::default());
+    let app = App::new(settings, registry, context, Drain::default());
     let pasted = pasted_request(args)?;
     block_on(async {
         let chain = &app.live().settings.chain;
@@ -63,72 +60,34 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
             None => http::explain::headers(&app.live().settings, pasted.head.clone()),
         };
         let found = detect(&pasted.head.headers, registry);
-        explain(chain, beginning, &pasted, &found).await
+        let checks = beginning.describe(&pasted.head);
+        explain(chain, checks, pasted.problem.as_deref(), &found).await
     })?
 }
 
-/// Prints the result of the checks before the extractors, then each extractor's result. It tries the extractors even if
-/// the service would refuse the request earlier, so that the operator sees all results.
+/// Prints the result of the checks before the extractors, then each extractor's result.
 async fn explain(
     chain: &Chain,
-    beginning: Beginning,
-    request: &Pasted,
+    checks: Checks,
+    problem: Option<&str>,
     found: &[Detected],
 ) -> Result<(), Failure> {
-    let pasted = &request.head;
-    let (head, caller, before) = match beginning {
-        Beginning::Reached(head, caller) => {
-            let who = match caller {
-                Caller::NoBrowser => "the client is not a browser",
-                Caller::SameOrigin => "the page has the service's own origin",
-                Caller::Listed => "the page's origin is in origins.allowed",
-                Caller::ListedByPattern => {
-                    "the page's origin matches a pattern, so only a bearer token identifies the user"
-                }
-            };
-            say(format_args!("origin: allowed, {who}"))?;
-            (Cow::Owned(head), Some(caller), None)
-        }
-        Beginning::Refused(error) => {
-            say_refusal(&error, pasted)?;
-            (Cow::Borrowed(pasted), None, Some(describe_answer(&error)))
-        }
-        Beginning::RefusedPreflight(status, reason) => {
-            say(format_args!(
-                "request: preflight refused with reason {reason}, so the browser does not send the request ({}: {}, {}: {})",
-                header::ACCESS_CONTROL_REQUEST_METHOD,
-                shown(pasted, &header::ACCESS_CONTROL_REQUEST_METHOD),
-                header::ACCESS_CONTROL_REQUEST_HEADERS,
-                shown(pasted, &header::ACCESS_CONTROL_REQUEST_HEADERS),
-            ))?;
-            (
-                Cow::Borrowed(pasted),
-                None,
-                Some(status.as_u16().to_string()),
-            )
-        }
-        Beginning::Answered(outcome) => {
-            say(format_args!(
-                "request: answered with {outcome} before any extractor is tried"
-            ))?;
-            (Cow::Borrowed(pasted), None, Some(outcome))
-        }
-    };
-    if let (Some(problem), Some(answer)) = (&request.problem, &before) {
+    for (index, line) in checks.lines.iter().enumerate() {
+        say(format_args!(
+            "{}{line}",
+            if index > 0 { "    " } else { "" }
+        ))?;
+    }
+    if let (Some(problem), Some(answer)) = (problem, &checks.answer) {
         say(format_args!("    {problem}"))?;
         return say(format_args!("answer: {answer}"));
     }
     let mut waiting = None;
     let asking = |asked: &ConfiguredExtractor| waiting = Some(Waiting::for_extractor(asked));
-    let explanation = if caller == Some(Caller::ListedByPattern) {
-        explain::explain_bearer_alone(chain, &head, asking).await
-    } else {
-        explain::explain(chain, &head, asking).await
-    };
+    let explanation = checks.explain(chain, asking).await;
     drop(waiting);
     for step in &explanation.steps {
-        let decides = step.decides && before.is_none();
-        let mark = if decides { "  <- decides" } else { "" };
+        let mark = if step.decides { "  <- decides" } else { "" };
         say(format_args!(
             "{} ({}): {}{mark}",
             step.name,
@@ -142,55 +101,15 @@ async fn explain(
             say(format_args!("    {}", escaped(note)))?;
         }
     }
-    for line in explain::searched(&explanation, &head.headers) {
+    for line in explain::searched(&explanation, &checks.head().headers) {
         say(format_args!("    {}", escaped(&line)))?;
     }
-    for hint in explain::hints(found, &explanation) {
+    for hint in explain::hints(found, &explanation, &checks.head().headers) {
         say(format_args!("    {hint}"))?;
     }
-    let verdict = match (before, explanation.outcome) {
-        (Some(before), _) => before,
-        (None, Ok(_)) => "200, a token".to_owned(),
-        (None, Err(denied)) => describe_answer(&denied.into()),
-    };
-    say(format_args!("answer: {verdict}"))
-}
-
-/// Prints why the service would refuse the request before it tries an extractor, with the values that it compared.
-fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
-    let what = match error {
-        Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: refused",
-        Error::NotAFetch(_) => "request: refused (not a fetch by a script)",
-        _ => "request: refused",
-    };
-    say(format_args!(
-        "{what} with reason {}, so no extractor would run (Origin: {}, Host: {})",
-        error.reason(),
-        shown(pasted, &header::ORIGIN),
-        shown(pasted, &header::HOST)
-    ))?;
-    let path_ends_in_token = pasted.uri.path().ends_with("token");
-    for text in error
-        .cause()
-        .into_iter()
-        .chain(error.hint(path_ends_in_token))
-    {
-        say(format_args!("    {text}"))?;
-    }
-    Ok(())
-}
-
-/// A header of the request, with control characters escaped.
-fn shown(pasted: &Parts, name: &HeaderName) -> String {
-    let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
-    value.map_or_else(
-        || "none".to_owned(),
-        |value| value.escape_ascii().to_string(),
-    )
-}
-
-fn describe_answer(error: &Error) -> String {
-    format!("{} {}", error.status().as_u16(), error.code())
+    let answer = checks.verdict(explanation.outcome);
+    let answer = answer.map_or_else(|answer| answer, |_| "200, a token".to_owned());
+    say(format_args!("answer: {answer}"))
 }
 
 /// A request as the operator pasted it.
@@ -208,11 +127,19 @@ fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
     let raw = args.raw.as_deref().map(waiting::request).transpose()?;
     let mut problem = None;
     head.headers = match &raw {
+        None if args.request.is_empty() => {
+            return Err(Failure::Usage(
+                "no request was given: write explain in front of a command that the browser copied \"as cURL\", or pass \
+                 -H 'Authorization: Bearer …', -b 'NAME=VALUE' or --raw FILE"
+                    .to_owned(),
+            ));
+        }
         None => args.request.headers_with_host().map_err(Failure::Usage)?,
         Some(text) if pasted::is_curl(text) => pasted::curl(text)
             .and_then(|command| command.headers_with_host())
             .map_err(Failure::Usage)?,
         Some(text) => {
+            pasted::check_form(text).map_err(Failure::Usage)?;
             let (line, lines) = pasted::head_lines(text);
             head.uri = line.and_then(target).unwrap_or_default();
             let lines = lines.iter().filter(|line| !line.starts_with(b":"));

@@ -19,6 +19,7 @@ use crate::settings::reload::{Reloadable, Reloader};
 use crate::settings::{self, Settings};
 use crate::telemetry;
 use crate::telemetry::logs::{LastLines, LogControl, LogOptions, LogWriter, fingerprint};
+use crate::telemetry::requests::RequestLog;
 use crate::telemetry::traces::SendTraces;
 
 pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> {
@@ -98,9 +99,9 @@ pub(super) async fn serve(
     let admin = bind("server.admin_listen", settings.server.restart.admin_listen)?;
     settings.log_notes();
     let drain = Drain::default();
-    let app = App::new(settings, context.clone(), drain.clone());
+    let app = App::new(settings, registry, context.clone(), drain.clone());
     app.live().settings.chain.start();
-    let reports = tokio::spawn(app.log.clone().report_every_second());
+    let reports = tokio::spawn(RequestLog::report_every_second(Arc::downgrade(&app.log)));
 
     let (address, admin_address) = (local(&public)?, local(&admin)?);
     log_start(&app, address, admin_address);

@@ -30,6 +30,7 @@ use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
 use crate::session::chain::Authenticated;
 use crate::session::reason::Reason;
+use crate::session::registry::Registry;
 use crate::session::subject::Subject;
 use crate::session::types::ResponseCookies;
 use crate::settings::log::LogSubject;
@@ -52,6 +53,8 @@ pub struct App {
     pub drain: Drain,
     pub dev: bool,
     pub recent: RecentRequests,
+    /// The kinds of extractors, for the dev page.
+    pub registry: Registry,
     /// `server.base_path`, which a reload cannot change.
     pub base_path: String,
     request_ids: RequestIds,
@@ -77,7 +80,12 @@ pub struct InForce {
 }
 
 impl App {
-    pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
+    pub fn new(
+        settings: Settings,
+        registry: &Registry,
+        context: Context,
+        drain: Drain,
+    ) -> Arc<Self> {
         settings.share_limits();
         let live = Live {
             limiter: limiter(settings.rate_limit, &context.clock),
@@ -101,6 +109,7 @@ impl App {
             drain,
             dev: context.dev,
             recent: RecentRequests::default(),
+            registry: registry.clone(),
             request_ids: RequestIds::new(),
         })
     }

@@ -1,25 +1,29 @@
-//! Shows, for `explain`, what happens to a request before an extractor is tried: a raw request passes through a
-//! connection, the request checks, the router and the origin check, as in the running service. `session::explain`
-//! explains the extractors.
+//! Shows, for `explain` and for the page of `dev`, what happens to a request before an extractor is tried: a raw request
+//! passes through a connection, the request checks, the router and the origin check, as in the running service.
+//! `session::explain` explains the extractors.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Value;
 
 use crate::http::app::{self, App};
 use crate::http::error::Error;
-use crate::http::origin::{self, Caller};
+use crate::http::origin::Caller;
 use crate::http::pasted;
 use crate::http::routes::token;
 use crate::http::server;
+use crate::session::chain::{Chain, ConfiguredExtractor, Denied};
+use crate::session::explain::{self, Explanation};
 use crate::session::reason::Reason;
+use crate::session::subject::Subject;
 use crate::settings::Settings;
 
 /// The result of the checks that precede the extractors.
-#[derive(Debug)]
 pub enum Beginning {
     /// The request reaches the extractors.
     Reached(Parts, Caller),
@@ -33,8 +37,14 @@ pub enum Beginning {
 
 /// A request extension that marks a request from `explain`. It receives the result of the checks, and prevents the
 /// service from minting a token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Explaining(Arc<Mutex<Option<Beginning>>>);
+
+impl fmt::Debug for Explaining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explaining").finish_non_exhaustive()
+    }
+}
 
 impl Explaining {
     /// Records the first outcome. Later outcomes are only its consequences and are ignored.
@@ -71,10 +81,11 @@ pub async fn raw(app: &Arc<App>, request: &[u8], peer: IpAddr) -> Beginning {
 fn outcome(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let status = text.split(' ').nth(1);
-    let code = text
-        .split_once(r#""code":""#)
-        .and_then(|(_, rest)| rest.split('"').next());
-    match (status, code) {
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body);
+    let body: Value = body
+        .and_then(|body| serde_json::from_str(body).ok())
+        .unwrap_or_default();
+    match (status, body["code"].as_str()) {
         (Some(status), Some(code)) => format!("{status} {code}"),
         (Some(status), None) => status.to_owned(),
         (None, _) => "none: the head is incomplete".to_owned(),
@@ -83,15 +94,171 @@ fn outcome(answer: &[u8]) -> String {
 
 /// The result for a request to the token route if only its headers are known.
 pub fn headers(settings: &Settings, head: Parts) -> Beginning {
-    let caller = origin::check_fetch(&head.headers)
-        .map_err(Error::NotAFetch)
-        .and_then(|()| {
-            origin::check(&settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
-        });
-    match caller {
+    match token::check_caller(&settings.origins, &head.headers) {
         Ok(caller) => Beginning::Reached(head, caller),
         Err(error) => Beginning::Refused(error),
     }
+}
+
+/// The checks before the extractors, in words, and the request that the extractors are tried with.
+pub struct Checks {
+    /// The result of the checks, the most important line first. Values of the request are escaped.
+    pub lines: Vec<String>,
+    /// The status and code of the response, if it is sent before any extractor is tried.
+    pub answer: Option<String>,
+    head: Parts,
+    caller: Option<Caller>,
+}
+
+impl fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Reached(..) => "Reached",
+            Self::Refused(_) => "Refused",
+            Self::Answered(_) => "Answered",
+            Self::RefusedPreflight(..) => "RefusedPreflight",
+        };
+        f.debug_struct(name).finish_non_exhaustive()
+    }
+}
+
+impl Beginning {
+    /// Describes the result for the pasted request.
+    pub fn describe(self, pasted: &Parts) -> Checks {
+        let (lines, answer, head, caller) = match self {
+            Self::Reached(head, caller) => {
+                let line = format!("origin: allowed, {}", describe_caller(caller));
+                (vec![line], None, head, Some(caller))
+            }
+            Self::Refused(error) => (
+                describe_refusal(&error, pasted),
+                Some(describe_answer(&error)),
+                pasted.clone(),
+                None,
+            ),
+            Self::RefusedPreflight(status, reason) => {
+                let line = format!(
+                    "request: preflight refused with reason {reason}, so the browser does not send the request ({}: {}, {}: {})",
+                    header::ACCESS_CONTROL_REQUEST_METHOD,
+                    shown(pasted, &header::ACCESS_CONTROL_REQUEST_METHOD),
+                    header::ACCESS_CONTROL_REQUEST_HEADERS,
+                    shown(pasted, &header::ACCESS_CONTROL_REQUEST_HEADERS),
+                );
+                let answer = status.as_u16().to_string();
+                (vec![line], Some(answer), pasted.clone(), None)
+            }
+            Self::Answered(answer) => {
+                let mut lines = vec![format!(
+                    "request: answered with {answer} before any extractor is tried"
+                )];
+                let malformed = Error::BadRequest(Reason::Malformed);
+                if answer == describe_answer(&malformed) {
+                    lines.push(format!(
+                        "reason {}: the request line, a header's syntax, Transfer-Encoding or Content-Length is not well-formed HTTP/1.1",
+                        malformed.reason()
+                    ));
+                }
+                (lines, Some(answer), pasted.clone(), None)
+            }
+        };
+        Checks {
+            lines,
+            answer,
+            head,
+            caller,
+        }
+    }
+}
+
+impl fmt::Debug for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checks")
+            .field("lines", &self.lines)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checks {
+    /// The request that the extractors are tried with.
+    pub fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// Tries every extractor, even if the service would refuse the request earlier, so that the operator sees all
+    /// results. Calls `asking` with each extractor before it is tried. If the request is answered earlier, no extractor
+    /// decides.
+    pub async fn explain(
+        &self,
+        chain: &Chain,
+        asking: impl FnMut(&ConfiguredExtractor),
+    ) -> Explanation {
+        let mut explanation = if self.caller == Some(Caller::ListedByPattern) {
+            explain::explain_bearer_alone(chain, &self.head, asking).await
+        } else {
+            explain::explain(chain, &self.head, asking).await
+        };
+        if self.answer.is_some() {
+            for step in &mut explanation.steps {
+                step.decides = false;
+            }
+        }
+        explanation
+    }
+
+    /// The subject of the token, or the status and code of the response without a token.
+    pub fn verdict(&self, outcome: Result<Subject, Denied>) -> Result<Subject, String> {
+        match &self.answer {
+            Some(answer) => Err(answer.clone()),
+            None => outcome.map_err(|denied| describe_answer(&denied.into())),
+        }
+    }
+}
+
+fn describe_caller(caller: Caller) -> &'static str {
+    match caller {
+        Caller::NoBrowser => "the client is not a browser",
+        Caller::SameOrigin => "the page has the service's own origin",
+        Caller::Listed => "the page's origin is in origins.allowed",
+        Caller::ListedByPattern => {
+            "the page's origin matches a pattern, so only a bearer token identifies the user"
+        }
+    }
+}
+
+/// Why the service would refuse the request before it tries an extractor, with the values that it compared.
+fn describe_refusal(error: &Error, pasted: &Parts) -> Vec<String> {
+    let what = match error {
+        Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: refused",
+        Error::NotAFetch(_) => "request: refused (not a fetch by a script)",
+        _ => "request: refused",
+    };
+    let refused = format!(
+        "{what} with reason {}, so no extractor would run (Origin: {}, Host: {})",
+        error.reason(),
+        shown(pasted, &header::ORIGIN),
+        shown(pasted, &header::HOST)
+    );
+    let path_ends_in_token = pasted.uri.path().ends_with("token");
+    let advice = error
+        .cause()
+        .into_iter()
+        .chain(error.hint(path_ends_in_token));
+    std::iter::once(refused)
+        .chain(advice.map(str::to_owned))
+        .collect()
+}
+
+/// A header of the request, with control characters escaped.
+fn shown(pasted: &Parts, name: &HeaderName) -> String {
+    let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
+    value.map_or_else(
+        || "none".to_owned(),
+        |value| value.escape_ascii().to_string(),
+    )
+}
+
+fn describe_answer(error: &Error) -> String {
+    format!("{} {}", error.status().as_u16(), error.code())
 }
 
 /// The pasted request in the form in which the service would receive it. Operators also paste HTTP/2 and HTTP/3 heads,
@@ -112,7 +279,12 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
             };
             [&line[..space], version].concat()
         }
-        _ if line.contains(&b':') => {
+        // A first line without a header's name, such as `Bearer TOKEN`, gets its name from `head_lines`.
+        _ if pasted::head_lines(start)
+            .1
+            .first()
+            .is_some_and(|first| first.contains(&b':')) =>
+        {
             return completed(&with_request_line(start, token_path), token_path);
         }
         _ => line.to_vec(),
@@ -210,6 +382,18 @@ mod tests {
             (
                 ":authority:\na\n:method:\nGET\n:path:\n/p?q\n:scheme:\nhttps\ncookie:\nb=c\n",
                 "GET /p?q HTTP/1.1\r\nHost: a\r\ncookie:b=c\r\n\r\n",
+            ),
+            (
+                "Bearer a.b.c",
+                "POST /t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer a.b.c\r\n\r\n",
+            ),
+            (
+                "a.b.c\n",
+                "POST /t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer a.b.c\r\n\r\n",
+            ),
+            (
+                "b=c; d=e",
+                "POST /t HTTP/1.1\r\nHost: localhost\r\nCookie: b=c; d=e\r\n\r\n",
             ),
             ("GET /a", "GET /a\r\r\n\r\n"),
             (

@@ -2,6 +2,7 @@
 //! header lines. Only the headers are read.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
@@ -13,7 +14,7 @@ use url::Url;
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The common flags of curl. Flags that do not affect who is signed in are accepted and ignored.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Default, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each field is a flag of curl"
@@ -75,7 +76,24 @@ pub struct CurlArgs {
     http2: bool,
 }
 
+impl fmt::Debug for CurlArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CurlArgs").finish_non_exhaustive()
+    }
+}
+
 impl CurlArgs {
+    /// Whether the arguments contain no part of a request: neither a header nor a URL. A word such as a token is not a
+    /// URL, although curl would use it as a host name.
+    pub fn is_empty(&self) -> bool {
+        let is_url = |word: &String| word == "curl" || word.contains("://");
+        self.headers.is_empty()
+            && self.cookies.is_empty()
+            && self.user.is_none()
+            && self.url.is_none()
+            && !self.words.iter().any(is_url)
+    }
+
     /// The headers that curl would send.
     ///
     /// # Errors
@@ -159,7 +177,8 @@ pub fn target(text: &[u8]) -> Option<Url> {
     Url::parse(&format!("http://{host}{path}")).ok()
 }
 
-/// The headers of a pasted request: a curl command, a raw HTTP request, or header lines.
+/// The headers of a pasted request: a curl command, a raw HTTP request, or header lines. Includes the `Host` that the
+/// URL of the command or a pseudo-header names.
 ///
 /// # Errors
 /// If the request is malformed. The message describes the malformed part, but never contains a value.
@@ -170,13 +189,20 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
             MAX_BYTES / 1024
         ));
     }
-    if is_curl(text) {
-        return some(curl(text)?.headers()?);
+    let mut headers = if is_curl(text) {
+        some(curl(text)?.headers()?)?
+    } else {
+        check_form(text)?;
+        let (_, lines) = head_lines(text);
+        let lines = lines.iter().filter(|line| !is_pseudo_header(line));
+        some(headers_of(lines.map(Vec::as_slice))?)?
+    };
+    if !headers.contains_key(header::HOST)
+        && let Some(host) = target(text).as_ref().and_then(host_of)
+    {
+        headers.insert(header::HOST, host);
     }
-    check_form(text)?;
-    let (_, lines) = head_lines(text);
-    let lines = lines.iter().filter(|line| !is_pseudo_header(line));
-    some(headers_of(lines.map(Vec::as_slice))?)
+    Ok(headers)
 }
 
 /// Whether the pasted text is a curl command line.
@@ -520,6 +546,12 @@ mod tests {
             let url = target(text.as_bytes());
             assert_eq!(url.as_ref().map(Url::as_str), want, "{text}");
         }
+    }
+
+    #[test]
+    fn debug_output_of_a_curl_command_does_not_contain_its_credentials() {
+        let command = curl(b"curl s3cr3t -H 'Cookie: a=s3cr3t' -b s3cr3t -u ann:s3cr3t").unwrap();
+        assert!(!format!("{command:?}").contains("s3cr3t"));
     }
 
     #[test]

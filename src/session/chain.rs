@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -265,7 +266,6 @@ fn are_other_users(one: &Reach, other: &Reach) -> bool {
 }
 
 /// The state of one request's walk through the chain.
-#[derive(Debug)]
 pub struct ChainWalk<'a> {
     chain: &'a Chain,
     /// The request as the next extractor sees it.
@@ -277,6 +277,16 @@ pub struct ChainWalk<'a> {
     is_bearer_alone: bool,
     /// The first `NotMine` outcome, which is the result if no extractor decides.
     passed_over: Option<Denied>,
+}
+
+impl fmt::Debug for ChainWalk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainWalk")
+            .field("header", &self.header)
+            .field("is_bearer_alone", &self.is_bearer_alone)
+            .field("passed_over", &self.passed_over)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ChainWalk<'_> {
@@ -344,7 +354,7 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
         Ok(None) => spans::record_outcome(span, "not_present", None),
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
         Err(Denial::NotSignedIn(reason)) => {
-            spans::record_outcome(span, "nobody", Some(reason.as_str()));
+            spans::record_outcome(span, "not_signed_in", Some(reason.as_str()));
         }
         Err(Denial::NotMine(rejection, _)) => {
             spans::record_outcome(span, "not_mine", Some(rejection.reason.as_str()));

@@ -223,6 +223,12 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     if lines.is_empty() {
         return lines;
     }
+    if without_scheme(explanation, headers) {
+        lines.push(
+            "authorization has a value without a scheme, so it was not read: send Authorization: Bearer …"
+                .to_owned(),
+        );
+    }
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
@@ -247,6 +253,20 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
+/// Whether `Authorization` has a value without a scheme, such as `Bearer`, and an extractor that reads `Authorization`
+/// therefore found no credential. A single word of letters is a scheme without a credential.
+fn without_scheme(explanation: &Explanation, headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .map(|value| value.as_bytes().trim_ascii());
+    let is_unread = value
+        .is_some_and(|value| !value.contains(&b' ') && !value.iter().all(u8::is_ascii_alphabetic));
+    is_unread
+        && explanation.steps.iter().any(|step| {
+            matches!(step.said, Said::NotPresent) && step.places.contains(&CredentialSource::Bearer)
+        })
+}
+
 /// The maximum number of cookie or header names that are listed.
 const MAX_NAMES: usize = 100;
 
@@ -254,7 +274,7 @@ const MAX_NAMES: usize = 100;
 const MAX_SHAPE: usize = 2000;
 
 /// Hints for the operator about the credentials in the request, if no extractor found a credential.
-pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
+pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     let is_empty = matches!(
         &explanation.outcome,
         Err(Denied {
@@ -295,7 +315,13 @@ pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
             detect::page_link(detected.page)
         ))
     };
-    found.iter().filter_map(hint).collect()
+    // A section for the credential in `Authorization` exists, and only the scheme is missing.
+    let is_configured = |detected: &&Detected| {
+        detected.place == CredentialSource::Bearer.to_string()
+            && without_scheme(explanation, headers)
+    };
+    let found = found.iter().filter(|detected| !is_configured(detected));
+    found.filter_map(hint).collect()
 }
 
 /// The member names and types of a session, without its values: enough to find the user's id.
@@ -325,13 +351,13 @@ fn draw(value: &Value, shape: &mut String) {
         }
         Value::Object(members) => {
             shape.push('{');
-            for (index, (name, value)) in members.clone().into_iter().enumerate() {
+            for (index, (name, value)) in members.iter().enumerate() {
                 if !separate(index, shape) {
                     break;
                 }
                 shape.extend(name.escape_debug());
                 shape.push_str(": ");
-                draw(&value, shape);
+                draw(value, shape);
             }
             shape.push('}');
         }

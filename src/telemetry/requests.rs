@@ -5,7 +5,7 @@
 //! keyed hash, unless `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -147,42 +147,32 @@ impl RequestLog {
         } else {
             "request.refused"
         };
+        // `tracing` requires a level that is known at compile time.
+        macro_rules! log_refusal {
+            ($level:ident) => {
+                tracing::$level!(
+                    extractor,
+                    code,
+                    reason,
+                    cause,
+                    subject,
+                    duration_ms,
+                    method,
+                    path,
+                    host,
+                    origin,
+                    hint,
+                    http.method = http_method,
+                    http.path = http_path,
+                    http.status = http_status,
+                    "{event}"
+                )
+            };
+        }
         if server_fault {
-            tracing::warn!(
-                extractor,
-                code,
-                reason,
-                cause,
-                subject,
-                duration_ms,
-                method,
-                path,
-                host,
-                origin,
-                hint,
-                http.method = http_method,
-                http.path = http_path,
-                http.status = http_status,
-                "{event}"
-            );
+            log_refusal!(warn);
         } else {
-            tracing::info!(
-                extractor,
-                code,
-                reason,
-                cause,
-                subject,
-                duration_ms,
-                method,
-                path,
-                host,
-                origin,
-                hint,
-                http.method = http_method,
-                http.path = http_path,
-                http.status = http_status,
-                "{event}"
-            );
+            log_refusal!(info);
         }
     }
 
@@ -267,12 +257,13 @@ impl RequestLog {
         self.lost.report();
     }
 
-    /// Calls [`Self::report`] every second, until the runtime stops.
-    pub async fn report_every_second(self: Arc<Self>) {
+    /// Calls [`Self::report`] every second, until the log is dropped or the runtime stops.
+    pub async fn report_every_second(log: Weak<Self>) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
             seconds.tick().await;
-            self.report();
+            let Some(log) = log.upgrade() else { return };
+            log.report();
         }
     }
 

@@ -183,7 +183,7 @@ async fn dev_requests_lists_token_requests_with_subject_or_reason_latest_first()
     assert_eq!(requests[1]["reason"], serde_json::Value::Null);
     let answer = dev.request(Method::GET, "/dev/extractors").send().await;
     let in_force: serde_json::Value = answer.unwrap().json().await.unwrap();
-    assert_eq!(in_force["everybody"], false, "{in_force}");
+    assert_eq!(in_force["every_caller_signed_in"], false, "{in_force}");
 }
 
 #[tokio::test]

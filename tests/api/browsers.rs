@@ -1,8 +1,11 @@
 //! Tests of the origin checks: which pages may request a token, and which may not.
 
+use std::sync::Arc;
+
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde_json::json;
+use rollout_token::{Context, Kind, Problems, Registry, Section, SessionExtractor};
+use serde_json::{Value, json};
 
 use crate::helpers::{BY_HEADER, Service, refused, session_token, verified};
 
@@ -345,6 +348,94 @@ async fn page_allowed_by_a_pattern_gets_a_token_only_for_a_bearer_token() {
         let response = request.bearer_auth(&token).send().await.unwrap();
         assert_eq!(refused(response).await.0, 403, "{origin}");
     }
+}
+
+/// The operator pastes requests to their app, so another `Host` and another path are no reason for a refusal.
+#[tokio::test]
+async fn dev_explain_checks_origin_and_fetch_before_the_extractors() {
+    let token = session_token(json!({}));
+    let config =
+        format!("[origins]\nallowed = [\"https://*-team.vercel.app\"]\n{BEARER_COOKIE_OR_PROXY}");
+    let dev = Service::start_dev(config);
+    let cookie = format!("Cookie: session={token}");
+    let bearer = format!("Authorization: Bearer {token}");
+    let preview = "Origin: https://app-git-x-team.vercel.app";
+    for (request, answer, check) in [
+        (
+            format!("GET /me HTTP/1.1\nHost: app.example\n{cookie}"),
+            "200",
+            "origin: allowed, the client is not a browser",
+        ),
+        (
+            format!("curl 'https://app.example/me' -H 'Origin: https://app.example' -H '{cookie}'"),
+            "200",
+            "origin: allowed, the page has the service's own origin",
+        ),
+        (
+            format!(":authority: app.example\n:path: /\norigin: https://app.example\n{cookie}"),
+            "200",
+            "origin: allowed, the page has the service's own origin",
+        ),
+        (
+            format!("Host: app.example\nOrigin: https://evil.example\n{cookie}"),
+            "403 origin_not_allowed",
+            "origin: refused with reason origin_is_not_host, so no extractor would run (Origin: \
+             https://evil.example, Host: app.example)",
+        ),
+        (
+            format!("Host: app.example\nSec-Fetch-Mode: navigate\n{cookie}"),
+            "403 not_a_fetch",
+            "request: refused (not a fetch by a script) with reason navigation, so no extractor \
+             would run (Origin: none, Host: app.example)",
+        ),
+        (
+            format!("{preview}\n{bearer}"),
+            "200",
+            "origin: allowed, the page's origin matches a pattern, so only a bearer token identifies \
+             the user",
+        ),
+        (
+            format!("{preview}\n{cookie}"),
+            "401 no_session",
+            "origin: allowed, the page's origin matches a pattern, so only a bearer token identifies \
+             the user",
+        ),
+    ] {
+        let explained = dev_explain(&dev, &request).await;
+        let explained = &explained["request"];
+        assert_eq!(explained["answer"], answer, "{request}\n{explained}");
+        assert_eq!(explained["checks"][0], check, "{request}");
+        let refused = answer.starts_with("403");
+        assert_eq!(explained["refused"], refused, "{request}");
+        assert_eq!(explained["subject"].is_string(), answer == "200");
+        // The extractors are tried even so, and none of them decides about a refused request.
+        let steps = explained["steps"].as_array().unwrap();
+        let decides = steps.iter().any(|step| step["decides"] == true);
+        assert_eq!(decides, answer == "200", "{request}");
+        let reached = steps.iter().any(|step| step["reached"] == "subject");
+        assert_eq!(reached, answer != "401 no_session", "{request}");
+    }
+}
+
+#[tokio::test]
+async fn dev_explain_suggests_only_kinds_and_presets_of_the_service() {
+    fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        Err(Problems::of("extractors", "is not used"))
+    }
+    let own = Registry::builtin().with("trusted_header", Kind::new(build));
+    let toml = "[session]\nextractors = [\"static_user\"]";
+    for (registry, found) in [(Registry::builtin(), 1), (own, 0)] {
+        let dev = Service::with(toml, registry, true);
+        let explained = dev_explain(&dev, "Remote-User: ann").await;
+        let credentials = explained["request"]["credentials"].as_array().unwrap();
+        assert_eq!(credentials.len(), found, "{explained}");
+    }
+}
+
+async fn dev_explain(dev: &Service, request: &str) -> Value {
+    let explain = dev.request(Method::POST, "/dev/explain");
+    let response = explain.body(request.to_owned()).send().await.unwrap();
+    response.json().await.unwrap()
 }
 
 #[tokio::test]

@@ -352,7 +352,7 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
         "{out}"
     );
     assert!(out.ends_with("answer: 200, a token\n"), "{out}");
-    let (_, out, _) = run(&mut binary(&["explain"]));
+    let (_, out, _) = run(&mut binary(&["explain", "https://app.example/"]));
     assert!(
         out.starts_with("origin: allowed, the client is not a browser\n"),
         "{out}"

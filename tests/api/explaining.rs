@@ -192,6 +192,11 @@ fn refused_request_is_explained_with_reason_origin_and_host() {
             && said.ends_with("answer: 204\n"),
         "{said}"
     );
+    let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n");
+    assert!(
+        said.starts_with("request: answered with 400 bad_request before any extractor is tried\n    reason malformed: "),
+        "{said}"
+    );
     let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(
         said.starts_with("request: refused with reason path_prefix")
@@ -214,6 +219,9 @@ fn explain_accepts_http2_heads_headers_without_a_request_line_and_curl_commands(
             ":authority:\na.b.example\n:method:\nPOST\n:path:\n/api/rollout/token\ncookie:\nsession={session}\n"
         ),
         format!("curl 'https://a.example/' -H 'Cookie: session={session}' --compressed"),
+        format!("session={session}\n"),
+        format!("Bearer {session}\n"),
+        session.clone(),
     ] {
         let said = explain(&raw);
         assert!(said.ends_with("answer: 200, a token\n"), "{raw}\n{said}");
@@ -258,7 +266,7 @@ fn explain_lists_the_searched_credential_sources_and_the_names_of_cookies_and_he
         assert!(said.contains(want), "{want}\n{said}");
     }
     assert!(!said.contains("s3cr3t"), "{said}");
-    let (_, said, _) = run(&mut binary(&["explain"]));
+    let (_, said, _) = run(&mut binary(&["explain", "curl", "--globoff"]));
     assert!(
         said.contains("cookies in the request: none; headers: none"),
         "{said}"
@@ -280,4 +288,58 @@ fn explain_lists_the_searched_credential_sources_and_the_names_of_cookies_and_he
     let (code, said, _) = run(&mut binary(&basic));
     assert_eq!(code, Some(0));
     assert!(said.ends_with("answer: 401 no_session\n"), "{said}");
+}
+
+#[test]
+fn explain_without_a_request_is_a_usage_error() {
+    let session = good_session();
+    let session = session.as_str();
+    for words in [&[][..], &[session], &["Bearer", session], &["-s"]] {
+        let arguments = [&["explain"][..], words].concat();
+        let (code, _, err) = run(&mut binary(&arguments));
+        assert_eq!(code, Some(2), "{words:?}: {err}");
+        assert!(err.contains("no request was given"), "{err}");
+        assert!(!err.contains(session), "{err}");
+    }
+}
+
+#[test]
+fn explain_of_a_value_without_a_scheme_in_authorization_advises_to_send_bearer() {
+    let explain = |value: &str| {
+        let header = format!("authorization: {value}");
+        run(&mut binary(&["explain", "-H", &header])).1
+    };
+    let advice = "authorization has a value without a scheme, so it was not read: send Authorization: Bearer …";
+    let session = good_session();
+    for value in [session.as_str(), "0pa9ue"] {
+        let said = explain(value);
+        assert!(said.contains("bearer (jwt): not present"), "{said}");
+        assert!(said.contains(advice), "{said}");
+        assert!(!said.contains("kind = \"jwt\""), "{said}");
+    }
+    for value in [&*format!("Bearer {session}"), "Basic YW5uOnB3", "Bearer"] {
+        let said = explain(value);
+        assert!(!said.contains("without a scheme"), "{said}");
+    }
+}
+
+#[test]
+fn explain_refuses_a_request_copied_as_fetch_or_powershell() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let raw = ["explain", "--raw", file.path().to_str().unwrap()];
+    for (text, form) in [
+        (
+            "fetch(\"https://a.example/\", {\n  \"headers\": {\"cookie\": \"s3cr3t\"}});",
+            "copied as fetch",
+        ),
+        (
+            "Invoke-WebRequest -UseBasicParsing -Uri \"https://a.example/\"",
+            "copied as PowerShell",
+        ),
+    ] {
+        std::fs::write(file.path(), text).unwrap();
+        let (code, _, err) = run(&mut binary(&raw));
+        assert_eq!(code, Some(2), "{text}: {err}");
+        assert!(err.contains(form) && !err.contains("s3cr3t"), "{err}");
+    }
 }

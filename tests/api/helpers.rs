@@ -93,7 +93,7 @@ impl Service {
         let admin = server::bind(addresses.admin_listen).expect("a free port");
         let (address, admin_address) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
         let drain = Drain::default();
-        let app = App::new(settings, context, drain.clone());
+        let app = App::new(settings, &registry, context, drain.clone());
         app.live().settings.chain.start();
         let public = Listener {
             socket: public,

@@ -2,18 +2,24 @@
 //! and counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request.
 
 use std::fs::File;
-use std::io::{BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rollout_token::{Registry, Sources};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::binary::{FAR, Process, binary, good_session};
-use crate::helpers::sign_session;
+use crate::helpers::{BY_HEADER, client_variables, sign_session};
 
 /// A service without a rate limit, so that every request gets a token and a log line.
 fn without_rate_limit() -> Command {
@@ -742,4 +748,63 @@ fn metrics_are_in_the_text_format_unless_the_caller_accepts_open_metrics() {
             "{answer}"
         );
     }
+}
+
+/// A writer whose lines the test reads.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn embedding_app_decides_about_level_and_format_and_log_subject_applies() {
+    let mut sources = Sources {
+        environment: client_variables(),
+        ..Sources::default()
+    };
+    for (name, value) in [
+        ("LOG__LEVEL", "error"),
+        ("LOG__FORMAT", "gcp"),
+        ("LOG__SUBJECT", "plain"),
+    ] {
+        let name = format!("ROLLOUT__{name}");
+        sources.environment.insert(name, value.to_owned());
+    }
+    sources.base = Some(BY_HEADER.to_owned());
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+
+    let router = rollout_token::router(&sources, &Registry::builtin(), Arc::default()).unwrap();
+    let request = Request::post("/rollout/token")
+        .header("host", "a")
+        .header("x-user", "ann")
+        .extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 50_000))));
+    let request = request.body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    drop(response);
+
+    let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let issued = written.lines().find(|line| line.contains("token.issued"));
+    let issued = issued.unwrap_or_else(|| panic!("no line about the token: {written}"));
+    assert!(issued.contains("subject=\"ann\""), "{issued}");
+    assert!(!issued.contains("http.status"), "{issued}");
+
+    // The router is dropped, and with it the task that reports suppressed lines every second.
+    let tasks = tokio::runtime::Handle::current().metrics();
+    assert_eq!(tasks.num_alive_tasks(), 1);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(tasks.num_alive_tasks(), 0);
 }

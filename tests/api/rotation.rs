@@ -371,7 +371,7 @@ impl Reloading {
         };
         let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
         let settings = settings::load(&sources, &registry, &context).expect("a good configuration");
-        let app = App::new(settings, context.clone(), Drain::default());
+        let app = App::new(settings, &registry, context.clone(), Drain::default());
         app.live().settings.chain.start();
         let ask = Reloader::new(app.clone(), sources, registry, context).spawn();
         Self {

@@ -187,6 +187,12 @@ test("the page shows the credentials, the extractor's steps and the response for
   await page.locator("#answer", { hasText: "200, a token for ann" }).waitFor();
   assert.deepEqual(await states(), ["good", "good", "good", "good", "good"]);
 
+  // The service would refuse this request before any extractor, but the page still shows the extractor's result.
+  await explain(page, `Host: app.example\nOrigin: https://evil.example\nCookie: session=${signed(secret)}`);
+  await page.locator("#answer", { hasText: "403 origin_not_allowed" }).waitFor();
+  await page.getByText("origin: refused with reason origin_is_not_host").waitFor();
+  assert.deepEqual(await states(), ["good", "good", "good", "good", "bad"]);
+
   await explain(page, `Cookie: session=${signed("another")}`);
   await page.locator("#answer", { hasText: "401 session_invalid" }).waitFor();
   assert.deepEqual(await states(), ["good", "bad", "", "", ""]);

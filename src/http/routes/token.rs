@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::session::chain::{Authenticated, Denial, Denied};
 use crate::session::credential_source;
 use crate::session::reason::Reason;
 use crate::session::types::Rejection;
+use crate::settings::Origins;
 use crate::token::MintError;
 
 /// The path of the token route.
@@ -72,7 +73,7 @@ pub async fn issue(
     request: Request,
 ) -> Result<Json<TokenResponse>, Error> {
     let (head, _) = request.into_parts();
-    let caller = check_caller(&in_force, &head)?;
+    let caller = check_caller(&in_force.live.settings.origins, &head.headers)?;
     token_for(&app, &in_force, &head, caller).await
 }
 
@@ -107,7 +108,7 @@ async fn issue_by_get(
     request: Request,
 ) -> Result<Json<TokenResponse>, Error> {
     let (head, _) = request.into_parts();
-    let caller = check_caller(in_force, &head)?;
+    let caller = check_caller(&in_force.live.settings.origins, &head.headers)?;
     let is_program = app.dev || credential_source::has_bearer(&head.headers);
     if caller == Caller::NoBrowser && !is_program {
         return Err(Error::OriginNotAllowed(Reason::GetWithoutOrigin));
@@ -167,9 +168,9 @@ fn docs_methods(live: &Live) -> Result<&'static str, Error> {
 ///
 /// # Errors
 /// If the request is not a fetch, or pages of its origin may not request tokens.
-fn check_caller(in_force: &InForce, head: &Parts) -> Result<Caller, Error> {
-    origin::check_fetch(&head.headers).map_err(Error::NotAFetch)?;
-    origin::check(&in_force.live.settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
+pub fn check_caller(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Error> {
+    origin::check_fetch(headers).map_err(Error::NotAFetch)?;
+    origin::check(origins, headers).map_err(Error::OriginNotAllowed)
 }
 
 /// Authenticates the request and mints a token for its subject.
@@ -292,7 +293,14 @@ impl From<Denied> for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::refresh_in;
+    use super::{TokenResponse, refresh_in};
+
+    #[test]
+    fn debug_output_does_not_contain_the_token() {
+        let mut response = TokenResponse::sample();
+        response.token = "s3cr3t".to_owned();
+        assert!(!format!("{response:?}").contains("s3cr3t"));
+    }
 
     #[test]
     fn refresh_in_is_60_seconds_or_5_percent_before_expiry_and_at_least_0() {

@@ -13,12 +13,11 @@ use axum::http::request::Parts;
 use serde::Serialize;
 
 use crate::clock::UnixSeconds;
+use crate::http;
 use crate::http::app::{App, InForce};
-use crate::http::error::Error;
 use crate::http::pasted;
 use crate::session::detect::{Detected, Draft, detect};
 use crate::session::explain::{self, Said, Step};
-use crate::session::registry::Registry;
 use crate::telemetry::requests::Outcome;
 
 /// The maximum number of requests that the page lists.
@@ -29,7 +28,7 @@ const RECENT: usize = 50;
 pub struct Extractors {
     extractors: Vec<Extractor>,
     /// Whether `static_user` is the only kind of extractor, so that every caller is signed in.
-    everybody: bool,
+    every_caller_signed_in: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +45,10 @@ pub enum Explained {
     Problem(String),
     Request {
         credentials: Vec<Credential>,
+        /// The result of the checks before the extractors.
+        checks: Vec<String>,
+        /// Whether the request is answered before any extractor is tried.
+        refused: bool,
         steps: Vec<Explanation>,
         /// The places in which no credential was found, and the names of the cookies and headers in the request.
         searched: Vec<String>,
@@ -94,7 +97,7 @@ pub enum Reached {
 pub async fn extractors(Extension(InForce { live, .. }): Extension<InForce>) -> Json<Extractors> {
     let configured = live.settings.chain.extractors();
     Json(Extractors {
-        everybody: configured.iter().all(|one| one.kind == "static_user"),
+        every_caller_signed_in: configured.iter().all(|one| one.kind == "static_user"),
         extractors: configured
             .iter()
             .map(|one| Extractor {
@@ -105,8 +108,10 @@ pub async fn extractors(Extension(InForce { live, .. }): Extension<InForce>) -> 
     })
 }
 
-/// `POST /dev/explain`, whose body is the pasted request.
+/// `POST /dev/explain`, whose body is the pasted request. Only its headers are used, as if they were sent to the token
+/// route: operators paste requests to their app, which has another `Host` and other paths.
 pub async fn explain(
+    State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
     pasted: Bytes,
 ) -> Json<Explained> {
@@ -114,21 +119,18 @@ pub async fn explain(
         Ok(head) => head,
         Err(problem) => return Json(Explained::Problem(problem)),
     };
-    let found = detect(&head.headers, &Registry::builtin());
-    let explanation = explain::explain(&live.settings.chain, &head, |_| ()).await;
-    let searched = explain::searched(&explanation, &head.headers);
-    let (answer, subject) = match explanation.outcome {
+    let found = detect(&head.headers, &app.registry);
+    let checks = http::explain::headers(&live.settings, head.clone()).describe(&head);
+    let explanation = checks.explain(&live.settings.chain, |_| ()).await;
+    let searched = explain::searched(&explanation, &checks.head().headers);
+    let (answer, subject) = match checks.verdict(explanation.outcome) {
         Ok(subject) => ("200".to_owned(), Some(subject.as_str().to_owned())),
-        Err(denied) => {
-            let error = Error::from(denied);
-            (
-                format!("{} {}", error.status().as_u16(), error.code()),
-                None,
-            )
-        }
+        Err(answer) => (answer, None),
     };
     Json(Explained::Request {
         credentials: found.into_iter().map(credential).collect(),
+        refused: checks.answer.is_some(),
+        checks: checks.lines,
         steps: explanation.steps.into_iter().map(step).collect(),
         searched,
         answer,
