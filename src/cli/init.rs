@@ -125,6 +125,10 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
         };
         return template(kind, preset, registry).map_err(Failure::Usage);
     };
+    if kind.is_some() || preset.is_some() {
+        // Report an unknown name before the request is read.
+        template(kind, preset, registry).map_err(Failure::Usage)?;
+    }
     let text = super::waiting::request(path)?;
     let headers = pasted::headers(&text).map_err(Failure::Usage)?;
     let found = detect_for(&headers, pasted::target(&text).as_ref(), registry);

@@ -523,12 +523,18 @@ fn init_names_the_other_credentials_of_the_request() {
 fn name_of_a_library_is_answered_with_the_kinds_and_presets_that_read_its_sessions() {
     let directory = tempfile::tempdir().expect("a directory");
     for flag in ["--preset", "--kind"] {
-        let (code, _, err) = run(&mut init(directory.path(), &[flag, "express-session"]));
-        assert_eq!(code, Some(2));
-        assert!(
-            err.contains("use --kind redis_session --preset connect-redis, or --kind sql_session --preset connect-pg-simple"),
-            "{err}"
-        );
+        for arguments in [
+            &[flag, "express-session"][..],
+            &[flag, "express-session", "--from", "-"],
+        ] {
+            let mut command = init(directory.path(), arguments);
+            let (code, _, err) = run(command.stdin(Stdio::null()));
+            assert_eq!(code, Some(2));
+            assert!(
+                err.contains("use --kind redis_session --preset connect-redis, or --kind sql_session --preset connect-pg-simple"),
+                "{err}"
+            );
+        }
     }
     let mut check = bare(&["check-config"]);
     check

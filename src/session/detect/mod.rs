@@ -32,10 +32,14 @@ pub use draft::{Draft, DraftKey, Role, variable};
 pub use subjects::candidates;
 pub use templates::template;
 
-/// Where to read a documentation page: its URL, if the build knows the repository's address, as a release does. The
-/// installed packages do not contain the pages.
+/// Where to read a documentation page: its URL, if the build knows the address of the repository, as a release does.
+/// The installed packages do not contain the pages.
 pub fn page_link(page: &str) -> String {
-    match option_env!("REPOSITORY_URL") {
+    page_in(option_env!("REPOSITORY_URL"), page)
+}
+
+fn page_in(repository: Option<&str>, page: &str) -> String {
+    match repository {
         Some(url) if !url.is_empty() => {
             format!("{url}/blob/v{}/{page}", env!("CARGO_PKG_VERSION"))
         }
@@ -159,4 +163,25 @@ pub fn detect(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_link_is_a_url_of_this_version_if_the_repository_is_known() {
+        let page = "docs/choosing.md";
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            page_in(Some("https://git.example/rollout-token"), page),
+            format!("https://git.example/rollout-token/blob/v{version}/docs/choosing.md")
+        );
+        for unknown in [None, Some("")] {
+            assert_eq!(
+                page_in(unknown, page),
+                "docs/choosing.md in the repository of rollout-token"
+            );
+        }
+    }
 }
