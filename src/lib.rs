@@ -83,6 +83,80 @@
 //! ```
 //!
 //! `examples/custom_extractor.rs` is a complete extractor with a secret and with tests.
+//!
+//! # Call a backend
+//!
+//! [`Context::http`] is the client that all outgoing calls share. [`SessionExtractor::backend`] describes the call for
+//! commands that wait for it, and [`SessionExtractor::probe`] makes it once for `doctor`:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::http::request::Parts;
+//! use futures_util::FutureExt;
+//! use futures_util::future::BoxFuture;
+//! use reqwest::{Method, Request, Url};
+//! use rollout_token::{
+//!     Answer, BackendCall, BackendReport, CallError, CallLimits, ExtractError, Extracted, HttpClient, Session,
+//!     SessionExtractor,
+//! };
+//!
+//! const LIMITS: CallLimits = CallLimits {
+//!     connect: Duration::from_millis(300),
+//!     total: Duration::from_secs(2),
+//!     body: 64 * 1024,
+//!     retry_closed: true,
+//! };
+//!
+//! #[derive(Debug)]
+//! struct MyEndpoint {
+//!     http: HttpClient,
+//!     url: Url,
+//! }
+//!
+//! impl MyEndpoint {
+//!     async fn call(&self, cookie: Option<&axum::http::HeaderValue>) -> Result<Answer, CallError> {
+//!         let mut request = Request::new(Method::GET, self.url.clone());
+//!         if let Some(cookie) = cookie {
+//!             request.headers_mut().insert("cookie", cookie.clone());
+//!         }
+//!         self.http.send(request, LIMITS).await?.ok()
+//!     }
+//! }
+//!
+//! impl SessionExtractor for MyEndpoint {
+//!     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+//!         async move {
+//!             let Some(cookie) = request.headers.get("cookie") else {
+//!                 return Ok(None);
+//!             };
+//!             match self.call(Some(cookie)).await {
+//!                 Ok(answer) => Ok(Some(Session::of_subject(&String::from_utf8_lossy(&answer.body)))),
+//!                 Err(error) => Err(ExtractError::unavailable(error.reason()).because(error.to_string())),
+//!             }
+//!         }
+//!         .boxed()
+//!     }
+//!
+//!     fn backend(&self) -> Option<BackendCall> {
+//!         Some(BackendCall {
+//!             backend: "my endpoint".to_owned(),
+//!             at_most: LIMITS.total,
+//!         })
+//!     }
+//!
+//!     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+//!         async move {
+//!             let asking = async {
+//!                 let answer = self.call(None).await.map_err(|error| error.to_string())?;
+//!                 Ok(format!("answered {}", answer.status))
+//!             };
+//!             vec![BackendReport::of("my endpoint", asking).await]
+//!         }
+//!         .boxed()
+//!     }
+//! }
+//! ```
 
 // The public API: what an extractor outside this crate needs.
 pub use cli::Cli;
@@ -92,10 +166,10 @@ pub use http::embed::router;
 pub use json::{DuplicateMember, Object, Value};
 pub use secret::Secret;
 pub use session::backends::Context;
-pub use session::backends::http::HttpClient;
+pub use session::backends::http::{Answer, CallError, CallLimits, HttpClient};
 pub use session::kind::Build;
 pub use session::reason::Reason;
-pub use session::types::{Authority, Cause, Rejection};
+pub use session::types::{Authority, BackendCall, BackendReport, Cause, Rejection};
 pub use session::{
     CredentialSource, ExtractError, Extracted, Kind, Reach, Readiness, Registry, Session,
     SessionExtractor,
