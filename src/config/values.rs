@@ -9,6 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 use serde::{Serialize, Serializer};
 
 use super::deserializer::FileLine;
+use crate::clock::UnixSeconds;
 use crate::secret::refuse;
 
 /// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
@@ -25,6 +26,11 @@ impl HumanDuration {
 
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
+    }
+
+    /// The duration in seconds, rounded down.
+    pub fn whole_seconds(self) -> UnixSeconds {
+        self.0.as_secs().try_into().unwrap_or(UnixSeconds::MAX)
     }
 }
 

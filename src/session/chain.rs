@@ -90,12 +90,7 @@ impl Chain {
     }
 
     /// Tries the extractors in order; the first that finds a credential of its own kind and issuer decides.
-    pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
-        self.authenticate_in(self.walk(request)).await
-    }
-
-    /// Like [`Self::authenticate`], for a walk that has already started.
-    pub async fn authenticate_in(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
+    pub async fn authenticate(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
         for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
             if !walk.includes(reach) {
                 continue;

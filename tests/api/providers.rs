@@ -144,7 +144,7 @@ async fn subject(
     let (head, ()) = request.body(()).unwrap().into_parts();
     settings
         .chain
-        .authenticate(&head)
+        .authenticate(settings.chain.walk(&head))
         .await
         .ok()
         .map(|user| user.subject.to_string())

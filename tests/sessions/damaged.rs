@@ -47,7 +47,7 @@ fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     );
     let answer = settings
         .chain
-        .authenticate(&request)
+        .authenticate(settings.chain.walk(&request))
         .now_or_never()
         .expect("no waiting");
     answer.map(|authenticated| authenticated.subject.to_string())

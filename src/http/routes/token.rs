@@ -197,7 +197,7 @@ async fn token_for(
     } else {
         chain.walk(head)
     };
-    let user = chain.authenticate_in(walk).await?;
+    let user = chain.authenticate(walk).await?;
     if let Some(limiter) = &live.limiter {
         let credential = credential_source::sent(&user.places, &head.headers);
         limiter

@@ -21,6 +21,9 @@ use crate::session::types::{BackendCall, ExtractError, without_query};
 /// The maximum length of an answer, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// The default of `connect_timeout`, for backends in the same network.
+pub const CONNECT_TIMEOUT: HumanDuration = HumanDuration::millis(300);
+
 /// The bounds of a backend's `Retry-After`, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 

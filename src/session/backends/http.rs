@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -13,6 +13,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
 use reqwest::{Client, Request, Response, redirect, retry};
 use rustls::ClientConfig;
+use tokio::sync::OnceCell;
 use tower::util::MapResponseLayer;
 use tracing::Instrument;
 use url::Url;
@@ -26,9 +27,6 @@ use crate::session::reason::Reason;
 use crate::telemetry::spans;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
-
-/// The connect timeout for backends in the same network.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Idle connections are closed after this time, because Node.js servers close theirs after five seconds, and a request
 /// that is sent at that moment is lost.
@@ -52,13 +50,8 @@ pub struct HttpClient(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     outgoing: Outgoing,
-    clients: Mutex<Clients>,
-}
-
-#[derive(Default)]
-struct Clients {
-    tls: Option<ClientConfig>,
-    of_kind: BTreeMap<ClientKind, Client>,
+    tls: OnceCell<ClientConfig>,
+    clients: Mutex<BTreeMap<ClientKind, Client>>,
 }
 
 /// The settings that differ between the reqwest clients.
@@ -173,7 +166,7 @@ impl HttpClient {
     pub fn new(outgoing: Outgoing) -> Self {
         Self(Arc::new(Shared {
             outgoing,
-            clients: Mutex::default(),
+            ..Shared::default()
         }))
     }
 
@@ -212,7 +205,7 @@ impl HttpClient {
             connect_timeout: limits.connect,
             keeps_connections: true,
         };
-        let client = self.client(kind)?;
+        let client = self.client(kind).await?;
         let answer = self.exchange(&client, kind, request, limits);
         tokio::time::timeout(limits.total, answer)
             .await
@@ -244,7 +237,8 @@ impl HttpClient {
                 let client = self.client(ClientKind {
                     keeps_connections: false,
                     ..kind
-                })?;
+                });
+                let client = client.await?;
                 client.execute(again).await
             }
             (response, _) => response,
@@ -252,23 +246,30 @@ impl HttpClient {
         read_answer(response.map_err(CallError::transport)?, limits.body).await
     }
 
-    fn client(&self, kind: ClientKind) -> Result<Client, CallError> {
-        let mut clients = self
-            .0
-            .clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.of_kind.get(&kind) {
+    async fn client(&self, kind: ClientKind) -> Result<Client, CallError> {
+        if let Some(client) = self.clients().get(&kind) {
             return Ok(client.clone());
         }
-        let tls = if let Some(tls) = &clients.tls {
-            tls.clone()
-        } else {
-            let tls = self.0.outgoing.tls();
-            let mut tls = tls.map_err(|error| CallError::of(&error))?;
+        let load = || async {
+            let mut tls = self.0.outgoing.load_tls().await?;
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-            clients.tls.insert(tls).clone()
+            Ok(tls)
         };
+        let tls = self.0.tls.get_or_try_init(load).await;
+        let tls = tls.map_err(|error: io::Error| CallError::of(&error))?;
+        let client = self.build(kind, tls.clone())?;
+        // Another call may have added a client in the meantime, whose connections are kept.
+        Ok(self.clients().entry(kind).or_insert(client).clone())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientKind, Client>> {
+        self.0
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(&self, kind: ClientKind, tls: ClientConfig) -> Result<Client, CallError> {
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
@@ -289,9 +290,7 @@ impl HttpClient {
         if let Some(proxy) = self.0.outgoing.proxy() {
             builder = builder.proxy(proxy.map_err(CallError::transport)?);
         }
-        let client = builder.build().map_err(CallError::transport)?;
-        clients.of_kind.insert(kind, client.clone());
-        Ok(client)
+        builder.build().map_err(CallError::transport)
     }
 }
 
@@ -425,8 +424,10 @@ mod tests {
     use axum::body::Body;
     use axum::http::header;
     use axum::routing::get;
-    use futures_util::{StreamExt, stream};
+    use futures_util::{FutureExt, StreamExt, stream};
     use reqwest::Method;
+
+    use crate::session::backends::endpoint::CONNECT_TIMEOUT;
 
     #[test]
     fn debug_of_an_answer_shows_its_status_alone() {
@@ -439,7 +440,7 @@ mod tests {
     }
 
     const LIMITS: CallLimits = CallLimits {
-        connect: CONNECT_TIMEOUT,
+        connect: CONNECT_TIMEOUT.0,
         total: Duration::from_millis(200),
         body: 16 * 1024,
         retry_closed: true,
@@ -475,6 +476,28 @@ mod tests {
                 Err(text) => assert!(!good && !text.contains("hunter2"), "{url}: {text}"),
             }
         }
+    }
+
+    #[test]
+    fn certificates_are_loaded_outside_the_async_workers() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let http = HttpClient::default();
+            let kind = ClientKind {
+                connect_timeout: LIMITS.connect,
+                keeps_connections: true,
+            };
+            assert!(http.client(kind).now_or_never().is_none(), "not loaded yet");
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            assert!(http.client(kind).await.is_ok());
+            assert!(http.client(kind).now_or_never().is_some(), "loaded once");
+        });
     }
 
     async fn serve() -> String {

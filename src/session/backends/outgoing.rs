@@ -14,6 +14,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use url::Url;
 
 use crate::config::{List, Problems, PublicText};
@@ -83,10 +84,6 @@ impl Outgoing {
         outgoing
     }
 
-    pub fn has_proxy(&self) -> bool {
-        self.proxy.is_some()
-    }
-
     /// The proxy in the form that the HTTP client accepts.
     pub fn proxy(&self) -> Option<reqwest::Result<reqwest::Proxy>> {
         let url = String::from_utf8_lossy(self.proxy.as_ref()?.expose()).into_owned();
@@ -96,15 +93,11 @@ impl Outgoing {
     }
 
     /// The TLS client configuration that trusts these certificates and the system's, which are loaded here.
-    pub fn tls(&self) -> Result<ClientConfig, rustls::Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = PinningVerifier::new(&self.certificates, provider.clone())?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(config)
+    pub async fn load_tls(&self) -> io::Result<ClientConfig> {
+        let certificates = self.certificates.clone();
+        spawn_blocking(move || tls_that_trusts(&certificates))
+            .await?
+            .map_err(io::Error::other)
     }
 
     /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library that has its own root
@@ -123,6 +116,20 @@ impl fmt::Debug for Outgoing {
             .field("certificates", &self.certificates.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Blocks while it reads and parses the files of the system's certificates.
+fn tls_that_trusts(
+    certificates: &[CertificateDer<'static>],
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = PinningVerifier::new(certificates, provider.clone())?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(config)
 }
 
 fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
@@ -391,7 +398,7 @@ mod tests {
             assert_eq!(problems.is_empty(), good, "{text}: {problems}");
             assert!(!problems.to_string().contains("hunter2"), "{problems}");
             if good {
-                assert_eq!(outgoing.has_proxy(), !text.is_empty(), "{text}");
+                assert_eq!(outgoing.proxy().is_some(), !text.is_empty(), "{text}");
                 assert!(outgoing.proxy().is_none_or(|proxy| proxy.is_ok()), "{text}");
             }
         }

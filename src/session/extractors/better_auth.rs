@@ -106,7 +106,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         return Err(problems);
     };
     let strategy = Strategy::new(&config.strategy, &secret);
-    let max_age = UnixSeconds::try_from(config.max_age.0.as_secs()).unwrap_or(UnixSeconds::MAX);
+    let max_age = config.max_age.whole_seconds();
     problems.or(Arc::new(BetterAuth {
         cookie,
         strategy,

@@ -104,7 +104,7 @@ impl Default for IntrospectionConfig {
             token_types: List::of(&["Bearer", "access_token", "access", "at+jwt", "JWT"]),
             claims: ClaimRules::default(),
             timeout: HumanDuration::secs(2),
-            connect_timeout: HumanDuration::millis(300),
+            connect_timeout: endpoint::CONNECT_TIMEOUT,
             cache_ttl: HumanDuration::secs(0),
             proxy: None,
             no_proxy: None,

@@ -87,7 +87,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let Some(cookie) = cookie else {
         return Err(problems);
     };
-    let lifetime = UnixSeconds::try_from(config.lifetime.0.as_secs()).unwrap_or(UnixSeconds::MAX);
+    let lifetime = config.lifetime.whole_seconds();
     problems.or(Arc::new(Laravel {
         cookie,
         keys,

@@ -84,7 +84,7 @@ impl SessionEnd {
         problems: &mut Problems,
     ) -> Self {
         problems.require(
-            idle.is_none_or(|idle| seconds(idle) > 0),
+            idle.is_none_or(|idle| idle.whole_seconds() > 0),
             section.key("idle"),
             "must be at least 1s",
         );
@@ -111,7 +111,7 @@ impl SessionEnd {
         let mut ends = Vec::new();
         for (path, after) in paths {
             let path = TimePath::read(section, &path, problems);
-            let after = seconds(after);
+            let after = after.whole_seconds();
             ends.extend(path.map(|path| EndPath { path, after }));
         }
         Self(ends)
@@ -132,10 +132,6 @@ impl SessionEnd {
         }
         Ok(Some(session))
     }
-}
-
-fn seconds(duration: HumanDuration) -> UnixSeconds {
-    UnixSeconds::try_from(duration.0.as_secs()).unwrap_or(UnixSeconds::MAX)
 }
 
 impl Serialize for ExpiresPath {

@@ -30,8 +30,7 @@ impl MaxAge {
 
     /// The maximum age in seconds; `None` if the age is not checked.
     pub fn seconds(self) -> Option<UnixSeconds> {
-        self.0
-            .map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
+        self.0.map(|age| HumanDuration(age).whole_seconds())
     }
 
     /// Reports `"none"` as a problem, for a framework that always checks the age.

@@ -178,7 +178,7 @@ fn check_leeway(section: &Section<'_>, config: &JwtConfig, problems: &mut Proble
         section.key("leeway"),
         "must be in whole seconds and at most 5m",
     );
-    UnixSeconds::try_from(leeway.as_secs()).unwrap_or(UnixSeconds::MAX)
+    config.leeway.whole_seconds()
 }
 
 fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {

@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -13,6 +13,7 @@ use redis::{
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,7 +35,7 @@ pub struct RedisServer {
     /// The trusted certificates for `rediss://`. They are loaded on first use, because loading also reads the system's
     /// certificates.
     outgoing: Outgoing,
-    tls: OnceLock<TlsConnector>,
+    tls: OnceCell<TlsConnector>,
     extractor: Arc<str>,
     /// Whether the key's expiry is read together with its value. True if `token.cap_to_session` is set.
     reads_expiry: bool,
@@ -94,7 +95,7 @@ impl RedisServer {
         client.map(|client| Self {
             client,
             outgoing,
-            tls: OnceLock::new(),
+            tls: OnceCell::new(),
             extractor: Arc::from(section.name()),
             reads_expiry: section.cap_to_session(),
             getrange_is_refused: AtomicBool::new(false),
@@ -103,12 +104,11 @@ impl RedisServer {
 
     /// Opens a connection with TLS. The client library itself would trust only the system's certificates.
     async fn connect_tls(&self, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
-        let tls = if let Some(tls) = self.tls.get() {
-            tls
-        } else {
-            let tls = self.outgoing.tls().map_err(io::Error::other)?;
-            self.tls.get_or_init(|| TlsConnector::from(Arc::new(tls)))
+        let load = || async {
+            let tls = self.outgoing.load_tls().await?;
+            io::Result::Ok(TlsConnector::from(Arc::new(tls)))
         };
+        let tls = self.tls.get_or_try_init(load).await?;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;

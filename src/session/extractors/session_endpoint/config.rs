@@ -80,7 +80,7 @@ impl Default for SessionEndpointConfig {
             response_headers: List::default(),
             expires_path: None,
             timeout: HumanDuration::secs(2),
-            connect_timeout: HumanDuration::millis(300),
+            connect_timeout: endpoint::CONNECT_TIMEOUT,
             cache_ttl: HumanDuration::secs(0),
             proxy: None,
             no_proxy: None,

@@ -12,7 +12,6 @@ use super::payload::Payload;
 use super::statement::{Alternatives, Names, Statement, columns_of, is_name};
 use super::users::UserCheck;
 use super::{ExpiryColumn, SqlSession};
-use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -385,9 +384,7 @@ fn expiry_column(
     config: &mut SqlSessionConfig,
     problems: &mut Problems,
 ) -> Option<ExpiryColumn> {
-    let lifetime = config
-        .lifetime
-        .map(|lifetime| UnixSeconds::try_from(lifetime.0.as_secs()).unwrap_or(UnixSeconds::MAX));
+    let lifetime = config.lifetime.map(HumanDuration::whole_seconds);
     problems.require(
         lifetime.is_none_or(|seconds| seconds > 0),
         section.key("lifetime"),
