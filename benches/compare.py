@@ -79,7 +79,7 @@ def measure(rounds, seconds, connections):
 
 
 def table(figures):
-    yield "| | CPU per request | × hello | × bare route | requests per second of CPU | rollout-token answers | p99 | memory after |"
+    yield "| | CPU per request | × hello | × bare route | requests per CPU-second | rollout-token answers | p99 | memory after |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for name, figure in figures.items():
         slower = f"{figure['cpu_of'][WARN]:.1f} ×" if name not in (HELLO, WARN, INFO) else ""
@@ -103,7 +103,7 @@ def speed_bars(figures):
         yield f"CPU per request: {name} ÷ {other}", "×", got, f"at most {limit}", got <= limit
     for name, limit in AT_LEAST.items():
         got = figures[name]["cpu_of"][WARN]
-        yield f"requests per second of CPU: {WARN} ÷ {name}", "×", got, f"at least {limit}", got >= limit
+        yield f"requests per CPU-second: {WARN} ÷ {name}", "×", got, f"at least {limit}", got >= limit
     got = figures[WARN]["p99_of_naive"]
     yield f"p99: {WARN} ÷ {NAIVE}", "×", got, f"at most {P99_OF_NAIVE}", got <= P99_OF_NAIVE
 
@@ -124,7 +124,7 @@ def size_bars():
     requests, resident = million()
     limit = AFTER_A_MILLION_MIB
     yield f"memory after {requests:,} requests", "MiB", resident, f"at most {limit}", resident <= limit
-    yield "the binary, linked to the C library", "MiB", BINARY.stat().st_size / 2**20, "", True
+    yield "the binary, dynamically linked to the C library", "MiB", BINARY.stat().st_size / 2**20, "", True
     if STATIC.exists():
         size = STATIC.stat().st_size / 2**20
         yield "the binary, static", "MiB", size, f"at most {STATIC_MIB}", size <= STATIC_MIB

@@ -1,4 +1,4 @@
-//! `dev`: serves on loopback with a throwaway client, and signs every caller in.
+//! `dev`: serves on loopback with a throwaway client id and secret, and treats every caller as signed in.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -63,7 +63,8 @@ pub struct RequestLog {
     other_protocols: Mutex<BTreeMap<&'static str, Duration>>,
 }
 
-/// The number of lines for one reason. `written` counts the lines in `second`, a second of the monotonic clock.
+/// The log lines with one reason. `second` is the time of the last line in whole seconds of the monotonic clock,
+/// `written` is the number of lines in that second, and `suppressed` is the number left out since the last report.
 #[derive(Debug, Default)]
 struct Budget {
     second: u64,

@@ -451,7 +451,7 @@ fn dev_banner_sends_the_credential_in_the_place_that_the_first_extractor_reads()
 }
 
 #[test]
-fn unread_configuration_in_the_current_folder_is_named_by_dev_and_by_commands_without_extractors() {
+fn hint_at_a_config_file_in_the_current_folder_is_printed_by_dev_and_if_extractors_are_missing() {
     let directory = tempfile::tempdir().unwrap();
     let hint = "rollout-token.toml is in this folder: add --config rollout-token.toml";
     let without_extractors = |arguments: &[&str]| {

@@ -445,7 +445,7 @@ mod slow {
     }
 
     #[tokio::test]
-    async fn one_header_byte_a_second_is_closed_at_the_header_timeout() {
+    async fn connection_that_sends_one_header_byte_a_second_is_closed_at_the_header_timeout() {
         let s = Service::start(by_jwt()).await;
         let mut wire = Wire::connect(s.address).await;
         let started = Instant::now();

@@ -8,7 +8,7 @@
     clippy::too_many_lines,
     clippy::cast_precision_loss,
     clippy::similar_names,
-    reason = "tables of cases are long, figures are small, and related names are similar"
+    reason = "tables of cases are long, numbers are small, and related variables have similar names"
 )]
 #![allow(
     clippy::expect_used,
