@@ -12,10 +12,20 @@ pub type UnixSeconds = i64;
 /// 2020-01-01T00:00:00Z. A clock that shows an earlier time was never set.
 const EARLIEST_SET: UnixSeconds = 1_577_836_800;
 
+/// 9999-12-31T23:59:59Z, the last second that RFC 3339 can represent.
+const LATEST_RFC3339: UnixSeconds = 253_402_300_799;
+
 /// Whether the clock that shows `now` was set. Boards without a battery start in 1970: tokens minted with such a clock
 /// have already expired according to every other clock, and expired sessions would be accepted.
 pub fn is_set(now: UnixSeconds) -> bool {
     now >= EARLIEST_SET
+}
+
+/// The time in RFC 3339; `None` before 1970 and after the year 9999.
+pub fn rfc3339(time: UnixSeconds) -> Option<String> {
+    let since = Duration::from_secs(time.try_into().ok()?);
+    let is_in_range = time <= LATEST_RFC3339;
+    is_in_range.then(|| humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string())
 }
 
 /// A source of time.

@@ -712,7 +712,7 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
             "no JSON",
             true,
             Reply::ok("<html>"),
-            "openid-configuration is not JSON",
+            "openid-configuration is not JSON (its content type is missing)",
         ),
         (
             "redirect of the document",
@@ -744,7 +744,12 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
             Reply::ok(p521.to_string()),
             "found kid big: the curve P-521 is not supported",
         ),
-        ("HTML", false, Reply::ok("<html>"), "is not JSON"),
+        (
+            "HTML",
+            false,
+            Reply::ok("<html>").header("content-type", "text/html; charset=utf-8"),
+            "BASE/keys: the answer is not JSON (its content type is text/html: a login page?)",
+        ),
     ] {
         let server = Server::start(Reply::status(500)).await;
         let reply = Reply {
@@ -783,6 +788,14 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
     assert_eq!(
         subject.detail(&other_alg).await,
         "alg is RS256, and no key can be used with it"
+    );
+    let forged = Signer::new("k").token_with(&json!({ "alg": "ES256", "kid": "k" }));
+    assert_eq!(
+        subject.detail(&forged).await,
+        format!(
+            "the token has kid k and alg ES256, and the key is from key set {}/keys",
+            server.base
+        )
     );
 }
 

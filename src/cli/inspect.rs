@@ -37,10 +37,12 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     ))?;
     say(format_args!("claims  {:#}", decoded.claims))?;
     say("signature is good")?;
-    if decoded.claims["iss"] != client.id.as_str() {
-        return Err(Failure::Runtime(
-            "the token's iss is not this client id".to_owned(),
-        ));
+    let issuer = &decoded.claims["iss"];
+    if *issuer != client.id.as_str() {
+        return Err(Failure::Runtime(format!(
+            "the token's iss is {issuer}, and the client id is {:?}",
+            client.id
+        )));
     }
     let now = Clock::system().now();
     match decoded.claims["exp"].as_i64() {

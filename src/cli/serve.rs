@@ -18,7 +18,7 @@ use crate::session::registry::Registry;
 use crate::settings::reload::{Reloadable, Reloader};
 use crate::settings::{self, Settings};
 use crate::telemetry;
-use crate::telemetry::logs::{LastLines, LogControl, LogOptions, LogWriter, fingerprint};
+use crate::telemetry::logs::{LastLines, LogControl, LogOptions, LogWriter};
 use crate::telemetry::requests::RequestLog;
 use crate::telemetry::traces::SendTraces;
 
@@ -165,7 +165,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
         %admin_address,
         version = env!("CARGO_PKG_VERSION"),
         extractors = names.join(","),
-        secret_fingerprint = fingerprint(&live.settings.client.secret),
+        secret_fingerprint = live.settings.secret_fingerprint(),
         dev = app.dev,
         port_from = live.settings.port_from,
         "listening"

@@ -108,10 +108,9 @@ impl Error {
             | Self::NotAFetch(reason)
             | Self::WrongPath(reason) => reason.as_str(),
             Self::Denied(Denied { denial, .. }) => match denial {
-                Denial::NotSignedIn(reason) => reason.as_str(),
-                Denial::NotMine(rejection, _) | Denial::Rejected(rejection) => {
-                    rejection.reason.as_str()
-                }
+                Denial::NotSignedIn(rejection)
+                | Denial::NotMine(rejection, _)
+                | Denial::Rejected(rejection) => rejection.reason.as_str(),
                 Denial::Unavailable(cause) => cause.reason.as_str(),
             },
             Self::ClockNotSet => "clock_not_set",
@@ -158,10 +157,9 @@ impl Error {
             return None;
         };
         match denial {
-            Denial::NotSignedIn(_) => None,
-            Denial::NotMine(rejection, _) | Denial::Rejected(rejection) => {
-                rejection.detail.as_deref()
-            }
+            Denial::NotSignedIn(rejection)
+            | Denial::NotMine(rejection, _)
+            | Denial::Rejected(rejection) => rejection.detail.as_deref(),
             Denial::Unavailable(cause) => cause.detail.as_deref(),
         }
     }
@@ -325,7 +323,10 @@ impl Error {
         };
         vec![
             Self::BadRequest(Reason::Malformed),
-            denied(Denial::NotSignedIn(Reason::NoCredential)),
+            denied(Denial::NotSignedIn(Rejection {
+                reason: Reason::NoCredential,
+                detail: None,
+            })),
             rejected(Reason::Expired),
             rejected(Reason::Malformed),
             Self::OriginNotAllowed(Reason::OriginNotListed),

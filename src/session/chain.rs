@@ -17,7 +17,9 @@ use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
 use crate::session::credential_source;
+use crate::session::detect;
 use crate::session::formats::issuer;
+use crate::session::formats::shown::listed;
 use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{
@@ -66,7 +68,7 @@ pub struct Denied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// There is no credential, or the session has no signed-in user.
-    NotSignedIn(Reason),
+    NotSignedIn(Rejection),
     /// Another party issued the credential in this place.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
@@ -338,7 +340,10 @@ impl ChainWalk<'_> {
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
-            denial: Denial::NotSignedIn(Reason::NoCredential),
+            denial: Denial::NotSignedIn(Rejection {
+                reason: Reason::NoCredential,
+                detail: None,
+            }),
         })
     }
 }
@@ -348,8 +353,8 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
     match answer {
         Ok(None) => spans::record_outcome(span, "not_present", None),
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
-        Err(Denial::NotSignedIn(reason)) => {
-            spans::record_outcome(span, "not_signed_in", Some(reason.as_str()));
+        Err(Denial::NotSignedIn(rejection)) => {
+            spans::record_outcome(span, "not_signed_in", Some(rejection.reason.as_str()));
         }
         Err(Denial::NotMine(rejection, _)) => {
             spans::record_outcome(span, "not_mine", Some(rejection.reason.as_str()));
@@ -393,11 +398,27 @@ impl ConfiguredExtractor {
         self.subject
             .subject(&session.attributes)
             .map_err(|error| match error {
-                SubjectError::Absent => Denial::NotSignedIn(Reason::NoSubject),
+                SubjectError::Absent => Denial::NotSignedIn(Rejection {
+                    reason: Reason::NoSubject,
+                    detail: Some(self.no_subject(session)),
+                }),
                 SubjectError::Invalid(reason) => Denial::Rejected(Rejection {
                     reason,
                     detail: None,
                 }),
             })
+    }
+
+    /// Names the template's placeholders that have no value in the session, and the members that could contain the
+    /// user's id. Contains names of members, but none of their values.
+    fn no_subject(&self, session: &Session) -> String {
+        let absent = self.subject.template.absent(&session.attributes);
+        let mut candidates = detect::candidates(&session.attributes);
+        candidates.retain(|candidate| !absent.contains(candidate));
+        let absent = listed(absent);
+        if candidates.is_empty() {
+            return format!("no value at {absent}");
+        }
+        format!("no value at {absent}; candidates: {}", listed(candidates))
     }
 }

@@ -13,7 +13,7 @@ use crate::session::formats::cookies;
 use crate::session::formats::shown::escaped;
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
-use crate::session::types::{CredentialSource, ResponseCookies};
+use crate::session::types::{CredentialSource, Rejection, ResponseCookies};
 
 /// The result of the chain for a request.
 #[derive(Debug)]
@@ -191,7 +191,9 @@ impl Said {
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
-            Self::Denied(Denial::NotSignedIn(reason)) => format!("no user is signed in: {reason}"),
+            Self::Denied(Denial::NotSignedIn(rejection)) => {
+                format!("no user is signed in: {}{}", rejection.reason, more(&rejection.detail))
+            }
             Self::Denied(Denial::NotMine(rejection, place)) => format!(
                 "not mine, with reason {}{}: another party issued the credential in {place}",
                 rejection.reason,
@@ -278,7 +280,10 @@ pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap)
     let is_empty = matches!(
         &explanation.outcome,
         Err(Denied {
-            denial: Denial::NotSignedIn(Reason::NoCredential),
+            denial: Denial::NotSignedIn(Rejection {
+                reason: Reason::NoCredential,
+                ..
+            }),
             ..
         })
     );

@@ -110,6 +110,17 @@ impl Template {
         Subject::new(self.text(session)?)
     }
 
+    /// The placeholders for which the session has no value.
+    pub fn absent(&self, session: &Value) -> Vec<String> {
+        let is_absent = |path: &&[String]| match lookup(session, path).ok().flatten() {
+            None | Some(Value::Null) => true,
+            Some(Value::Number(number)) => number.as_u64() == Some(0),
+            Some(_) => false,
+        };
+        let absent = self.placeholders().filter(is_absent);
+        absent.map(placeholder).collect()
+    }
+
     /// The template with its placeholders replaced.
     pub fn text(&self, session: &Value) -> Result<String, SubjectError> {
         let mut text = String::new();

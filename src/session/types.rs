@@ -12,7 +12,7 @@ use axum::http::{HeaderName, HeaderValue};
 use futures_util::future::BoxFuture;
 use url::Url;
 
-use crate::clock::UnixSeconds;
+use crate::clock::{self, UnixSeconds};
 use crate::headers::DuplicateHeader;
 use crate::json::Value;
 use crate::secret::Secret;
@@ -317,6 +317,37 @@ impl ExtractError {
             reason: Reason::Expired,
             detail: None,
         })
+    }
+
+    /// The credential expired at `end`.
+    pub fn expired_at(end: UnixSeconds, now: UnixSeconds) -> Self {
+        let ago = Duration::from_secs(u64::try_from(now.saturating_sub(end)).unwrap_or(0));
+        let ago = humantime::format_duration(ago);
+        Self::expired().because(match clock::rfc3339(end) {
+            Some(end) => format!("expired at {end}, {ago} ago"),
+            None => format!("expired {ago} ago"),
+        })
+    }
+
+    /// The time `name` in the credential is further in the future than `leeway` allows.
+    pub fn ahead(
+        reason: Reason,
+        name: &str,
+        time: UnixSeconds,
+        now: UnixSeconds,
+        leeway: UnixSeconds,
+    ) -> Self {
+        let ahead = time.saturating_sub(now);
+        Self::rejected(reason).because(format!(
+            "{name} is {ahead}s ahead of the service's clock, and the leeway is {leeway}s"
+        ))
+    }
+
+    /// The credential was not made with the secret in the section's key `key`.
+    pub fn other_secret(reason: Reason, key: &str) -> Self {
+        Self::rejected(reason).because(format!(
+            "the app's secret differs from {key}, or the value was changed"
+        ))
     }
 
     /// The credential is not accepted.

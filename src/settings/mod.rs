@@ -33,6 +33,7 @@ use crate::session::backends::waiting::Backends;
 use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
+use crate::telemetry::logs::fingerprint;
 use crate::telemetry::traces::TraceReceiver;
 use crate::token::{Minter, RolloutClient};
 use client::ClientConfig;
@@ -350,6 +351,11 @@ impl Settings {
         RestartKeys {
             server: &self.server.restart,
         }
+    }
+
+    /// The client secret's fingerprint, which identifies the secret in logs and on `/readyz` without revealing it.
+    pub fn secret_fingerprint(&self) -> String {
+        fingerprint(&self.client.secret)
     }
 
     /// Logs each warning, and how many secrets each list contains, at start and after a reload.

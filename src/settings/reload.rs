@@ -117,9 +117,10 @@ impl Reloader {
         match self.load().await {
             Ok(settings) => {
                 settings.log_notes();
+                let secret_fingerprint = settings.secret_fingerprint();
                 self.app.replace(settings);
                 self.context.metrics.reloaded("ok");
-                tracing::info!(trigger, "config_reloaded");
+                tracing::info!(trigger, secret_fingerprint, "config_reloaded");
             }
             Err(problems) => self.failed(trigger, &problems),
         }
@@ -127,7 +128,12 @@ impl Reloader {
 
     fn failed(&self, trigger: &'static str, problems: &Problems) {
         self.context.metrics.reloaded("error");
-        tracing::error!(trigger, %problems, "config_reload_failed");
+        let problems = problems.to_string();
+        tracing::error!(
+            trigger,
+            problems = problems.trim_end(),
+            "config_reload_failed"
+        );
     }
 
     /// Loads the new settings, and keeps the current extractor of each section whose keys and files did not change. If

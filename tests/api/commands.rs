@@ -288,6 +288,14 @@ fn mint_and_inspect_need_only_the_client_id_and_secret() {
     let (code, _, err) = only_client(&["inspect", token.trim()], "another-secret-another-secret");
     assert_eq!(code, Some(1));
     assert!(!err.contains("another-secret") && !err.contains(token.trim()));
+    let (code, _, err) = run(Command::new(env!("CARGO_BIN_EXE_rollout-token"))
+        .args(["inspect", token.trim()])
+        .env_clear()
+        .env("ROLLOUT_CLIENT_ID", "other-client")
+        .env("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET));
+    assert_eq!(code, Some(1));
+    let both = format!("the token's iss is \"{CLIENT_ID}\", and the client id is \"other-client\"");
+    assert!(err.contains(&both), "{err}");
     assert_eq!(
         only_client(&["mint", "bad\u{202e}subject"], CLIENT_SECRET).0,
         Some(2)
@@ -731,7 +739,12 @@ async fn sighup_reloads_and_usr1_usr2_winch_and_pipe_signals_are_ignored() {
     std::fs::write(file.path(), "[origins]\nallowed = [\"*\"]").unwrap();
     process.signal(Signal::HUP);
     let failed = process.line_with("config_reload_failed");
-    assert!(failed.contains("origins.allowed"), "{failed}");
+    let failed: Value = serde_json::from_str(&failed).unwrap();
+    let problems = failed["problems"].as_str().unwrap();
+    assert!(
+        problems.starts_with("origins.allowed:") && problems.trim() == problems,
+        "{failed}"
+    );
     let url = process.url();
     let ask = |origin: &'static str| {
         let request = client()
@@ -752,7 +765,10 @@ async fn sighup_reloads_and_usr1_usr2_winch_and_pipe_signals_are_ignored() {
     )
     .unwrap();
     process.signal(Signal::HUP);
-    process.line_with("config_reloaded");
+    let reloaded: Value = serde_json::from_str(&process.line_with("config_reloaded")).unwrap();
+    assert_eq!(reloaded["trigger"], "signal");
+    let fingerprint = reloaded["secret_fingerprint"].as_str().unwrap();
+    assert!(!fingerprint.is_empty() && !CLIENT_SECRET.contains(fingerprint));
     assert_eq!(
         (
             ask("https://old.example").await,

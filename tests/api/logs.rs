@@ -227,6 +227,109 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
     );
 }
 
+/// The cause in the log line of a request with this header, and the reason, which is checked.
+fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String {
+    let head =
+        format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\n{header}\r\n");
+    assert!(
+        send(process.address, &head).starts_with("HTTP/1.1 401"),
+        "{id}"
+    );
+    let line = json(&process.line_with(&format!("\"{id}\"")));
+    assert_eq!(line["reason"], reason, "{line}");
+    line["cause"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn times_key_and_candidates_are_logged_as_the_cause_of_a_refusal() {
+    let mut command = without_rate_limit();
+    command.env("ROLLOUT__EXTRACTORS__BEARER__SUBJECT", "{user.id}");
+    let mut process = Process::start(&mut command);
+    let bearer = |claims: &Value| format!("Authorization: Bearer {}\r\n", sign_session(claims));
+
+    let expired = bearer(&json!({"user": {"id": "u"}, "exp": 1_700_000_000}));
+    let found = cause(&mut process, "expired", &expired, "expired");
+    assert!(
+        found.starts_with("expired at 2023-11-14T22:13:20Z, ") && found.ends_with(" ago"),
+        "{found}"
+    );
+
+    let early = bearer(&json!({"user": {"id": "u"}, "exp": FAR, "nbf": FAR - 9}));
+    let found = cause(&mut process, "early", &early, "not_yet_valid");
+    assert!(
+        found.starts_with("nbf is ")
+            && found.ends_with("s ahead of the service's clock, and the leeway is 30s"),
+        "{found}"
+    );
+
+    let token = sign_session(&json!({"user": {"id": "u"}, "exp": FAR}));
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    let forged = format!("Authorization: Bearer {signed}.{}\r\n", "A".repeat(43));
+    assert_eq!(
+        cause(&mut process, "forged", &forged, "bad_signature"),
+        "the token has no kid and alg HS256, and the key is from the section's secret"
+    );
+
+    let guest = bearer(&json!({"userId": "ann@example.com", "exp": FAR}));
+    assert_eq!(
+        cause(&mut process, "guest", &guest, "no_subject"),
+        "no value at {user.id}; candidates: {userId}"
+    );
+    let nothing = bearer(&json!({"user": {"id": 0}, "exp": FAR}));
+    assert_eq!(
+        cause(&mut process, "nothing", &nothing, "no_subject"),
+        "no value at {user.id}"
+    );
+}
+
+#[test]
+fn other_secret_and_unsigned_id_are_logged_with_the_key_and_the_expected_form() {
+    let mut command = without_rate_limit();
+    command
+        .env("ROLLOUT__SESSION__EXTRACTORS", "store,flask,cookie,bearer")
+        .env("ROLLOUT__EXTRACTORS__STORE__KIND", "redis_session")
+        .env("ROLLOUT__EXTRACTORS__STORE__PRESET", "connect-redis")
+        .env("ROLLOUT__EXTRACTORS__STORE__URL", "redis://127.0.0.1:1")
+        .env(
+            "ROLLOUT__EXTRACTORS__STORE__COOKIE_SECRETS",
+            "s3cr3t of 24 bytes, or so",
+        )
+        .env(
+            "ROLLOUT__EXTRACTORS__FLASK__SECRET_KEY",
+            "s3cr3t of 24 bytes or more",
+        );
+    let mut process = Process::start(&mut command);
+    for (id, cookie, reason, want) in [
+        (
+            "unsigned",
+            "connect.sid=abc",
+            "malformed",
+            "expected s:ID.SIGNATURE, as express-session writes it",
+        ),
+        (
+            "no-signature",
+            "connect.sid=s%3Aabc",
+            "malformed",
+            "expected s:ID.SIGNATURE, as express-session writes it",
+        ),
+        (
+            "other",
+            "connect.sid=s%3Aabc.AAAA",
+            "bad_signature",
+            "the app's secret differs from cookie_secrets, or the value was changed",
+        ),
+        (
+            "flask",
+            "session=e30.aaaa.AAAA",
+            "bad_signature",
+            "the app's secret differs from secret_key, or the value was changed",
+        ),
+    ] {
+        let header = format!("Cookie: {cookie}\r\n");
+        assert_eq!(cause(&mut process, id, &header, reason), want);
+    }
+}
+
 #[test]
 fn refused_token_is_logged_with_the_found_and_the_expected_value() {
     let mut command = without_rate_limit();

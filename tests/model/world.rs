@@ -151,6 +151,10 @@ pub mod settings {
 
         pub fn log_notes(&self) {}
 
+        pub fn secret_fingerprint(&self) -> String {
+            self.client.to_string()
+        }
+
         pub fn keep_restart_keys(&mut self, _: &Self) -> Vec<String> {
             Vec::new()
         }

@@ -455,7 +455,7 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             REDIS,
             redis.port,
             "s3cr3t",
-            "no_subject  <- decides\n    \
+            "no_subject (no value at {user_id})  <- decides\n    \
              of a session with {cookie: {path: text}, user: {ids: [number, null], ok: true or false}}",
         ),
         (
@@ -477,7 +477,7 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             REDIS,
             free_port(),
             "s3cr3t",
-            "store_unreachable",
+            "store_unreachable (127.0.0.1:",
         ),
         (
             "a row",
@@ -522,6 +522,47 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             metrics.lines().any(|seen| seen == line),
             "{line}: {metrics}"
         );
+    }
+}
+
+/// A store's user name, password and keys do not appear, but its host, its port and its own error text do.
+#[tokio::test]
+async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_used() {
+    let redis = Redis::start(&[]).await;
+    let closed = free_port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    for (case, toml, port, said) in [
+        (
+            "no such database",
+            &REDIS.replace("PORT", "PORT/99"),
+            redis.port,
+            "store_refused (the store answered ERR: DB index is out of range)",
+        ),
+        (
+            "wrong password",
+            &REDIS.replace("redis://", "redis://ann:s3cr3t@"),
+            redis.port,
+            "store_refused (the store answered ",
+        ),
+        (
+            "TLS on a plain port",
+            &REDIS.replace("redis://", "rediss://"),
+            silent.port(),
+            &format!(
+                "store_timeout ({silent}: no connection within 500ms (key timeout), no TLS answer: is the port plain? use redis://)"
+            ),
+        ),
+        (
+            "no database server",
+            &POSTGRES.replace("postgres@", "postgres:s3cr3t@"),
+            closed,
+            &format!("store_unreachable (127.0.0.1:{closed}: "),
+        ),
+    ] {
+        let explained = explain(toml, port, "s3cr3t").await;
+        assert!(explained.contains(said), "{case}: {explained}");
+        assert!(!explained.contains("s3cr3t"), "{case}: {explained}");
     }
 }
 

@@ -13,7 +13,6 @@ use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
 use crate::http::readiness::{ExtractorReport, InstanceState, Report};
 use crate::session::types::Readiness;
-use crate::telemetry::logs::fingerprint;
 
 #[derive(Debug, Serialize)]
 pub struct Alive {
@@ -46,7 +45,7 @@ pub async fn ready_for_operators(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
 ) -> Result<Json<Report>, Error> {
-    let fingerprint = fingerprint(&live.settings.client.secret);
+    let fingerprint = live.settings.secret_fingerprint();
     answer(report(&app, &live, Some(fingerprint)))
 }
 

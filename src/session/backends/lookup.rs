@@ -166,7 +166,7 @@ impl Lookups {
         // The session may have expired while it was cached.
         let now = self.0.context.clock.now();
         shared.outcome = shared.outcome.and_then(|session| match session.expires_at {
-            Some(end) if end <= now => Err(ExtractError::expired()),
+            Some(end) if end <= now => Err(ExtractError::expired_at(end, now)),
             Some(_) | None => Ok(session),
         });
         shared

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -38,6 +39,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// may refuse one statement (for example for lack of privileges) and answer another.
     fn statement(_: &Self::Question) -> u8 {
         0
+    }
+
+    /// The host and port, or the file, without user name and password, for logs.
+    fn address(&self) -> String;
+
+    /// Advice for the case that the store accepts no connection in time.
+    fn connect_advice(&self) -> &'static str {
+        ""
     }
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, StoreError>> + Send;
@@ -234,15 +243,23 @@ impl<S: Store> Pool<S> {
                 ExtractError::unavailable(Reason::StoreBusy).because("all connections are in use")
             );
         };
-        match timeout(self.limits.operation, self.ask_twice(question)).await {
+        let connected = AtomicBool::new(false);
+        match timeout(self.limits.operation, self.ask_twice(question, &connected)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(StoreError::Said(error) | StoreError::Oversized(error))) => Err(error),
             Ok(Err(StoreError::Lost(text))) => {
-                Err(ExtractError::unavailable(Reason::StoreUnreachable).because(text))
+                Err(ExtractError::unavailable(Reason::StoreUnreachable)
+                    .because(format!("{}: {text}", self.store.address())))
             }
             Err(_) => {
+                let address = self.store.address();
                 let limit = HumanDuration(self.limits.operation);
-                let detail = format!("no complete answer within {limit} (key timeout)");
+                let (what, advice) = if connected.into_inner() {
+                    ("no complete answer", "")
+                } else {
+                    ("no connection", self.store.connect_advice())
+                };
+                let detail = format!("{address}: {what} within {limit} (key timeout){advice}");
                 Err(ExtractError::unavailable(Reason::StoreTimeout).because(detail))
             }
         }
@@ -251,14 +268,21 @@ impl<S: Store> Pool<S> {
     /// Tries an idle connection first. The store may have closed it, which shows only when the connection is used. The
     /// query is then repeated on a new connection, and the other idle connections are dropped, because they are
     /// probably closed too.
-    async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, StoreError> {
+    async fn ask_twice(
+        &self,
+        question: &S::Question,
+        connected: &AtomicBool,
+    ) -> Result<S::Answer, StoreError> {
         if let Some(idle) = self.take() {
+            connected.store(true, Ordering::Relaxed);
             match self.ask_on(idle, question).await {
                 Err(StoreError::Lost(_)) => lock(&self.idle).connections.clear(),
                 answer => return answer,
             }
         }
+        connected.store(false, Ordering::Relaxed);
         let new = self.store.connect().await?;
+        connected.store(true, Ordering::Relaxed);
         self.ask_on(new, question).await
     }
 
@@ -289,10 +313,18 @@ impl<S: Store> Pool<S> {
             match timeout(pool.limits.operation, pool.store.connect()).await {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
-                    pool.health
-                        .failed(0, "store_unreachable", Some(&failure.to_string()));
+                    let detail = format!("{}: {failure}", pool.store.address());
+                    pool.health.failed(0, "store_unreachable", Some(&detail));
                 }
-                Err(_) => pool.health.failed(0, "store_timeout", None),
+                Err(_) => {
+                    let detail = format!(
+                        "{}: no connection within {} (key timeout){}",
+                        pool.store.address(),
+                        HumanDuration(pool.limits.operation),
+                        pool.store.connect_advice()
+                    );
+                    pool.health.failed(0, "store_timeout", Some(&detail));
+                }
             }
         });
     }
@@ -370,7 +402,7 @@ impl fmt::Display for StoreError {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     /// A fake store that answers with the number of the connection. The question names the fault to simulate, if any.
     #[derive(Debug, Default)]
@@ -391,6 +423,10 @@ mod tests {
 
         fn statement(key: &str) -> u8 {
             u8::from(key.starts_with("the users' "))
+        }
+
+        fn address(&self) -> String {
+            "fake:1".to_owned()
         }
 
         async fn connect(&self) -> Result<usize, StoreError> {

@@ -157,7 +157,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
     let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
     hmac::verify(key, signed.as_bytes(), &signature)
-        .map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
+        .map_err(|_| ExtractError::other_secret(Reason::BadSignature, "secret"))?;
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
@@ -210,7 +210,7 @@ fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
         return Err(ExtractError::rejected(Reason::Header));
     }
     let genuine = hmac::verify(key, signed.as_bytes(), &decode(signature)?);
-    genuine.map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
+    genuine.map_err(|_| ExtractError::other_secret(Reason::BadSignature, "secret"))?;
     decode(payload)
 }
 
@@ -231,14 +231,16 @@ impl BetterAuth {
         let (cache, expires_at) = self.strategy.open(&text, now)?;
         let session_ends = session_end(&cache)?;
         let written = written_at(&cache)?;
-        if written.is_some_and(|written| written > now + SKEW) {
-            return Err(ExtractError::rejected(Reason::FromTheFuture));
+        if let Some(written) = written.filter(|written| *written > now + SKEW) {
+            let reason = Reason::FromTheFuture;
+            return Err(ExtractError::ahead(reason, "updatedAt", written, now, SKEW));
         }
         let too_old = written.map_or(UnixSeconds::MAX, |written| {
             written.saturating_add(self.max_age)
         });
-        if now >= expires_at.min(session_ends).min(too_old) {
-            return Err(ExtractError::expired());
+        let end = expires_at.min(session_ends).min(too_old);
+        if now >= end {
+            return Err(ExtractError::expired_at(end, now));
         }
         // This is the expiry of the session, not that of the cache, which is only a copy.
         Ok(Some(Session {

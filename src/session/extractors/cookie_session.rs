@@ -122,7 +122,7 @@ impl CookieSession {
             return Err(ExtractError::rejected(Reason::Unsigned));
         };
         if !self.is_signed(value, signature) {
-            return Err(ExtractError::rejected(Reason::BadSignature));
+            return Err(ExtractError::other_secret(Reason::BadSignature, "keys"));
         }
         let attributes = payload::json(&payload::base64(value)?)?;
         Ok(Some(Session {

@@ -445,11 +445,18 @@ impl Issuer {
         self.check_type(claims)?;
         let now = self.clock.now();
         let expires_at = time(claims, "exp")?;
-        if expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(ExtractError::expired());
+        if let Some(end) = expires_at.filter(|end| *end <= now) {
+            return Err(ExtractError::expired_at(end, now));
         }
-        if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.saturating_add(LEEWAY)) {
-            return Err(ExtractError::rejected(Reason::NotYetValid));
+        let limit = now.saturating_add(LEEWAY);
+        if let Some(start) = time(claims, "nbf")?.filter(|start| *start > limit) {
+            return Err(ExtractError::ahead(
+                Reason::NotYetValid,
+                "nbf",
+                start,
+                now,
+                LEEWAY,
+            ));
         }
         for (key, allowed, name, reason) in [
             ("issuers", &self.issuers, "iss", Reason::Issuer),

@@ -286,9 +286,11 @@ impl IronSession {
             (None, Some(derivations)) => derivations.open(&text, password).await?,
             (opened, _) => opened,
         };
-        let opened = opened.ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?;
-        if seal.is_expired(self.clock.now()) {
-            return Err(ExtractError::expired());
+        let opened =
+            opened.ok_or_else(|| ExtractError::other_secret(Reason::BadSeal, "password"))?;
+        let now = self.clock.now();
+        if let Some(end) = seal.expires_at().filter(|_| seal.is_expired(now)) {
+            return Err(ExtractError::expired_at(end, now));
         }
         let attributes = Value::parse(&opened).map_err(|_| malformed())?;
         match &attributes {

@@ -18,7 +18,7 @@ use crate::session::credential_source;
 use crate::session::formats::issuer::{self, IssuerMatch, TENANT};
 use crate::session::formats::jwt_form;
 use crate::session::formats::jwt_times::numeric_date;
-use crate::session::formats::shown::differs;
+use crate::session::formats::shown::{differs, shown};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
@@ -305,7 +305,15 @@ impl Jwt {
             outcome = newer.verify(signed);
         }
         outcome.map_err(|error| match error {
-            SignatureError::Wrong => ExtractError::rejected(Reason::BadSignature),
+            SignatureError::Wrong => {
+                let kid =
+                    kid.map_or_else(|| "no kid".to_owned(), |kid| format!("kid {}", shown(kid)));
+                ExtractError::rejected(Reason::BadSignature).because(format!(
+                    "the token has {kid} and alg {}, and the key is from {}",
+                    token.alg.name,
+                    self.keys.name(token.alg)
+                ))
+            }
             SignatureError::NoKey(found) => {
                 ExtractError::rejected(Reason::UnknownKey).because(found)
             }
@@ -334,7 +342,7 @@ impl Jwt {
                 .because("exp is missing, not a number, or after the year 9999"));
         };
         if now >= exp.1.saturating_add(self.leeway) {
-            return Err(ExtractError::expired());
+            return Err(ExtractError::expired_at(exp.0, now));
         }
         for (name, must_be_number) in [("nbf", true), ("iat", true), ("auth_time", false)] {
             let Some(value) = member(claims, name)? else {
@@ -342,8 +350,8 @@ impl Jwt {
             };
             match numeric_date(value) {
                 Some((_, ceil)) if ceil > now.saturating_add(self.leeway) => {
-                    return Err(ExtractError::rejected(Reason::NotYetValid)
-                        .because(format!("{name} is in the future")));
+                    let reason = Reason::NotYetValid;
+                    return Err(ExtractError::ahead(reason, name, ceil, now, self.leeway));
                 }
                 None if must_be_number => {
                     return Err(malformed(format!("{name} is not a number")));

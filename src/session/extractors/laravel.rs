@@ -134,7 +134,7 @@ impl Laravel {
     fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
         let now = self.clock.now();
         if now > expires_at {
-            return Err(ExtractError::expired());
+            return Err(ExtractError::expired_at(expires_at, now));
         }
         if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
             return Err(ExtractError::rejected(Reason::FromTheFuture).because(

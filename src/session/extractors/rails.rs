@@ -210,8 +210,11 @@ impl Rails {
         let text = percent::decode(cookie, Plus::Space)
             .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
         let opened = self.readers.iter().find_map(|reader| reader.open(&text));
-        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?)
-            .map(Some)
+        self.unwrap(
+            &opened
+                .ok_or_else(|| ExtractError::other_secret(Reason::BadSeal, "secret_key_base"))?,
+        )
+        .map(Some)
     }
 
     /// Extracts the session from the metadata around it.

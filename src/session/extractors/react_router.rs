@@ -97,7 +97,7 @@ impl ReactRouter {
             .rsplit_once('.')
             .ok_or_else(|| ExtractError::rejected(Reason::Unsigned))?;
         if !self.is_signed(payload, signature) {
-            return Err(ExtractError::rejected(Reason::BadSignature));
+            return Err(ExtractError::other_secret(Reason::BadSignature, "secrets"));
         }
         let json = payload::base64(payload)?;
         match Value::parse(&json) {

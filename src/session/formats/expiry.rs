@@ -94,7 +94,7 @@ impl Expiry {
     /// `Rejected` as expired if `now` is at or after the expiry, rounded up.
     pub fn check(self, now: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
         if now >= self.ceil {
-            Err(ExtractError::expired())
+            Err(ExtractError::expired_at(self.floor, now))
         } else {
             Ok(self.floor)
         }
@@ -210,6 +210,6 @@ mod tests {
             ceil: 30,
         };
         assert_eq!(expiry.check(29), Ok(29));
-        assert_eq!(expiry.check(30), Err(ExtractError::expired()));
+        assert_eq!(expiry.check(30), Err(ExtractError::expired_at(29, 30)));
     }
 }

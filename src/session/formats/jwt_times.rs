@@ -21,10 +21,13 @@ pub fn check(
 ) -> Result<UnixSeconds, ExtractError> {
     let expires_at = date(claims, "exp")?.ok_or_else(|| ExtractError::rejected(Reason::Exp))?;
     if expires_at <= now - tolerance {
-        return Err(ExtractError::expired());
+        return Err(ExtractError::expired_at(expires_at, now));
     }
     match date(claims, "nbf")? {
-        Some(start) if start > now + tolerance => Err(ExtractError::rejected(Reason::NotYetValid)),
+        Some(start) if start > now + tolerance => {
+            let reason = Reason::NotYetValid;
+            Err(ExtractError::ahead(reason, "nbf", start, now, tolerance))
+        }
         _ => Ok(expires_at),
     }
 }
@@ -79,9 +82,9 @@ mod tests {
 
     const NOW: UnixSeconds = 1_800_000_000;
 
-    fn checked(claims: &str) -> Result<UnixSeconds, ExtractError> {
+    fn checked(claims: &str) -> Result<UnixSeconds, Reason> {
         let claims = Value::parse(claims.as_bytes()).unwrap();
-        check(claims.as_object().unwrap(), NOW, 15)
+        check(claims.as_object().unwrap(), NOW, 15).map_err(|error| error.reason())
     }
 
     #[test]
@@ -91,50 +94,26 @@ mod tests {
             (r#"{"exp":1800000000.9}"#, Ok(NOW)),
             (r#"{"exp":1800000001,"nbf":1800000015}"#, Ok(NOW + 1)),
             (r#"{"exp":9007199254740992}"#, Ok(LATEST)),
-            (r#"{"exp":1799999985}"#, Err(ExtractError::expired())),
-            (r#"{"exp":1799999985.9}"#, Err(ExtractError::expired())),
-            (r#"{"exp":0}"#, Err(ExtractError::expired())),
-            (r#"{"exp":-1}"#, Err(ExtractError::expired())),
+            (r#"{"exp":1799999985}"#, Err(Reason::Expired)),
+            (r#"{"exp":1799999985.9}"#, Err(Reason::Expired)),
+            (r#"{"exp":0}"#, Err(Reason::Expired)),
+            (r#"{"exp":-1}"#, Err(Reason::Expired)),
             (
                 r#"{"exp":1800000001,"nbf":1800000016}"#,
-                Err(ExtractError::rejected(Reason::NotYetValid)),
+                Err(Reason::NotYetValid),
             ),
-            (
-                r#"{"exp":1800000001,"nbf":"1"}"#,
-                Err(ExtractError::rejected(Reason::Nbf)),
-            ),
-            ("{}", Err(ExtractError::rejected(Reason::Exp))),
-            (r#"{"exp":null}"#, Err(ExtractError::rejected(Reason::Exp))),
-            (r#"{"exp":true}"#, Err(ExtractError::rejected(Reason::Exp))),
-            (
-                r#"{"exp":"1800000001"}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (
-                r#"{"exp":[1800000001]}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (
-                r#"{"exp":1800000001,"exp":1800000001}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (
-                r#"{"exp":9007199254740993}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (
-                r#"{"exp":18446744073709551615}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (
-                r#"{"exp":18446744073709551616}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
-            (r#"{"exp":1e300}"#, Err(ExtractError::rejected(Reason::Exp))),
-            (
-                r#"{"exp":-1e300}"#,
-                Err(ExtractError::rejected(Reason::Exp)),
-            ),
+            (r#"{"exp":1800000001,"nbf":"1"}"#, Err(Reason::Nbf)),
+            ("{}", Err(Reason::Exp)),
+            (r#"{"exp":null}"#, Err(Reason::Exp)),
+            (r#"{"exp":true}"#, Err(Reason::Exp)),
+            (r#"{"exp":"1800000001"}"#, Err(Reason::Exp)),
+            (r#"{"exp":[1800000001]}"#, Err(Reason::Exp)),
+            (r#"{"exp":1800000001,"exp":1800000001}"#, Err(Reason::Exp)),
+            (r#"{"exp":9007199254740993}"#, Err(Reason::Exp)),
+            (r#"{"exp":18446744073709551615}"#, Err(Reason::Exp)),
+            (r#"{"exp":18446744073709551616}"#, Err(Reason::Exp)),
+            (r#"{"exp":1e300}"#, Err(Reason::Exp)),
+            (r#"{"exp":-1e300}"#, Err(Reason::Exp)),
         ] {
             assert_eq!(checked(claims), want, "{claims}");
         }

@@ -87,8 +87,8 @@ impl CookieValue {
                 );
             }
         }
-        if self.expires_at.is_some_and(|end| now >= end) {
-            return Err(ExtractError::expired());
+        if let Some(end) = self.expires_at.filter(|end| now >= *end) {
+            return Err(ExtractError::expired_at(end, now));
         }
         Ok(())
     }

@@ -57,18 +57,28 @@ impl SignedTimestampVerifier {
         let malformed = || ExtractError::rejected(Reason::Malformed);
         let (signed, signature) = text.rsplit_once(self.separator).ok_or_else(malformed)?;
         if !self.is_signed(signed, signature) {
-            return Err(ExtractError::rejected(Reason::BadSignature));
+            return Err(ExtractError::other_secret(
+                Reason::BadSignature,
+                "secret_key",
+            ));
         }
         let (payload, timestamp) = signed.rsplit_once(self.separator).ok_or_else(malformed)?;
         let timestamp = (self.parse_timestamp)(timestamp).ok_or_else(malformed)?;
         if timestamp > now.saturating_add(self.leeway) {
-            return Err(ExtractError::rejected(Reason::FromTheFuture));
+            let (reason, name) = (Reason::FromTheFuture, "the time of signing");
+            return Err(ExtractError::ahead(
+                reason,
+                name,
+                timestamp,
+                now,
+                self.leeway,
+            ));
         }
         let expires_at = self.max_age.map(|age| timestamp.saturating_add(age));
         // The session is still valid in the second `expires_at` itself: both libraries refuse only an age greater than
         // the limit.
-        if expires_at.is_some_and(|end| now > end) {
-            return Err(ExtractError::expired());
+        if let Some(end) = expires_at.filter(|end| now > *end) {
+            return Err(ExtractError::expired_at(end, now));
         }
         Ok(VerifiedPayload {
             payload,
@@ -138,7 +148,10 @@ mod tests {
         let unknown = sign("third", &format!("a.{NOW}"));
         assert_eq!(
             open(&unknown),
-            Err(ExtractError::rejected(Reason::BadSignature))
+            Err(ExtractError::other_secret(
+                Reason::BadSignature,
+                "secret_key"
+            ))
         );
     }
 
@@ -171,7 +184,8 @@ mod tests {
             ("no separator", "garbage".to_owned(), Reason::Malformed),
             ("only separators", "...".to_owned(), Reason::BadSignature),
         ] {
-            assert_eq!(open(&text), Err(ExtractError::rejected(want)), "{case}");
+            let reason = open(&text).map_err(|error| error.reason());
+            assert_eq!(reason, Err(want), "{case}");
         }
     }
 
@@ -180,20 +194,21 @@ mod tests {
         let text = sign("first", &format!("a.{NOW}"));
         for (now, want) in [
             (NOW + 60, Ok(())),
-            (NOW + 61, Err(ExtractError::expired())),
+            (NOW + 61, Err(Reason::Expired)),
             (NOW - 30, Ok(())),
-            (NOW - 31, Err(ExtractError::rejected(Reason::FromTheFuture))),
-            (UnixSeconds::MAX, Err(ExtractError::expired())),
+            (NOW - 31, Err(Reason::FromTheFuture)),
+            (UnixSeconds::MAX, Err(Reason::Expired)),
         ] {
             let verified = verifier(Some(60)).open(&text, now);
-            assert_eq!(verified.map(|_| ()), want, "{now}");
+            let outcome = verified.map(|_| ()).map_err(|error| error.reason());
+            assert_eq!(outcome, want, "{now}");
         }
         let unlimited = verifier(None).open(&text, UnixSeconds::MAX);
         assert_eq!(unlimited.map(|verified| verified.expires_at), Ok(None));
         let far = sign("first", &format!("a.{}", UnixSeconds::MAX));
         assert_eq!(
-            open(&far),
-            Err(ExtractError::rejected(Reason::FromTheFuture))
+            open(&far).map_err(|error| error.reason()),
+            Err(Reason::FromTheFuture)
         );
     }
 

@@ -121,7 +121,7 @@ impl AppKeySet {
         };
         let mode = self.0.first().map(AppKey::mode).ok_or_else(malformed)?;
         let envelope = Envelope::of(&object, mode).ok_or_else(malformed)?;
-        let bad_seal = || ExtractError::rejected(Reason::BadSeal);
+        let bad_seal = || ExtractError::other_secret(Reason::BadSeal, "app_key");
         self.0
             .iter()
             .find_map(|key| key.open(&envelope))

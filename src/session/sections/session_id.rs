@@ -182,8 +182,14 @@ impl Format {
             }
             Self::ExpressSigned(keys) => {
                 let text = percent::decode_or_raw(value);
-                let signed = text.strip_prefix("s:").ok_or_else(malformed)?;
-                verified(keys, signed, |tag| STANDARD_NO_PAD.decode(tag).ok())?
+                let unsigned =
+                    || malformed().because("expected s:ID.SIGNATURE, as express-session writes it");
+                let signed = text
+                    .strip_prefix("s:")
+                    .filter(|signed| signed.contains('.'));
+                verified(keys, signed.ok_or_else(unsigned)?, |tag| {
+                    STANDARD_NO_PAD.decode(tag).ok()
+                })?
             }
             Self::FastifySigned(keys) => verified(keys, &percent::decode_or_raw(value), |tag| {
                 STANDARD_NO_PAD.decode(tag).ok()
@@ -222,12 +228,13 @@ fn verified(
     signed: &str,
     decode: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Result<String, ExtractError> {
-    let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
+    let unsigned = || malformed().because("expected ID.SIGNATURE");
+    let (id, signature) = signed.rsplit_once('.').ok_or_else(unsigned)?;
     let signature = decode(signature).ok_or_else(malformed)?;
     if verifies_any(keys, id, &signature) {
         Ok(id.to_owned())
     } else {
-        Err(ExtractError::rejected(Reason::BadSignature))
+        Err(wrong_secret())
     }
 }
 
@@ -258,7 +265,7 @@ fn rails_signed(
         return Err(malformed());
     }
     let opened = keys.iter().find_map(|key| rails::verify(key, &text));
-    let opened = opened.ok_or_else(|| ExtractError::rejected(Reason::BadSignature))?;
+    let opened = opened.ok_or_else(wrong_secret)?;
     let cookie = CookieValue::parse(&opened)?;
     cookie.check(&format!("cookie.{name}"), false, now)?;
     let id = match cookie.value {
@@ -273,6 +280,10 @@ fn rails_signed(
         is_signed: true,
         expires_at: cookie.expires_at,
     })
+}
+
+fn wrong_secret() -> ExtractError {
+    ExtractError::other_secret(Reason::BadSignature, "cookie_secrets")
 }
 
 fn malformed() -> ExtractError {

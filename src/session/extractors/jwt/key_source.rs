@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::session::backends::jwks::{FetchedKeys, Found};
-use crate::session::backends::keys::{KeySet, UnusableKey};
+use crate::session::backends::keys::{Alg, KeySet, UnusableKey};
 use crate::session::backends::keys_by_kid::KeysByKid;
 use crate::session::types::ExtractError;
 
@@ -53,6 +53,17 @@ impl KeySource {
             Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
             Self::Fetched(keys) => keys.unusable(),
             Self::ByKid(_) => Vec::new(),
+        }
+    }
+
+    /// The description of the source of the keys for `alg`: the key of the section that contains them, or their URL.
+    pub(super) fn name(&self, alg: Alg) -> String {
+        match self {
+            Self::AnyKid(_) if alg.is_hmac() => "the section's secret".to_owned(),
+            Self::AnyKid(_) => "the section's public_key".to_owned(),
+            Self::Set(_) => "the section's jwks".to_owned(),
+            Self::Fetched(keys) => keys.call().backend,
+            Self::ByKid(keys) => keys.call().backend,
         }
     }
 

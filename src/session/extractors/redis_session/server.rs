@@ -25,6 +25,7 @@ use crate::secret::Secret;
 use crate::session::backends::outgoing::{Outgoing, with_advice};
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
+use crate::session::formats::shown::shown;
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::types::ExtractError;
@@ -216,6 +217,17 @@ impl Store for RedisServer {
         "redis"
     }
 
+    fn address(&self) -> String {
+        self.client.get_connection_info().addr().to_string()
+    }
+
+    fn connect_advice(&self) -> &'static str {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::TcpTls { .. } => ", no TLS answer: is the port plain? use redis://",
+            _ => "",
+        }
+    }
+
     async fn connect(&self) -> Result<Connection, StoreError> {
         // The pool's own timeout covers connecting and querying together.
         let config = AsyncConnectionConfig::new()
@@ -227,7 +239,7 @@ impl Store for RedisServer {
                 .client
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
-                .map_err(|error| failure(&error))?;
+                .map_err(|error| connect_failure(&error))?;
             return Ok(Connection {
                 commands,
                 _driver: None,
@@ -241,7 +253,7 @@ impl Store for RedisServer {
             .map_err(|error| StoreError::Lost(with_advice(&error)))?;
         let settings = info.redis_settings();
         let connecting = MultiplexedConnection::new_with_config(settings, stream, config);
-        let (commands, driver) = connecting.await.map_err(|error| failure(&error))?;
+        let (commands, driver) = connecting.await.map_err(|error| connect_failure(&error))?;
         Ok(Connection {
             commands,
             _driver: Some(AbortOnDropHandle::new(tokio::spawn(driver))),
@@ -279,6 +291,25 @@ impl Store for RedisServer {
             }
             stored => Ok(stored),
         }
+    }
+}
+
+/// Maps an error of the commands that open a connection. They contain no key, so the server's own text is kept up to its
+/// first quoted part, which may be an argument of the command, such as the password.
+fn connect_failure(error: &RedisError) -> StoreError {
+    let text = error
+        .detail()
+        .and_then(|text| text.split(['\'', '`', '"']).next());
+    match (failure(error), text) {
+        (StoreError::Said(ExtractError::Unavailable(cause)), Some(text)) => {
+            let detail = format!(
+                "{}: {}",
+                cause.detail.unwrap_or_default(),
+                shown(text.trim())
+            );
+            StoreError::Said(ExtractError::unavailable(cause.reason).because(detail))
+        }
+        (failure, _) => failure,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Connects to the supported databases, queries one row, and converts it to JSON. The query is in `statement.rs`.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -334,6 +335,24 @@ impl Store for RowLookup {
         match query.table {
             Table::Sessions => 0,
             Table::Users => 1,
+        }
+    }
+
+    fn address(&self) -> String {
+        let at = |socket: Option<&Path>, host: &str, port: u16| match socket {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{host}:{port}"),
+        };
+        match &self.config {
+            ConnectConfig::Postgres { options, .. } => {
+                let socket = options.get_socket().map(PathBuf::as_path);
+                at(socket, options.get_host(), options.get_port())
+            }
+            ConnectConfig::MySql { options, .. } => {
+                let socket = options.get_socket().map(PathBuf::as_path);
+                at(socket, options.get_host(), options.get_port())
+            }
+            ConnectConfig::Sqlite(options) => options.get_filename().display().to_string(),
         }
     }
 
