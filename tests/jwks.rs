@@ -2,6 +2,7 @@
 //! Each test sets the clock itself, so no test waits for time to pass.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::too_many_lines, reason = "tables of cases are long")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
