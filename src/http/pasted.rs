@@ -282,7 +282,11 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
 /// If the command is malformed. The message describes the malformed part, but never contains a value.
 pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
-    let text = if text.contains("^\"") {
+    let is_for_cmd = text
+        .split_whitespace()
+        .nth(1)
+        .is_some_and(|word| word.starts_with("^\""));
+    let text = if is_for_cmd {
         Cow::Owned(without_carets(text))
     } else {
         Cow::Borrowed(text)
@@ -469,6 +473,7 @@ mod tests {
             "curl 'https://a.example/' -H $'cookie: sid=a%3A\\u0031; b=2'",
             "curl ^\"https://a.example/?x=1^&y=^\" ^\r\n  -H ^\"accept: */*^\" ^\r\n  -b ^\"sid=a^%^3A1; b=2^\" ^\r\n  --compressed",
             "curl ^\"https://a.example/^\" ^\n  -H ^\"sec-ch-ua: ^\\^\"x^\\^\"^\" ^\n  -H ^\"cookie: sid=a^%^3A1; b=2^\"",
+            "curl 'https://a.example/' -H 'if-none-match: ^\"' -H 'cookie: sid=a%3A1; b=2'",
             "GET / HTTP/1.1\r\nHost: a.example\r\nCookie: sid=a%3A1; b=2\r\n\r\nCookie: no",
             "Cookie: sid=a%3A1; b=2",
             "cookie:\nsid=a%3A1; b=2\nuser-agent:\nx",
