@@ -4,7 +4,7 @@ mod damage;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -46,20 +46,6 @@ impl Secret {
             }
         }
         Ok(Self(bytes))
-    }
-
-    /// The secret given either by value or by the name of a file, which `read` reads; `None` if neither is given.
-    pub fn from_value_or_file(
-        value: Option<Self>,
-        file: Option<&PathBuf>,
-        read: impl FnOnce(&Path) -> io::Result<Vec<u8>>,
-    ) -> Result<Option<Self>, String> {
-        match (value, file) {
-            (Some(_), Some(_)) => Err("is given both by value and by file: keep one".to_owned()),
-            (Some(value), None) => Ok(Some(value)),
-            (None, Some(path)) => Self::from_file(path, read(path)).map(Some),
-            (None, None) => Ok(None),
-        }
     }
 
     /// Why the secret is weak; `None` if no weakness is known.

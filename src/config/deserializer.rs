@@ -106,6 +106,8 @@ pub(crate) enum StrictValue {
     FileContent(Secret),
     /// A table, some members of which are stored in files.
     Members(Vec<(String, StrictValue)>),
+    /// A list of tables, some members of which are stored in files.
+    Items(Vec<StrictValue>),
 }
 
 impl StrictValue {
@@ -123,7 +125,7 @@ impl StrictValue {
     fn is_variable(&self) -> bool {
         match self {
             Self::Given(value) => ValueOrigin::variable_of(value).is_some(),
-            Self::FileContent(_) | Self::Members(_) => false,
+            Self::FileContent(_) | Self::Members(_) | Self::Items(_) => false,
         }
     }
 
@@ -156,7 +158,7 @@ impl StrictValue {
             Self::Members(_) if is_it(&ValueKind::Table(Map::new())) => {
                 self.deserialize_any(visitor)
             }
-            Self::FileContent(_) | Self::Members(_) => Err(Error::NotFromFile),
+            Self::FileContent(_) | Self::Members(_) | Self::Items(_) => Err(Error::NotFromFile),
         }
     }
 }
@@ -190,6 +192,9 @@ impl<'de> Deserializer<'de> for StrictValue {
             Self::FileContent(content) => return visitor.visit_bytes(content.expose()),
             Self::Members(members) => {
                 return visitor.visit_map(MapDeserializer::new(members.into_iter()));
+            }
+            Self::Items(items) => {
+                return visitor.visit_seq(SeqDeserializer::new(items.into_iter()));
             }
         };
         match value.kind {

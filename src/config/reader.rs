@@ -35,7 +35,8 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 /// removed from the table; they are suggested too when a key is misspelled.
 ///
 /// For a key `X` whose type accepts bytes, such as a secret, the table may contain `X_file` instead: the name of a file
-/// with the value, or a table that maps each member to a file name. The files that are read are added to `files`.
+/// with the value, or a table that maps each member to a file name. The same applies to the keys of the tables in a
+/// list. The files that are read are added to `files`.
 pub(crate) fn read<T>(
     path: &str,
     table: &Table,
@@ -63,10 +64,10 @@ where
         let of_file = key
             .strip_suffix("_file")
             .filter(|of_file| !known.contains(key) && accepts_file::<T>(of_file, value));
-        let (name, given) = if let Some(name) = of_file {
+        let (name, value, given) = if let Some(name) = of_file {
             let path = join(path, name);
             match read_named_files(&path, value, table.get(name), files, problems) {
-                Some(content) => (name, content),
+                Some(content) => (name, value.clone(), content),
                 None => continue,
             }
         } else {
@@ -80,7 +81,9 @@ where
             let Some(value) = problems.accept(join(path, key), expanded) else {
                 continue;
             };
-            (key.as_str(), StrictValue::Given(value))
+            let path = join(path, key);
+            let given = read_items::<T>(&path, key, &value, files, problems);
+            (key.as_str(), value, given)
         };
         match read_key::<T>(name, given.clone()) {
             Ok(()) => good.push((name, given)),
@@ -96,11 +99,7 @@ where
                 problems.add(join(path, name), format!("{whose}{error}"));
             }
             Err(error) => {
-                let value = match &given {
-                    StrictValue::Given(value) => value,
-                    _ => value,
-                };
-                problems.add(join(path, key), describe(&error, value));
+                problems.add(join(path, key), describe(&error, &value));
             }
         }
     }
@@ -117,16 +116,61 @@ pub(super) fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Re
 
 /// Whether the value of this key can be read from a file, or from one file per member if `names` is a table.
 pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
-    let accepts = |value| {
-        !matches!(
-            read_key::<T>(key, value),
-            Err(Error::UnknownKey(_) | Error::NotFromFile | Error::Type { .. })
-        )
-    };
     let content = StrictValue::FileContent(Secret::new(""));
     let is_table = matches!(names.kind, ValueKind::Table(_));
-    accepts(content.clone())
-        || is_table && accepts(StrictValue::Members(vec![("name".to_owned(), content)]))
+    accepts::<T>(key, content.clone())
+        || is_table
+            && accepts::<T>(
+                key,
+                StrictValue::Members(vec![("name".to_owned(), content)]),
+            )
+}
+
+/// Whether the key can be read from files in this form.
+fn accepts<T: DeserializeOwned>(key: &str, content: StrictValue) -> bool {
+    !matches!(
+        read_key::<T>(key, content),
+        Err(Error::UnknownKey(_) | Error::NotFromFile | Error::Type { .. })
+    )
+}
+
+/// Reads the files that tables in a list name: `X_file` in such a table names the file with the value of `X`.
+fn read_items<T: DeserializeOwned>(
+    path: &str,
+    key: &str,
+    value: &Value,
+    files: &mut Vec<FileFingerprint>,
+    problems: &mut Problems,
+) -> StrictValue {
+    let of_file = |member: &str| {
+        let name = member.strip_suffix("_file")?.to_owned();
+        let content = StrictValue::FileContent(Secret::new(""));
+        let item = StrictValue::Members(vec![(name.clone(), content)]);
+        accepts::<T>(key, StrictValue::Items(vec![item])).then_some(name)
+    };
+    let names_file = |item: &Value| matches!(&item.kind, ValueKind::Table(members) if members.keys().any(|member| of_file(member).is_some()));
+    let ValueKind::Array(items) = &value.kind else {
+        return StrictValue::Given(value.clone());
+    };
+    if !items.iter().any(names_file) {
+        return StrictValue::Given(value.clone());
+    }
+    let items = items.iter().enumerate().map(|(index, item)| {
+        let ValueKind::Table(table) = &item.kind else {
+            return StrictValue::Given(item.clone());
+        };
+        let path = join(path, &index.to_string());
+        let members = table.iter().filter_map(|(member, value)| {
+            let Some(name) = of_file(member) else {
+                return Some((member.clone(), StrictValue::Given(value.clone())));
+            };
+            let given = table.get(&name);
+            let content = read_named_files(&join(&path, &name), value, given, files, problems)?;
+            Some((name, content))
+        });
+        StrictValue::Members(members.collect())
+    });
+    StrictValue::Items(items.collect())
 }
 
 /// Reads the key at `path` from the file that `names` contains, or from one file per member. `given` is the value that

@@ -2,8 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -237,13 +235,6 @@ impl<'a> Section<'a> {
                 format!("is {span}, longer than {next_key}, which is {next}: lower it, or raise {next_key}"),
             );
         }
-    }
-
-    /// Reads a file of secrets or keys. Later changes of the file reload the configuration.
-    pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let (bytes, watched) = FileFingerprint::read(path)?;
-        self.watched.borrow_mut().push(watched);
-        Ok(bytes)
     }
 
     /// Adds a warning about `key`: the value is accepted, but the operator should know its effect.

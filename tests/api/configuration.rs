@@ -799,6 +799,59 @@ fn secret_keys_accept_a_file_and_other_keys_do_not() {
 }
 
 #[test]
+fn secret_in_a_list_of_tables_accepts_a_file_and_other_keys_do_not() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "the-older-secret-of-the-app\n").unwrap();
+    let with = |rotation: &str| {
+        let rotation = rotation.replace("FILE", &format!("{:?}", file.path()));
+        let mut environment = client_variables();
+        environment.insert(
+            "ROLLOUT_CONFIG".to_owned(),
+            section(&format!(
+                "kind = \"rails\"\ncookie = \"_app\"\nsecret_key_base = \"the-current-secret-of-the-app\"\n\
+                 rotations = [{{ digest = \"sha1\" }}, {{ {rotation} }}]"
+            )),
+        );
+        load_from(Vec::new(), environment, &Registry::builtin(), &context())
+            .map_err(|problems| problems.to_string())
+    };
+    let settings = with("secret_key_base_file = FILE").unwrap();
+    assert!(!settings.are_outdated());
+    std::fs::write(file.path(), CLIENT_SECRET).unwrap();
+    assert!(settings.are_outdated(), "the file is watched");
+
+    for (rotation, line) in [
+        (
+            "secret_key_base_file = FILE",
+            ".1.secret_key_base: is the same secret as client_secret",
+        ),
+        (
+            "secret_key_base_file = FILE, secret_key_base = \"x\"",
+            ".1.secret_key_base: is given both by value and by file: keep one",
+        ),
+        (
+            "secret_key_base_file = \"/nowhere/at/all\"",
+            ".1.secret_key_base_file: cannot read",
+        ),
+        (
+            "secret_key_base_file = FILE, digest = 5",
+            ": is a list that must contain text in quotes",
+        ),
+        (
+            "digest_file = FILE",
+            ": digest_file is not a key of its table",
+        ),
+    ] {
+        let report = with(rotation).map(|_| ()).expect_err(rotation);
+        let line = format!("extractors.web.rotations{line}");
+        assert!(
+            report.lines().any(|found| found.starts_with(&line)),
+            "{rotation}: {report}"
+        );
+    }
+}
+
+#[test]
 fn weak_session_secret_is_a_warning_that_names_the_key_but_not_the_secret() {
     let jwt = |algorithm: &str, secret: &str| {
         let keys = format!(

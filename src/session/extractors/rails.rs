@@ -5,7 +5,7 @@
 
 mod reader;
 
-use std::path::PathBuf;
+use std::slice;
 use std::sync::{Arc, Once};
 
 use axum::http::request::Parts;
@@ -75,7 +75,6 @@ impl Default for RailsConfig {
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {
     secret_key_base: Option<Secret>,
-    secret_key_base_file: Option<PathBuf>,
     scheme: Option<String>,
     digest: Option<String>,
     salt: Option<String>,
@@ -161,14 +160,9 @@ fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
 impl RotationConfig {
     fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
         let key = format!("{path}secret_key_base");
-        // The section reader resolves file references for the section's own keys only, not for those of its rotations.
-        let secret = Secret::from_value_or_file(
-            self.secret_key_base.clone(),
-            self.secret_key_base_file.as_ref(),
-            |file| section.read_file(file),
-        );
-        let secret = problems.accept(section.key(&key), secret)??;
-        app_secret::required(section, &key, Some(secret), "secret_key_base", problems)
+        let secret = section.secret(&key, self.secret_key_base.clone(), problems)?;
+        app_secret::check(section, &key, slice::from_ref(&secret), problems);
+        Some(secret)
     }
 }
 
