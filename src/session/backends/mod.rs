@@ -17,7 +17,8 @@ pub mod waiting;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Problems, Section};
+use crate::config::{List, Problems, PublicText, Section};
+use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use http::HttpClient;
 use outgoing::OutgoingConfig;
@@ -47,17 +48,24 @@ impl Context {
         }
     }
 
-    /// The context for one section. If `config` sets a proxy or certificates, the section has its own HTTP client;
-    /// otherwise it shares this context's client.
+    /// The context for one section. If the section sets a proxy or certificates, it has its own HTTP client; otherwise
+    /// it shares this context's client.
     #[must_use]
     pub fn through(
         &self,
         section: &Section<'_>,
-        config: &OutgoingConfig,
+        proxy: Option<Secret>,
+        no_proxy: Option<List<String>>,
+        ca: Option<PublicText>,
         problems: &mut Problems,
     ) -> Self {
+        let config = OutgoingConfig {
+            proxy,
+            no_proxy,
+            ca,
+        };
         let outgoing = self.http.outgoing();
-        let own = outgoing.with(config, |key| section.key(key), problems);
+        let own = outgoing.with(&config, |key| section.key(key), problems);
         if own == *outgoing {
             return self.clone();
         }

@@ -21,7 +21,6 @@ use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
-use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
@@ -143,12 +142,13 @@ struct Issuer {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: IntrospectionConfig = section.read(&mut problems);
-    let outgoing = OutgoingConfig {
-        proxy: config.proxy.take(),
-        no_proxy: config.no_proxy.take(),
-        ca: config.ca.take(),
-    };
-    let context = &context.through(section, &outgoing, &mut problems);
+    let context = &context.through(
+        section,
+        config.proxy.take(),
+        config.no_proxy.take(),
+        config.ca.take(),
+        &mut problems,
+    );
     let keys = endpoint::EndpointConfig {
         url: config.url.as_deref(),
         timeout: config.timeout,

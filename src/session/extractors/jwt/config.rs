@@ -15,7 +15,6 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::jwks_source::Discovery;
 use crate::session::backends::keys::Alg;
-use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::credential_source;
 use crate::session::formats::issuer::{TENANT, is_guid};
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
@@ -136,12 +135,13 @@ pub fn build(
         || is_given(section, &problems, "secrets", !config.secrets.is_empty());
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
-    let outgoing = OutgoingConfig {
-        proxy: config.proxy.take(),
-        no_proxy: config.no_proxy.take(),
-        ca: config.ca.take(),
-    };
-    let context = &context.through(section, &outgoing, &mut problems);
+    let context = &context.through(
+        section,
+        config.proxy.take(),
+        config.no_proxy.take(),
+        config.ca.take(),
+        &mut problems,
+    );
     check_tenants(section, &config, &mut problems);
     rules::check(section, &config, &algorithms, &mut problems);
     let keys = key_source::read(section, context, &mut config, &mut problems);

@@ -15,7 +15,6 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::lookup::Lookups;
-use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_end::TimePath;
@@ -108,12 +107,13 @@ pub fn build(
         is_repeatable: config.method == "GET",
         allow_http: config.allow_http,
     };
-    let outgoing = OutgoingConfig {
-        proxy: config.proxy.take(),
-        no_proxy: config.no_proxy.take(),
-        ca: config.ca.take(),
-    };
-    let context = &context.through(section, &outgoing, &mut problems);
+    let context = &context.through(
+        section,
+        config.proxy.take(),
+        config.no_proxy.take(),
+        config.ca.take(),
+        &mut problems,
+    );
     let endpoint = Endpoint::new(section, context, keys, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let signed_out = check_signed_out(section, &config, &mut problems);
