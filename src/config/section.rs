@@ -91,7 +91,7 @@ impl<'a> Section<'a> {
 
     /// The extractor's name, as listed in `session.extractors`.
     pub fn name(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or_default()
+        last_name(&self.path)
     }
 
     /// The full name of `key` in this section, under which problems are reported.
@@ -196,8 +196,7 @@ impl<'a> Section<'a> {
     fn damage_of(&self, key: &str, secret: &Secret) -> Option<Damage> {
         let path = self.key(key);
         let variable = format!("ROLLOUT__{}", path.replace('.', "__"));
-        let last = path.rsplit('.').next().unwrap_or_default();
-        let names = [&variable, last, name_in_front(secret.expose())];
+        let names = [&variable, last_name(&path), name_in_front(secret.expose())];
         damage(secret.expose(), &names)
     }
 
@@ -252,6 +251,10 @@ impl<'a> Section<'a> {
             properties: self.properties.get(),
         }
     }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit_once('.').map_or(path, |(_, name)| name)
 }
 
 /// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty string if there is none.

@@ -110,7 +110,7 @@ pub(super) fn from_json(value: json::Value, origin: &ValueOrigin) -> Value {
         json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(number), _) => number.into(),
             (None, Some(number)) => number.into(),
-            (None, None) => number.as_f64().unwrap_or_default().into(),
+            (None, None) => number.as_f64().into(),
         },
         json::Value::String(text) => text.into(),
         json::Value::Array(items) => {

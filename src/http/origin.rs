@@ -163,17 +163,17 @@ pub fn refused_preflight<'a>(
     methods: &str,
     origins: &Origins,
 ) -> Option<(Reason, &'a HeaderValue)> {
-    let allowed = |list: &str, asked: &[u8]| {
+    let allowed = |list: &[u8], asked: &[u8]| {
         asked.is_empty()
             || list
-                .split(',')
-                .any(|one| one.trim().as_bytes().eq_ignore_ascii_case(asked))
+                .split(|&byte| byte == b',')
+                .any(|one| one.trim_ascii().eq_ignore_ascii_case(asked))
     };
     let method = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if let Some(method) = method.filter(|method| !allowed(methods, method.as_bytes())) {
+    if let Some(method) = method.filter(|method| !allowed(methods.as_bytes(), method.as_bytes())) {
         return Some((Reason::PreflightMethod, method));
     }
-    let names = origins.request_headers.to_str().unwrap_or_default();
+    let names = origins.request_headers.as_bytes();
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?;
     let is_allowed = asked
         .as_bytes()

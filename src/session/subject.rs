@@ -137,13 +137,12 @@ impl Template {
     /// subject as `a` = `x` and `b` = `y-z`. The subject is unambiguous if no value but the last contains the first
     /// character of the literal after it, because that character then marks the end of the value.
     fn check_unambiguous(&self, session: &Value) -> Result<(), SubjectError> {
-        let last = self
-            .0
-            .iter()
-            .rposition(|part| matches!(part, Part::Placeholder(_)))
-            .unwrap_or_default();
-        for pair in self.0[..last].windows(2) {
-            if let [Part::Placeholder(path), Part::Literal(literal)] = pair
+        for parts in self.0.windows(3) {
+            if let [
+                Part::Placeholder(path),
+                Part::Literal(literal),
+                Part::Placeholder(_),
+            ] = parts
                 && value_text(session, path)?.contains(|c| literal.starts_with(c))
             {
                 return Err(SubjectError::Invalid(Reason::SubjectAmbiguous));

@@ -284,7 +284,7 @@ fn read_settings(
         client,
         server: Arc::new(server),
         port_from,
-        origins,
+        origins: origins?,
         http,
         chain: built.chain,
         rate_limit,

@@ -60,20 +60,14 @@ impl OriginsConfig {
         dev: bool,
         problems: &mut Problems,
         warnings: &mut Warnings,
-    ) -> Origins {
-        let mut origins = Origins {
-            allowed: Vec::new(),
-            patterns: Vec::new(),
-            loopback: dev,
-            request_headers: self.request_headers(chain, dev, problems),
-        };
+    ) -> Option<Origins> {
+        let request_headers = self.request_headers(chain, dev, problems);
+        let (mut allowed, mut patterns) = (Vec::new(), Vec::new());
         for (text, number) in self.allowed.iter().zip(1..) {
             let entry = |error: String| format!("entry {number}: {error}");
             if text.contains('*') {
                 let pattern = OriginPattern::parse(text).map_err(entry);
-                origins
-                    .patterns
-                    .extend(problems.accept("origins.allowed", pattern));
+                patterns.extend(problems.accept("origins.allowed", pattern));
                 continue;
             }
             let origin = Origin::parse(text).map_err(entry);
@@ -90,14 +84,24 @@ impl OriginsConfig {
                     ),
                 );
             }
-            origins.allowed.push(origin);
+            allowed.push(origin);
         }
-        origins
+        Some(Origins {
+            allowed,
+            patterns,
+            loopback: dev,
+            request_headers: request_headers?,
+        })
     }
 
     /// The request headers that pages of other origins may send: the fixed names, those in `allowed_headers`, and the
     /// headers from which the configured extractors read a session.
-    fn request_headers(&self, chain: &Chain, dev: bool, problems: &mut Problems) -> HeaderValue {
+    fn request_headers(
+        &self,
+        chain: &Chain,
+        dev: bool,
+        problems: &mut Problems,
+    ) -> Option<HeaderValue> {
         let mut names: Vec<String> = REQUEST_HEADERS.map(str::to_owned).into();
         let mut add = |name: String| {
             if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
@@ -129,9 +133,10 @@ impl OriginsConfig {
         if dev {
             add("X-Dev-User".to_owned());
         }
-        // The names were parsed, so they are ASCII.
-        HeaderValue::try_from(names.join(", "))
-            .unwrap_or_else(|_| HeaderValue::from_static("Authorization"))
+        problems.accept(
+            "origins.allowed_headers",
+            HeaderValue::try_from(names.join(", ")),
+        )
     }
 }
 
@@ -146,7 +151,7 @@ fn capitalized(name: &str) -> String {
 
 /// An origin in the form that clients send: `https://app.example`, `capacitor://localhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(HeaderValue);
+pub struct Origin(String);
 
 impl Origin {
     /// Parses an origin from the configuration, and normalizes it to the form that clients send.
@@ -195,20 +200,21 @@ impl Origin {
                     .host_str()
                     .filter(|host| is_plain(host))
                     .ok_or_else(wrong)?;
-                let port = url.port().map(|port| format!(":{port}"));
-                format!("{scheme}://{host}{}", port.unwrap_or_default())
+                match url.port() {
+                    Some(port) => format!("{scheme}://{host}:{port}"),
+                    None => format!("{scheme}://{host}"),
+                }
             }
         };
         // The `*` may have been written as `%2A`, or as a similar Unicode character.
         if origin.contains('*') {
             return Err(WILDCARD.to_owned());
         }
-        HeaderValue::try_from(origin).map(Self).map_err(|_| wrong())
+        Ok(Self(origin))
     }
 
     pub fn as_str(&self) -> &str {
-        // The value was made from ASCII text.
-        self.0.to_str().unwrap_or_default()
+        &self.0
     }
 
     /// Whether this is an http or https origin on a loopback host.
@@ -219,7 +225,7 @@ impl Origin {
 
 impl PartialEq<HeaderValue> for Origin {
     fn eq(&self, other: &HeaderValue) -> bool {
-        self.0 == other
+        self.0 == *other
     }
 }
 
@@ -261,12 +267,10 @@ impl OriginPattern {
         let text = text.strip_suffix(":443").unwrap_or(text);
         let (before, after) = text.split_once('*').ok_or_else(wrong)?;
         let start = before.strip_prefix("https://").ok_or_else(wrong)?;
-        let (host, _) = after.split_once(':').unwrap_or((after, ""));
-        let label_start = start.rsplit('.').next().unwrap_or_default();
-        let mut labels = host.split('.');
-        let label_end = labels.next().unwrap_or_default();
-        let has_text = !(label_start.is_empty() && label_end.is_empty());
-        let whole_labels = labels.filter(|label| !label.is_empty()).count();
+        let host = after.split_once(':').map_or(after, |(host, _)| host);
+        let (label_end, labels) = host.split_once('.').ok_or_else(wrong)?;
+        let has_text = !(start.is_empty() || start.ends_with('.')) || !label_end.is_empty();
+        let whole_labels = labels.split('.').filter(|label| !label.is_empty()).count();
         // With a letter instead of the `*`, the text must be an origin in the form that browsers send.
         let example = format!("{before}a{after}");
         let is_origin = Origin::parse(&example).is_ok_and(|origin| origin.as_str() == example);

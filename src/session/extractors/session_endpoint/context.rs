@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::Error;
 use serde::{Serialize, Serializer};
 use url::{Position, Url};
 
@@ -123,8 +124,8 @@ impl Serialize for Forwarded {
             Self::Nothing => serializer.serialize_bool(false),
             Self::Scheme => serializer.serialize_bool(true),
             Self::Url { scheme, host } => {
-                let (scheme, host) = (scheme.to_str(), host.to_str());
-                let (scheme, host) = (scheme.unwrap_or_default(), host.unwrap_or_default());
+                let scheme = scheme.to_str().map_err(S::Error::custom)?;
+                let host = host.to_str().map_err(S::Error::custom)?;
                 serializer.collect_str(&format_args!("{scheme}://{host}"))
             }
         }
