@@ -23,7 +23,7 @@ use rollout_token::config::HumanDuration;
 use rollout_token::http::error::{Error, protect};
 use rollout_token::http::request_checks::{check_head, discard_body};
 use rollout_token::http::request_id::{RequestIds, X_REQUEST_ID};
-use rollout_token::http::server::{self, Drain, Listener, LiveSettings, Outcome};
+use rollout_token::http::server::{self, Drain, DrainOutcome, Listener, LiveSettings};
 use rollout_token::settings::{ServerConfig, ServerRestartConfig};
 use rollout_token::telemetry::logs::LogFormat;
 use rollout_token::telemetry::metrics::Metrics;
@@ -82,7 +82,7 @@ struct Service {
     address: SocketAddr,
     app: Arc<App>,
     metrics: Arc<Metrics>,
-    ended: JoinHandle<Outcome>,
+    ended: JoinHandle<DrainOutcome>,
 }
 
 /// A middleware with the same steps, in the same order, as the middleware of the real application.
@@ -180,7 +180,7 @@ impl Service {
         read_to_close(&mut stream).await
     }
 
-    async fn outcome(self) -> Outcome {
+    async fn outcome(self) -> DrainOutcome {
         timeout(HANG, self.ended)
             .await
             .expect("the drain hangs")
@@ -729,7 +729,7 @@ async fn drain_answers_requests_in_flight_and_closes_all_other_connections() {
     );
     assert!(TcpStream::connect(service.address).await.is_err());
     drop(slow);
-    assert_eq!(service.outcome().await, Outcome::Clean);
+    assert_eq!(service.outcome().await, DrainOutcome::Clean);
 }
 
 #[tokio::test]
@@ -744,7 +744,7 @@ async fn connections_are_accepted_during_the_drain_delay() {
         answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
         "{answer:?}"
     );
-    assert_eq!(service.outcome().await, Outcome::Clean);
+    assert_eq!(service.outcome().await, DrainOutcome::Clean);
 }
 
 #[tokio::test]
@@ -759,5 +759,5 @@ async fn request_still_running_after_drain_timeout_is_aborted() {
         .unwrap();
     service.app.arrived.acquire().await.unwrap().forget();
     service.app.drain.begin();
-    assert_eq!(service.outcome().await, Outcome::Forced(1));
+    assert_eq!(service.outcome().await, DrainOutcome::Forced(1));
 }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Request};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 
-use super::waiting::{self, Waiting};
+use super::waiting::{self, WaitNotice};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted::{self, CurlArgs};
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct DetectReport<'a> {
     credentials: &'a [Detected],
 }
 
@@ -58,7 +58,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     let headers = headers.map_err(Failure::Usage)?;
     let found = detect_for(&headers, url.as_ref(), registry);
     if args.json {
-        let report = serde_json::to_string_pretty(&Report {
+        let report = serde_json::to_string_pretty(&DetectReport {
             credentials: &found,
         });
         return say(report.map_err(|error| Failure::Runtime(error.to_string()))?);
@@ -283,7 +283,7 @@ fn open(
         .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
     let mut waiting = None;
     let explanation = block_on(explain::explain(&settings.chain, &request, |asked| {
-        waiting = Some(Waiting::for_extractor(asked));
+        waiting = Some(WaitNotice::for_extractor(asked));
     }))?;
     drop(waiting);
     for step in &explanation.steps {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::rollout::{ApiArgs, ClockDifference, get_credentials};
-use super::waiting::Waiting;
+use super::waiting::WaitNotice;
 use super::{Failure, block_on, context, say, tell};
 use crate::config::Sources;
 use crate::session::registry::Registry;
@@ -27,13 +27,13 @@ pub struct Args {
 }
 
 /// The results so far. Successful checks are printed to standard output, failed checks to standard error.
-struct Findings {
+struct DoctorReport {
     json: bool,
     checks: Vec<serde_json::Value>,
     failed: usize,
 }
 
-impl Findings {
+impl DoctorReport {
     fn add(&mut self, extractor: Option<&str>, report: &BackendReport) -> Result<(), Failure> {
         let BackendReport {
             backend,
@@ -72,7 +72,7 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
     let url = args.api.credentials()?;
     let subject = Subject::new(SUBJECT)
         .map_err(|_| Failure::Runtime("cannot create the subject of the token".to_owned()))?;
-    let mut findings = Findings {
+    let mut results = DoctorReport {
         json: args.json,
         checks: Vec::new(),
         failed: 0,
@@ -88,16 +88,16 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
                 .map(|_| accepted(client, answered.clock))
         };
         let report = BackendReport::of(format!("Rollout at {url}"), asking).await;
-        findings.add(None, &report)?;
+        results.add(None, &report)?;
         for link in settings.chain.extractors() {
-            let waiting = Waiting::for_extractor(link);
+            let waiting = WaitNotice::for_extractor(link);
             let reports = link.extractor.probe().await;
             drop(waiting);
             for report in reports {
-                findings.add(Some(&link.name), &report)?;
+                results.add(Some(&link.name), &report)?;
             }
         }
-        findings.end(clock)
+        results.end(clock)
     })?
 }
 
@@ -109,7 +109,7 @@ fn accepted(client: &RolloutClient, clock: ClockDifference) -> String {
     }
 }
 
-impl Findings {
+impl DoctorReport {
     fn end(self, clock: ClockDifference) -> Result<(), Failure> {
         let count = self.checks.len();
         if self.json {

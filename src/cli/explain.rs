@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, Uri};
 
 use super::dev::dev_sources;
-use super::waiting::{self, Waiting};
+use super::waiting::{self, WaitNotice};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http;
@@ -83,7 +83,7 @@ async fn explain(
         return say(format_args!("answer: {answer}"));
     }
     let mut waiting = None;
-    let asking = |asked: &ConfiguredExtractor| waiting = Some(Waiting::for_extractor(asked));
+    let asking = |asked: &ConfiguredExtractor| waiting = Some(WaitNotice::for_extractor(asked));
     let explanation = checks.explain(chain, asking).await;
     drop(waiting);
     for step in &explanation.steps {

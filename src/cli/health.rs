@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Failure;
-use super::waiting::Waiting;
+use super::waiting::WaitNotice;
 use crate::config::Sources;
 use crate::session::types::BackendCall;
 use crate::settings;
@@ -17,7 +17,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let (listen, port_from) = settings::load_listen(sources)?;
     let mut failures = Vec::new();
     for address in reachable(listen) {
-        let waiting = Waiting::for_backend(&BackendCall {
+        let waiting = WaitNotice::for_backend(&BackendCall {
             backend: format!("the service at {address}"),
             at_most: 2 * TIMEOUT,
         });

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::Failure;
 use super::mint::{TOKEN_LIFE, mint_for};
-use super::waiting::Waiting;
+use super::waiting::WaitNotice;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::Problems;
 use crate::session::backends::http::{CallLimits, HttpClient, check_url};
@@ -69,7 +69,7 @@ pub(super) async fn get_credentials(
     bearer.set_sensitive(true);
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
     let host = url.host_str().unwrap_or_default();
-    let waiting = Waiting::for_backend(&BackendCall {
+    let waiting = WaitNotice::for_backend(&BackendCall {
         backend: format!("Rollout at {url}"),
         at_most: LIMITS.total,
     });

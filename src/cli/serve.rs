@@ -11,7 +11,7 @@ use sd_notify::NotifyState;
 use super::{Failure, block_on, context};
 use crate::config::Sources;
 use crate::http::app::{self, App};
-use crate::http::server::{self, Drain, Listener, Outcome, Signals};
+use crate::http::server::{self, Drain, DrainOutcome, Listener, Signals};
 use crate::session::backends::Context;
 use crate::session::backends::http::{CallLimits, HttpClient};
 use crate::session::registry::Registry;
@@ -143,8 +143,8 @@ pub(super) async fn serve(
     reports.abort();
     app.log.report();
     match ended {
-        Some(Outcome::Clean) => Ok(()),
-        Some(Outcome::Forced(open)) => Err(Failure::Runtime(format!(
+        Some(DrainOutcome::Clean) => Ok(()),
+        Some(DrainOutcome::Forced(open)) => Err(Failure::Runtime(format!(
             "stopped: {open} connections were closed before they had finished"
         ))),
         None => Err(Failure::Runtime("stopped by a second signal".to_owned())),

@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A wait for a backend or for standard input, which ends when this value is dropped. If it is longer than [`PATIENCE`]
 /// and standard error is a terminal, the command prints one line about it.
-pub(super) struct Waiting {
+pub(super) struct WaitNotice {
     _until: Option<Sender<()>>,
 }
 
-impl Waiting {
+impl WaitNotice {
     /// Starts the wait for a backend's response.
     pub(super) fn for_backend(call: &BackendCall) -> Self {
         Self::announced_by(format!(
@@ -77,7 +77,7 @@ pub(super) fn token_on_standard_input() -> Result<String, Failure> {
 fn standard_input(what: &str, limit: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let input = io::stdin();
-    let _waiting = Waiting::announced_by(if input.is_terminal() {
+    let _waiting = WaitNotice::announced_by(if input.is_terminal() {
         format!(
             "reading {what}: paste it here, then press Enter and Ctrl-D (a terminal cuts lines at 4095 characters)"
         )

@@ -10,7 +10,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use crate::Model;
 use crate::Schedule;
 use crate::clock::{Clock, ManualClock};
-use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
+use crate::files::lookup::{LookupOutcome, Lookups, Question, Verdict};
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Waiting;
 use crate::session::reason::Reason;
@@ -67,7 +67,10 @@ fn world() -> World {
 
 impl World {
     /// Makes a request, to which the backend responds with this verdict. All requests have the same credential.
-    fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
+    fn ask(
+        &self,
+        verdict: fn() -> Verdict,
+    ) -> impl Future<Output = LookupOutcome> + Send + 'static {
         let (lookups, backend) = (self.lookups.clone(), self.backend.clone());
         async move {
             let call = || async move {
@@ -85,7 +88,7 @@ impl World {
         }
     }
 
-    fn ask_three_times(&self, verdict: fn() -> Verdict) -> Vec<Outcome> {
+    fn ask_three_times(&self, verdict: fn() -> Verdict) -> Vec<LookupOutcome> {
         let tasks: Vec<_> = (0..3).map(|_| spawn(self.ask(verdict))).collect();
         tasks
             .into_iter()

@@ -62,7 +62,7 @@ pub struct Listener {
 
 /// How the drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DrainOutcome {
     /// Every accepted request got its response.
     Clean,
     /// The drain ended with this number of connections cut off.
@@ -150,7 +150,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     log: Arc<RequestLog>,
     drain: &Drain,
-) -> Outcome {
+) -> DrainOutcome {
     let room = make_room(settings().restart.max_connections);
     if let Some(warning) = &room.warning {
         warn!("{warning}");
@@ -179,7 +179,7 @@ async fn serve_until_drained(
     mut acceptor: Acceptor,
     settings: &LiveSettings,
     drain: &Drain,
-) -> Outcome {
+) -> DrainOutcome {
     let drain_delay = async {
         drain.begun().await;
         let (start, settings) = (Instant::now(), settings());
@@ -197,8 +197,8 @@ async fn serve_until_drained(
         .min(settings.hard_stop.0.saturating_sub(start.elapsed()));
     let outcome = acceptor.close(time_left).await;
     match outcome {
-        Outcome::Clean => info!("drained"),
-        Outcome::Forced(connections) => warn!(connections, "drain_forced"),
+        DrainOutcome::Clean => info!("drained"),
+        DrainOutcome::Forced(connections) => warn!(connections, "drain_forced"),
     }
     outcome
 }
@@ -338,7 +338,7 @@ impl Acceptor {
 
     /// Closes idle connections at once, and other connections after their request in flight. Cuts off connections that
     /// take longer than `time_left`.
-    async fn close(mut self, time_left: Duration) -> Outcome {
+    async fn close(mut self, time_left: Duration) -> DrainOutcome {
         self.shared.shutdown.cancel();
         let all_ended = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
@@ -346,8 +346,8 @@ impl Acceptor {
             }
         };
         match timeout(time_left, all_ended).await {
-            Ok(()) => Outcome::Clean,
-            Err(_) => Outcome::Forced(self.tasks.len()),
+            Ok(()) => DrainOutcome::Clean,
+            Err(_) => DrainOutcome::Forced(self.tasks.len()),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::session::backends::Context;
 use crate::session::backends::http::{
     Answer, CallError, CallLimits, HttpClient, check_url, content_type,
 };
-use crate::session::backends::lookup::{Outcome, Verdict};
+use crate::session::backends::lookup::{LookupOutcome, Verdict};
 use crate::session::reason::Reason;
 use crate::session::types::{BackendCall, ExtractError, without_query};
 
@@ -108,7 +108,7 @@ impl Endpoint {
     pub async fn ask(
         &self,
         request: Request,
-        read: impl FnOnce(&Answer) -> Outcome + Send,
+        read: impl FnOnce(&Answer) -> LookupOutcome + Send,
     ) -> Verdict {
         let outcome = match self.http.send(request, self.limits).await {
             Ok(answer) => read(&answer),
@@ -140,7 +140,7 @@ impl Endpoint {
     }
 
     /// How long the outcome may be cached: a session at most until it expires, an error not at all.
-    fn keep_for(&self, outcome: &Outcome) -> Duration {
+    fn keep_for(&self, outcome: &LookupOutcome) -> Duration {
         let Ok(session) = outcome else {
             return Duration::ZERO;
         };

@@ -63,13 +63,13 @@ impl Question {
 }
 
 /// The result of a look-up.
-pub type Outcome = Result<Session, ExtractError>;
+pub type LookupOutcome = Result<Session, ExtractError>;
 
 /// The result of one call to the backend.
 #[derive(Debug)]
 pub struct Verdict {
     /// `Unavailable` if the call failed.
-    pub outcome: Outcome,
+    pub outcome: LookupOutcome,
     /// How long the outcome is cached for identical look-ups; zero disables caching.
     pub keep_for: Duration,
     /// The cookies that the answer sets. An outcome with cookies is not cached, because the cookies are meant only for
@@ -80,12 +80,12 @@ pub struct Verdict {
 /// The result of a look-up, as every request that shares the call receives it.
 #[derive(Clone, Debug)]
 pub struct SharedOutcome {
-    pub outcome: Outcome,
+    pub outcome: LookupOutcome,
     pub cookies: Option<Arc<OfferedCookies>>,
 }
 
-impl From<Outcome> for SharedOutcome {
-    fn from(outcome: Outcome) -> Self {
+impl From<LookupOutcome> for SharedOutcome {
+    fn from(outcome: LookupOutcome) -> Self {
         Self {
             outcome,
             cookies: None,
@@ -134,7 +134,7 @@ impl Lookups {
     /// expired in the meantime is refused.
     ///
     /// Each call runs in its own task, so that it continues when the request that started it is dropped.
-    pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> Outcome
+    pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> LookupOutcome
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
@@ -358,7 +358,7 @@ struct CachedSession {
 }
 
 impl CachedSession {
-    fn parse(&self) -> Outcome {
+    fn parse(&self) -> LookupOutcome {
         let attributes = Value::parse(&self.attributes).map_err(|_| interrupted())?;
         Ok(Session {
             attributes,
@@ -369,7 +369,7 @@ impl CachedSession {
 
 /// Converts the outcome to its cached form. `None` if the session is too long, or has a duplicate member, which cannot
 /// be serialized.
-fn to_cached(outcome: &Outcome) -> Option<CachedOutcome> {
+fn to_cached(outcome: &LookupOutcome) -> Option<CachedOutcome> {
     let session = match outcome {
         Ok(session) => session,
         Err(error) => return Some(Err(error.clone())),
@@ -485,7 +485,7 @@ mod tests {
         }
     }
 
-    fn word(outcome: Outcome) -> Result<String, &'static str> {
+    fn word(outcome: LookupOutcome) -> Result<String, &'static str> {
         match outcome {
             Ok(session) => Ok(serde_json::to_string(&session.attributes).unwrap()),
             Err(error) => Err(error.reason().as_str()),
@@ -648,7 +648,7 @@ mod tests {
             assert!(gone.now_or_never().is_none());
         }
         release.send_replace(true);
-        assert!(under_way.await.iter().all(Outcome::is_ok));
+        assert!(under_way.await.iter().all(LookupOutcome::is_ok));
         assert!(
             lookups
                 .ask(question("honest"), || async {

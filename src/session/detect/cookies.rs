@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::jar::{Cookie, Jar};
+use super::jar::{CookiePair, Jar};
 use super::tokens::Token;
 use super::{Detected, Finding, ids, node, php, python, rails};
 use crate::json::Value;
@@ -35,7 +35,7 @@ pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
     found
 }
 
-fn place(cookie: &Cookie<'_>) -> CredentialSource {
+fn place(cookie: &CookiePair<'_>) -> CredentialSource {
     if supabase_token(cookie).is_some() {
         CredentialSource::Supabase(cookie.name.to_owned())
     } else if let Some((client, _)) = amplify(cookie.name) {
@@ -47,7 +47,7 @@ fn place(cookie: &Cookie<'_>) -> CredentialSource {
 
 /// Whether the cookie looks like a session but is not one, such as a CSRF token, the state of an unfinished sign-in, a
 /// refresh token, or the signature of another cookie.
-fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
+fn is_no_session(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> bool {
     let name = cookie.name.to_ascii_lowercase();
     let is_signature = name.strip_suffix(".sig").is_some_and(|base| {
         jar.iter()
@@ -84,7 +84,7 @@ fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
         || name.starts_with("__clerk_")
 }
 
-fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
+fn by_shape(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
     if let Some(token) = supabase_token(cookie) {
         return Some(Token::read(&token)?.finding(&place(cookie)));
     }
@@ -108,14 +108,14 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
         .or_else(|| ids::phoenix(cookie))
 }
 
-fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
+fn jwt(cookie: &CookiePair<'_>) -> Option<Finding> {
     let text = in_cookie(&cookie.value)?;
     Some(Token::read(text.trim())?.finding(&place(cookie)))
 }
 
 /// The access token in the session of `@supabase/ssr`, which is JSON, either plain or in base64url after the prefix
 /// `base64-`.
-fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
+fn supabase_token(cookie: &CookiePair<'_>) -> Option<String> {
     let json = match cookie.value.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,
         None if cookie.value.starts_with(['{', '[']) => cookie.value.clone().into_bytes(),

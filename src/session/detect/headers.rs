@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use toml::{Table, Value as Toml};
 
 use super::draft::Draft;
-use super::jar::Cookie;
+use super::jar::CookiePair;
 use super::tokens::Token;
 use super::{Confidence, Detected, Finding, node};
 use crate::session::registry::Registry;
@@ -65,7 +65,7 @@ fn in_header(
 fn h3_header(name: &HeaderName, value: &str) -> Option<Finding> {
     let name = name.as_str().strip_prefix("x-")?.strip_suffix("-session")?;
     let value = value.to_owned();
-    node::iron(&Cookie { name, value })
+    node::iron(&CookiePair { name, value })
 }
 
 /// A header in which a proxy names the user, as in the presets of `trusted_header`.

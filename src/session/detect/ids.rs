@@ -5,14 +5,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use toml::{Table, Value as Toml};
 
 use super::draft::Draft;
-use super::jar::Cookie;
+use super::jar::CookiePair;
 use super::{Confidence, Finding, python};
 use crate::session::formats::issuer::is_guid;
 use crate::session::registry::Registry;
 
 /// `SFMyNTY.PAYLOAD.SIGNATURE`, as Phoenix's `Plug.Crypto` writes it; the prefix is "HS256" in base64url. The payload
 /// is an Erlang term.
-pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn phoenix(cookie: &CookiePair<'_>) -> Option<Finding> {
     cookie.value.starts_with("SFMyNTY.").then(|| {
         Finding::new(
             "the session of Phoenix",
@@ -47,7 +47,7 @@ const ASKED: [(&str, &str); 16] = [
     ("frontegg*", "Frontegg"),
 ];
 
-pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Finding> {
+pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Finding> {
     let (name, value) = (cookie.name, cookie.value.as_str());
     if let Some(finding) = endpoint_preset(name, registry) {
         return Some(finding);

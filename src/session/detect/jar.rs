@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use crate::session::formats::percent::{self, Plus};
 
 /// A cookie with its value decoded.
-pub(super) struct Cookie<'a> {
+pub(super) struct CookiePair<'a> {
     /// The name, without the number of a chunk.
     pub(super) name: &'a str,
     /// The value, without quotes and percent-encoding.
@@ -17,7 +17,7 @@ pub(super) struct Cookie<'a> {
 }
 
 /// All cookies in the order of the request, followed by the cookies that are joined from chunks.
-pub(super) struct Jar<'a>(Vec<Cookie<'a>>);
+pub(super) struct Jar<'a>(Vec<CookiePair<'a>>);
 
 impl<'a> Jar<'a> {
     pub(super) fn read(headers: &'a HeaderMap) -> Self {
@@ -37,7 +37,7 @@ impl<'a> Jar<'a> {
                 Some((base, number)) => {
                     chunks.entry(base).or_default().insert(number, value);
                 }
-                None => cookies.push(Cookie {
+                None => cookies.push(CookiePair {
                     name,
                     value: decoded(value).into_owned(),
                 }),
@@ -49,7 +49,7 @@ impl<'a> Jar<'a> {
                 decoded(&joined).into_owned()
             };
             match cookies.iter_mut().find(|cookie| cookie.name == name) {
-                None => cookies.push(Cookie {
+                None => cookies.push(CookiePair {
                     name,
                     value: joined(usize::MAX),
                 }),
@@ -65,11 +65,11 @@ impl<'a> Jar<'a> {
         Self(cookies)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Cookie<'a>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CookiePair<'a>> {
         self.0.iter()
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Cookie<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<&CookiePair<'a>> {
         self.0.iter().find(|cookie| cookie.name == name)
     }
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::draft::{Draft, subject};
 use super::encoding::{bytes_of, json_object};
-use super::jar::{Cookie, Jar};
+use super::jar::{CookiePair, Jar};
 use super::subjects::candidates;
 use super::tokens::Token;
 use super::{Confidence, Finding, python};
@@ -81,7 +81,7 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
 }
 
 /// `Fe26.2*…`, as `@hapi/iron` writes it. iron-session adds `~2`; h3 and hapi do not.
-pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn iron(cookie: &CookiePair<'_>) -> Option<Finding> {
     let sealed = cookie.value.strip_prefix("Fe26.2*")?;
     if sealed.split('*').count() != 7 {
         return None;
@@ -114,7 +114,7 @@ pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
 }
 
 /// `s:ID.SIGNATURE` of `cookie-signature`, which express-session and its derivatives write.
-pub(super) fn express(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn express(cookie: &CookiePair<'_>) -> Option<Finding> {
     let signed = cookie.value.strip_prefix("s:")?;
     let (id, signature) = signed.rsplit_once('.')?;
     if id.is_empty() || bytes_of(signature) != Some(32) {
@@ -146,7 +146,7 @@ pub(super) fn express(cookie: &Cookie<'_>) -> Option<Finding> {
 }
 
 /// A cookie whose signature is in a second cookie, `NAME.sig`, as Keygrip writes it for cookie-session and koa-session.
-pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
+pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let signature = &jar.get(&format!("{}.sig", cookie.name))?.value;
     let page = "docs/recipes/express.md";
     let Some(session) = json_object(&cookie.value) else {
@@ -207,7 +207,7 @@ pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
 
 /// `VALUE.SIGNATURE` with an HMAC-SHA-256 in base64, which is padded in Better Auth and Hono, and unpadded in React
 /// Router, Remix and Fastify.
-pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn signed_value(cookie: &CookiePair<'_>) -> Option<Finding> {
     let (value, signature) = cookie.value.rsplit_once('.')?;
     let is_hmac = bytes_of(signature) == Some(32);
     let is_padded = is_hmac && signature.ends_with('=');
@@ -275,7 +275,7 @@ fn base64_json(text: &str) -> Option<Value> {
 
 /// `TOKEN.SIGNATURE` of Better Auth, whose cookie names end in `session_token`, or of Hono, whose apps choose the
 /// names.
-fn padded(cookie: &Cookie<'_>) -> Finding {
+fn padded(cookie: &CookiePair<'_>) -> Finding {
     let base = cookie.name.trim_start_matches("__Secure-");
     if !base.ends_with("session_token") {
         let draft = Draft::new("sql_session")
@@ -329,7 +329,7 @@ fn padded(cookie: &Cookie<'_>) -> Finding {
 }
 
 /// Better Auth's cookie cache, `session_data`, in one of its forms: signed JSON, a JWT or a JWE.
-pub(super) fn better_auth_cache(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn better_auth_cache(cookie: &CookiePair<'_>) -> Option<Finding> {
     let base = cookie.name.trim_start_matches("__Secure-");
     let is_named = base.ends_with("session_data");
     let compact = json_object(&cookie.value).filter(|json| {

@@ -4,14 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::draft::Draft;
-use super::jar::{Cookie, Jar};
+use super::jar::{CookiePair, Jar};
 use super::{Confidence, Finding};
 use crate::json::Value;
 
 /// Base64 of JSON with `iv`, `value` and `mac`, which is the form of every Laravel cookie. The cookie `…_session`
 /// contains the session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name is that id of
 /// 40 characters.
-pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
+pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let envelope = laravel_envelope(&cookie.value)?;
     let is_id =
         |name: &str| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -8,13 +8,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::draft::{Draft, subject};
 use super::encoding::bytes_of;
-use super::jar::Cookie;
+use super::jar::CookiePair;
 use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::Value;
 
 /// `PAYLOAD:TIME:SIGNATURE` of Django's signed cookies. The time is in base 62.
-pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
     let mut parts = cookie.value.rsplitn(3, ':');
     let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);
     let is_time =
@@ -72,7 +72,7 @@ const MAX_INFLATED: u64 = 256 * 1024;
 
 /// `PAYLOAD.TIME.SIGNATURE` of itsdangerous. Flask's payload is compact JSON in base64url, possibly compressed;
 /// Starlette's is JSON with spaces, as Python prints it, in padded base64.
-pub(super) fn itsdangerous(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn itsdangerous(cookie: &CookiePair<'_>) -> Option<Finding> {
     let mut parts = cookie.value.rsplitn(3, '.');
     let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);
     let is_time = URL_SAFE_NO_PAD
@@ -123,7 +123,7 @@ pub(super) fn itsdangerous(cookie: &Cookie<'_>) -> Option<Finding> {
     Some(finding.showing(subjects))
 }
 
-pub(super) fn flask_session(cookie: &Cookie<'_>, confidence: Confidence) -> Finding {
+pub(super) fn flask_session(cookie: &CookiePair<'_>, confidence: Confidence) -> Finding {
     let draft = Draft::new("redis_session")
         .key("cookie", cookie.name)
         .redis()
@@ -140,7 +140,7 @@ pub(super) fn flask_session(cookie: &Cookie<'_>, confidence: Confidence) -> Find
 
 /// A session key from Django's `get_random_string`: 32 characters from a-z and 0-9. At least one must be a letter from
 /// g to z, because these do not occur in the hexadecimal ids of other frameworks.
-pub(super) fn django_id(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn django_id(cookie: &CookiePair<'_>) -> Option<Finding> {
     let (name, value) = (cookie.name, cookie.value.as_str());
     let is_key = value.len() == 32
         && value

@@ -4,14 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::draft::Draft;
-use super::jar::Cookie;
+use super::jar::CookiePair;
 use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::Value;
 
 /// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag in an encrypted cookie, payload and
 /// hexadecimal HMAC in a signed cookie. Before the defaults of Rails 5.2, an encrypted cookie was also signed.
-pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
+pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";
     let is_session = cookie.name.ends_with("_session");

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
-use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
+use crate::session::backends::lookup::{LookupOutcome, Lookups, MAX_CREDENTIAL, Question, Verdict};
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
@@ -409,7 +409,7 @@ impl Issuer {
         verdict
     }
 
-    fn read(&self, answer: &Answer) -> Outcome {
+    fn read(&self, answer: &Answer) -> LookupOutcome {
         match answer.status {
             StatusCode::OK => {}
             // The issuer rejects the service's own client credentials, which says nothing about the caller's token.

@@ -19,7 +19,7 @@ use url::Url;
 use crate::json::{Object, Value};
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
-use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
+use crate::session::backends::lookup::{LookupOutcome, Lookups, MAX_CREDENTIAL, Question, Verdict};
 use crate::session::formats::cookies;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
@@ -274,7 +274,7 @@ impl WhoAmI {
     /// Only an answer with status 200 contains a session. A status that is neither 200 nor listed as "not signed in"
     /// does not show whether the caller is signed in. It results in `Unavailable`, because a wrong URL or a broken app
     /// must not sign all users out.
-    fn read(&self, answer: &Answer) -> Outcome {
+    fn read(&self, answer: &Answer) -> LookupOutcome {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
             StatusCode::OK => self.named_headers(answer)?,
