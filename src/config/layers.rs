@@ -233,11 +233,30 @@ pub(crate) fn parse(text: &str, origin: Option<&ValueOrigin>) -> Result<Table, S
             .span()
             .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         let message = error.message().lines().next().unwrap_or_default();
+        let message = match error.span() {
+            Some(span) if is_bare_text(text, span.start) => {
+                "text must be in quotes, as in key = \"text\""
+            }
+            _ => message,
+        };
         format!("line {line} is not TOML: {message}")
     })?;
     FileFormat::Toml
         .parse(origin.map(ValueOrigin::stored).as_ref(), text)
         .map_err(|_| "is not TOML".to_owned())
+}
+
+/// Whether the value in which the parser failed at `position` is text without quotes. The parser's message for such a
+/// value depends on its first letter: for `flask`, the parser expects `false`.
+fn is_bare_text(text: &str, position: usize) -> bool {
+    let (before, after) = text.split_at(position);
+    let line = before.rsplit_once('\n').map_or(before, |(_, line)| line);
+    let rest = after.split(['\n', '#', ',', ']', '}']).next();
+    let value = line
+        .rsplit_once(['=', '[', ','])
+        .map(|(_, start)| start.to_owned() + rest.unwrap_or_default());
+    let is_bare = |value: String| !value.contains(['"', '\'', '=', '[', '{']);
+    !line.trim_start().starts_with('[') && value.is_some_and(is_bare)
 }
 
 /// Parses a JSON object into a tree whose values record their origin.

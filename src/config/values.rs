@@ -28,6 +28,13 @@ impl HumanDuration {
         Self(Duration::from_millis(millis))
     }
 
+    /// The duration that a number without a unit probably means: as many seconds. `None` if that is more than the
+    /// maximum. Such a number may be a secret under the wrong key, which no message repeats.
+    pub fn of_bare_number(text: &str) -> Option<Self> {
+        let seconds = Duration::from_secs(text.trim().parse().ok()?);
+        (seconds <= LONGEST).then_some(Self(seconds))
+    }
+
     /// The duration in seconds, rounded down.
     pub fn whole_seconds(self) -> UnixSeconds {
         self.0.as_secs().try_into().unwrap_or(UnixSeconds::MAX)
@@ -69,7 +76,15 @@ impl<'de> Deserialize<'de> for HumanDuration {
 struct HumanDurationVisitor;
 
 impl HumanDurationVisitor {
-    const HELP: &'static str = "must be a duration with its unit, such as \"10s\" or \"500ms\"";
+    fn help(text: &str) -> String {
+        match HumanDuration::of_bare_number(text) {
+            Some(HumanDuration(span)) => format!(
+                "must be a duration with its unit: write \"{0}s\" for seconds, or \"{0}ms\" for milliseconds",
+                span.as_secs()
+            ),
+            None => "must be a duration with its unit, such as \"10s\" or \"500ms\"".to_owned(),
+        }
+    }
 }
 
 impl Visitor<'_> for HumanDurationVisitor {
@@ -84,11 +99,21 @@ impl Visitor<'_> for HumanDurationVisitor {
         match humantime::parse_duration(text) {
             Ok(span) if span > LONGEST => Err(E::custom("is longer than 400 days")),
             Ok(span) if text.trim() != "0" => Ok(HumanDuration(span)),
-            Ok(_) | Err(_) => Err(E::custom(Self::HELP)),
+            Ok(_) | Err(_) => Err(E::custom(Self::help(text))),
         }
     }
 
-    refuse!(Self::HELP; visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<HumanDuration, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<HumanDuration, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<HumanDuration, E> {
+        Err(E::custom(Self::help("")))
+    }
 }
 
 /// A value that is not secret but is usually stored in its own file: certificates, public keys or a key set.

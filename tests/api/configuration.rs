@@ -431,6 +431,19 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
             "idle_timeout = true",
             "server.idle_timeout: must be a duration with its unit, such as ",
         ),
+        (
+            "idle_timeout = 60",
+            "server.idle_timeout: must be a duration with its unit: write \"60s\" for seconds, or \"60ms\" for \
+             milliseconds (from /",
+        ),
+        (
+            "idle_timeout = \"60\"",
+            "server.idle_timeout: must be a duration with its unit: write \"60s\" for seconds, or",
+        ),
+        (
+            "idle_timeout = 271828182",
+            "server.idle_timeout: must be a duration with its unit, such as ",
+        ),
     ] {
         let report = problems(&format!("[server]\n{keys}\n{BY_HEADER}"));
         assert!(report.starts_with(line), "{line} in {report}");
@@ -599,6 +612,46 @@ fn malformed_toml_file_is_refused_with_the_line_number_but_without_its_content()
         report.contains("line 3 is not TOML: duplicate key"),
         "{report}"
     );
+}
+
+#[test]
+fn text_without_quotes_is_refused_with_the_file_the_line_and_the_fix() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let report_of = |line: &str| {
+        let toml = format!("[extractors.web]\n{line}\nsubject = \"{{id}}\"\n");
+        std::fs::write(file.path(), toml).unwrap();
+        let files = vec![file.path().to_owned()];
+        load_from(files, client_variables(), &Registry::builtin(), &context())
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    for line in [
+        "kind = flask",
+        "kind = None",
+        "kind = inverse # a comment",
+        "max_age = 14d",
+        "trusted_proxies = [\"10.0.0.1/32\", 10.0.0.0/8]",
+        "from = [  flask, \"b\"]",
+        "kind = ",
+    ] {
+        let want =
+            format!("{path}: line 2 is not TOML: text must be in quotes, as in key = \"text\"\n");
+        assert_eq!(report_of(line), want, "{line}");
+    }
+    for line in [
+        "kind = \"flask",
+        "kind = \"flask\" \"x\"",
+        "kind = \"a\"\nkind = \"a\"",
+        "claims = { a = true, a = true }",
+        "[extractors",
+        "kind: flask",
+    ] {
+        let report = report_of(line);
+        assert!(!report.contains("quotes"), "{line}: {report}");
+        assert!(report.contains(" is not TOML: "), "{line}: {report}");
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{HumanDuration, Problems, Section};
@@ -19,8 +20,8 @@ use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct MaxAge(Option<Duration>);
 
 impl MaxAge {
@@ -41,6 +42,49 @@ impl MaxAge {
             "must be a duration: the framework itself always checks the age",
         );
     }
+
+    /// Does not use [`HumanDuration`], whose maximum is 400 days, because apps that never sign users out set ten years.
+    fn parse(text: &str) -> Result<Self, String> {
+        const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
+        match humantime::parse_duration(text) {
+            _ if text == "none" => Ok(Self(None)),
+            Ok(age) if age > LONGEST => Err("is longer than 100 years".to_owned()),
+            Ok(age) if age.as_secs() > 0 && age.subsec_nanos() == 0 => Ok(Self(Some(age))),
+            Ok(_) | Err(_) => Err(match HumanDuration::of_bare_number(text) {
+                Some(HumanDuration(age)) if age.as_secs() > 0 => format!(
+                    "must be a duration with its unit: write \"{}s\" for seconds",
+                    age.as_secs()
+                ),
+                _ => {
+                    "must be a duration in whole seconds with its unit, such as \"14d\"".to_owned()
+                }
+            }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxAge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MaxAgeVisitor)
+    }
+}
+
+struct MaxAgeVisitor;
+
+impl Visitor<'_> for MaxAgeVisitor {
+    type Value = MaxAge;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration in whole seconds with its unit, such as \"14d\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<MaxAge, E> {
+        MaxAge::parse(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<MaxAge, E> {
+        self.visit_str(&number.to_string())
+    }
 }
 
 impl fmt::Display for MaxAge {
@@ -55,23 +99,6 @@ impl fmt::Display for MaxAge {
 impl From<MaxAge> for String {
     fn from(age: MaxAge) -> Self {
         age.to_string()
-    }
-}
-
-impl TryFrom<String> for MaxAge {
-    type Error = &'static str;
-
-    /// Does not use [`HumanDuration`], whose maximum is 400 days, because apps that never sign users out set ten years.
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
-        match humantime::parse_duration(&text) {
-            _ if text == "none" => Ok(Self(None)),
-            Ok(age) if age > LONGEST => Err("is longer than 100 years"),
-            Ok(age) if age.as_secs() > 0 && age.subsec_nanos() == 0 => Ok(Self(Some(age))),
-            Ok(_) | Err(_) => {
-                Err("must be a duration in whole seconds with its unit, such as \"14d\"")
-            }
-        }
     }
 }
 
@@ -145,12 +172,14 @@ impl SessionExtractor for SignedTimestampSession {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::session::reason::Reason;
 
     #[test]
     fn max_age_is_whole_seconds_up_to_100_years_or_none() {
-        let parse = |text: &str| MaxAge::try_from(text.to_owned());
+        let parse = MaxAge::parse;
         assert_eq!(parse("14d"), Ok(MaxAge::days(14)));
         assert_eq!(parse("none").map(MaxAge::seconds), Ok(None));
         assert_eq!(
@@ -169,6 +198,14 @@ mod tests {
             "None",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        for number in [json!(3600), json!("3600")] {
+            assert_eq!(
+                serde_json::from_value::<MaxAge>(number)
+                    .unwrap_err()
+                    .to_string(),
+                "must be a duration with its unit: write \"3600s\" for seconds"
+            );
         }
     }
 
