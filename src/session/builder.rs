@@ -108,8 +108,8 @@ impl Builder<'_> {
         if names.is_empty() {
             problems.add(
                 "session.extractors",
-                "is empty, so every request would get 401 no_session: set it to [\"web\"] and add a section \
-                 [extractors.web], in a file for --config, or set ROLLOUT__SESSION__EXTRACTORS",
+                "is empty, so every request would get 401 no_session: in a file for --config, set it to [\"web\"] and \
+                 add a section [extractors.web]; or set ROLLOUT__SESSION__EXTRACTORS",
             );
         }
         for (index, name) in names.iter().enumerate() {
@@ -151,8 +151,8 @@ impl Builder<'_> {
         if !is_plain || name.len() > 64 {
             problems.add(
                 path,
-                "an extractor's name is at most 64 lower-case letters, digits, `_` and `-`, so that a variable's name \
-                 can contain it",
+                "an extractor's name must consist of at most 64 lower-case letters, digits, `_` and `-`, so that a \
+                 variable's name can contain it",
             );
             return None;
         }

@@ -166,7 +166,7 @@ impl Chain {
             .collect()
     }
 
-    /// All extractors with their reaches.
+    /// Each extractor with its [`Reach`].
     pub fn with_reaches(&self) -> impl Iterator<Item = (&ConfiguredExtractor, &Reach)> {
         self.extractors.iter().zip(&self.reaches)
     }
@@ -267,8 +267,8 @@ pub struct ChainWalk<'a> {
     chain: &'a Chain,
     /// The request as the next extractor sees it.
     request: Cow<'a, Parts>,
-    /// The only place that extractors see: the header whose credential was `NotMine`, or `Authorization` if only a
-    /// bearer token identifies the caller.
+    /// If set, the extractors see no credential outside this header: its credential was `NotMine`, or the caller is
+    /// identified only by a bearer token in `Authorization`.
     header: Option<HeaderName>,
     /// Whether only a bearer token identifies the caller.
     is_bearer_alone: bool,
@@ -410,7 +410,7 @@ impl ConfiguredExtractor {
     }
 
     /// Names the template's placeholders that have no value in the session, and the members that could contain the
-    /// user's id. Contains names of members, but none of their values.
+    /// user's id. The string contains member names, but no values.
     fn no_subject(&self, session: &Session) -> String {
         let absent = self.subject.template.absent(&session.attributes);
         let mut candidates = detect::candidates(&session.attributes);

@@ -129,8 +129,8 @@ impl CredentialSource {
     ///
     /// # Errors
     /// `Rejected` if the header occurs twice, if the token contains spaces or characters other than visible ASCII, or if
-    /// the text before the space is not a valid scheme. Unlike a bearer token, it may contain any other character, such
-    /// as the `|` in tokens of Laravel Sanctum.
+    /// the text before the space is not a valid scheme. Unlike a bearer token, an opaque token may contain any visible
+    /// ASCII character, such as the `|` in tokens of Laravel Sanctum.
     pub fn opaque<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -499,7 +499,7 @@ mod tests {
             ("basic", "Basic dXNlcjpwYXNz", Ok(None)),
             ("alone", "Bearer", Ok(None)),
             (
-                "a name with this prefix",
+                "a word that begins with Bearer",
                 "BearerToken",
                 Ok(Some("BearerToken")),
             ),
@@ -539,7 +539,7 @@ mod tests {
                 Ok(Some("new")),
             ),
             (
-                "whole and a damaged rest",
+                "unchunked cookie and invalid chunks",
                 format!("sb={new}; sb.7=x; sb.99=y"),
                 Ok(Some("new")),
             ),

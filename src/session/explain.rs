@@ -32,7 +32,7 @@ pub struct Step {
     pub said: Said,
     /// The member names and types of the session that was found.
     pub shape: Option<String>,
-    /// The template for `subject` of the configuration, if the session that was found gives no subject.
+    /// The configured template for `subject`, if it yields no subject for the session that was found.
     pub tried: Option<Tried>,
     /// Templates for `subject` that would identify a user in the session that was found.
     pub candidates: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Step {
     pub decides: bool,
 }
 
-/// A template for `subject` that gave no subject.
+/// A template for `subject` that yields no subject for the session.
 #[derive(Debug)]
 pub struct Tried {
     pub template: String,
@@ -53,15 +53,15 @@ pub struct Tried {
 /// The outcome of one extractor.
 #[derive(Debug)]
 pub enum Said {
-    /// The extractor was not tried: a header holds a credential from another issuer, and this extractor does not read
-    /// that header.
+    /// The extractor was not tried: it does not read the header whose credential is from another issuer, or the caller
+    /// is identified only by a bearer token, which it does not read.
     NotAsked,
     NotPresent,
     Subject(Subject),
     Denied(Denial),
 }
 
-/// Tries every extractor. Calls `asking` with each extractor before it is tried.
+/// Tries the extractors in order, also after one has decided. Calls `asking` with each extractor before it is tried.
 pub async fn explain(
     chain: &Chain,
     request: &Parts,
@@ -71,7 +71,7 @@ pub async fn explain(
     explain_walk(chain, chain.walk(&request), &cookies, asking).await
 }
 
-/// Tries every extractor for a caller who is identified only by a bearer token.
+/// Like [`explain`], for a caller who is identified only by a bearer token.
 pub async fn explain_bearer_alone(
     chain: &Chain,
     request: &Parts,
@@ -256,7 +256,7 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
 }
 
 /// Whether `Authorization` has a value without a scheme, such as `Bearer`, and an extractor that reads `Authorization`
-/// therefore found no credential. A single word of letters is a scheme without a credential.
+/// therefore found no credential. A value that consists of letters only is a scheme without a credential.
 fn without_scheme(explanation: &Explanation, headers: &HeaderMap) -> bool {
     let value = headers
         .get(header::AUTHORIZATION)

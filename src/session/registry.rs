@@ -23,8 +23,8 @@ const EXPRESS: &[KindAndPreset] = &[
     ("cookie_session", None),
 ];
 
-/// Libraries and frameworks that operators name as a kind or preset although they are neither, and what reads their
-/// sessions.
+/// Libraries and frameworks whose names operators may write in place of a kind or preset, with the kinds that read
+/// their sessions.
 const LIBRARIES: [(&str, &[KindAndPreset]); 14] = [
     ("express-session", EXPRESS_SESSION),
     ("express", EXPRESS),

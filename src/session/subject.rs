@@ -1,5 +1,5 @@
-//! The subject of a token: a template that is filled from the session's attributes, and the rules for its value. The
-//! session has already been validated by an extractor.
+//! The subject of a token: a template that is filled from the session's attributes, and the checks of the result. An
+//! extractor has already validated the session.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,15 +18,15 @@ pub struct Subject(String);
 /// Why a session has no usable subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectError {
-    /// The member is absent, null or 0: the session has no signed-in user.
+    /// A member that the template reads is absent, null or 0: the session has no signed-in user.
     Absent,
     /// The value is not allowed as a subject.
     Invalid(Reason),
 }
 
 impl Subject {
-    /// Accepts 1 to [`MAX_BYTES`] bytes that are not all white space and contain no control, bidirectional or
-    /// zero-width character. Such a character can make a subject look like another user's id to a human reader.
+    /// Accepts 1 to [`MAX_BYTES`] bytes that are not all white space and contain no invisible character, such as a
+    /// control, bidirectional or zero-width character, which could make a subject look like another user's id.
     pub fn new(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
         let reason = if text.trim().is_empty() {
@@ -69,7 +69,7 @@ fn has_invisible(text: &str) -> bool {
     false
 }
 
-/// Whether the character is a symbol or an emoji, or a selector or skin tone that may follow one.
+/// Whether the character is a symbol or an emoji, or a variation selector or skin tone that may follow one.
 fn is_pictographic(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
@@ -159,7 +159,7 @@ impl Template {
         }
     }
 
-    /// Whether the session lacks the value of a placeholder. A value that is null or 0 is not absent.
+    /// Whether the session has no member for one of the placeholders. A member that is null or 0 is not absent.
     pub fn is_absent_from(&self, session: &Value) -> bool {
         self.placeholders()
             .any(|path| matches!(lookup(session, path), Ok(None)))
@@ -391,7 +391,7 @@ pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
             .map(|name| name.replace("~1", "/").replace("~0", "~"))
             .collect()),
         None if path.split('.').any(str::is_empty) => {
-            Err("has a placeholder with an empty name between dots")
+            Err("has a placeholder with an empty name beside a dot")
         }
         None => Ok(path.split('.').map(str::to_owned).collect()),
     }

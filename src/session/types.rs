@@ -83,7 +83,7 @@ pub struct BackendReport {
     /// A description of the call. Neither a URL's query nor its password is included.
     pub backend: String,
     pub took: Duration,
-    /// A summary of the backend's answer, or why the extractor cannot use the answer.
+    /// A summary of the backend's answer, or why the call failed or the answer cannot be used.
     pub result: Result<String, String>,
 }
 
@@ -145,7 +145,7 @@ pub struct Reach {
     pub hmac: Option<bool>,
     /// The authority that assigns the user ids, if known.
     pub authority: Option<Authority>,
-    /// Whether a proxy in front sets the credential, not the client.
+    /// Whether a proxy in front, rather than the client, sets the credential.
     pub by_proxy: bool,
 }
 
@@ -280,7 +280,7 @@ pub struct Rejection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub reason: Reason,
-    /// Details for the log. Contains no part of the request.
+    /// Details for the operator, shown in the log and by `explain`. Contains no part of the request.
     pub detail: Option<String>,
     /// The wait before a retry, if the backend's response has `Retry-After`.
     pub retry_after: Option<Duration>,
@@ -396,7 +396,7 @@ impl ExtractError {
         }
     }
 
-    /// Sets the wait before a retry that the backend requested. A rejection is not changed.
+    /// Sets the wait that the backend requests before a retry. Does not change a rejection.
     #[must_use]
     pub fn again_after(mut self, wait: Option<Duration>) -> Self {
         if let Self::Unavailable(cause) = &mut self {

@@ -124,7 +124,7 @@ fn supabase_token(cookie: &CookiePair<'_>) -> Option<String> {
     let session = Value::parse(&json).ok()?;
     let token = match &session {
         Value::Object(session) => session.get("access_token").ok()??.as_str(),
-        // Older helpers wrote a list that begins with the access token. Lists are not supported.
+        // Older Supabase helpers wrote a list that begins with the access token. Lists are not supported.
         _ => None,
     };
     token.map(str::to_owned)

@@ -38,7 +38,7 @@ pub struct DraftKey {
 /// The source of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The request contains the value.
+    /// The value follows from the request, the product or a flag, so the operator need not change it.
     Known,
     /// The value is an example that the operator replaces.
     Example,
@@ -47,7 +47,7 @@ pub enum Role {
 }
 
 impl DraftKey {
-    /// The comment in the printed section. It marks every value that is not from the request.
+    /// The comment in the printed section. It marks a value that the operator must replace.
     fn note(&self) -> String {
         match (self.role, self.comment.as_str()) {
             (Role::Example, "") => "an example: replace it".to_owned(),
@@ -133,7 +133,7 @@ impl Draft {
         )
     }
 
-    /// Drafts a call to the app's endpoint that forwards this cookie or, without a cookie, `Authorization`.
+    /// Drafts a section that calls the app's endpoint with this cookie or, if it is `None`, with `Authorization`.
     pub(crate) fn ask_with(cookie: Option<&str>) -> Self {
         match cookie {
             Some(name) => Self::ask(&[name], &[]),
@@ -196,8 +196,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Replaces the app's host in the examples with the host of a request to the app. If the request itself seems to be
-    /// a call of a "who am I" URL, its path replaces the example of the path.
+    /// Replaces the app's host in the examples with the host of a request to the app. If that request seems to call a
+    /// "who am I" URL, its path replaces the example path.
     pub(super) fn address(&mut self, request: &Url) {
         let asks = request
             .path_segments()
@@ -289,7 +289,7 @@ impl Draft {
         text
     }
 
-    /// The configuration as a file, in which each secret refers to its own file.
+    /// The configuration as a file, in which a key `NAME_file` refers to a separate file for each secret.
     pub fn to_file(&self) -> String {
         self.to_toml(|key| {
             Some(format!(
@@ -324,7 +324,7 @@ impl Draft {
     }
 }
 
-/// The origin of a URL. Outside of loopback it is `https`, because the service refuses to call other `http` addresses.
+/// The origin of a URL, with `https` unless the host is loopback, because the service calls no other host over `http`.
 pub(super) fn public_origin(url: &Url) -> String {
     let is_loopback = url.host_str().is_some_and(is_loopback);
     let origin = url.origin().ascii_serialization();
@@ -350,7 +350,7 @@ pub fn variable(key: &str) -> String {
 }
 
 /// The name of a claim or header as part of an environment variable. A name without upper-case letters is written in
-/// upper case, and converted back to lower case when it is read.
+/// upper case, and converted back to lower case when the service reads the variable.
 fn folded(name: &str) -> String {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         name.to_owned()

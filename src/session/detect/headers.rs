@@ -124,7 +124,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         && id.bytes().all(|byte| byte.is_ascii_digit())
         && text.len() >= 40
     {
-        // Laravel Sanctum: the row's id, and a string whose SHA-256 is stored in the row.
+        // Laravel Sanctum writes `ID|TEXT`: the row's id, and a string whose SHA-256 is stored in the row.
         let query = "SELECT id, tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
              AND (expires_at IS NULL OR expires_at > to_timestamp($2))";
         let draft = Draft::new("sql_session")

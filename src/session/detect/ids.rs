@@ -138,8 +138,8 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
     ))
 }
 
-/// Recognises products with a "who am I" URL by the names of their cookies, and drafts the product's preset of
-/// `session_endpoint`.
+/// Recognises products with a "who am I" URL by the names of their cookies, and drafts a section of `session_endpoint`
+/// with the product's preset.
 fn endpoint_preset(name: &str, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("session_endpoint")?;
     let (preset, page) = match name {

@@ -1,5 +1,5 @@
-//! The cookies of a request for `detect`: every pair, with chunks joined and values decoded. The extractors find
-//! cookies by their exact name in `formats::cookies` and refuse ambiguous cookies; `detect` inspects every value.
+//! The cookies of a request for `detect`: every pair, with chunks joined and values decoded. Unlike the extractors,
+//! which look for a cookie with an exact name and refuse ambiguous cookies, `detect` inspects every value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,8 +53,8 @@ impl<'a> Jar<'a> {
                     name,
                     value: joined(usize::MAX),
                 }),
-                // If both an unchunked cookie and chunks are present, one of them is stale, and both have the same
-                // form.
+                // If an unchunked cookie and chunks are both present, one of them is stale. Both have the same form, so
+                // the unchunked value is kept, unless it is the number of chunks.
                 Some(whole) => {
                     if let Some(count) = count_of_h3(&whole.value) {
                         whole.value = joined(count);

@@ -1,6 +1,6 @@
 //! Recognises the sessions in a pasted request by the names of cookies and headers and by the form of their values, and
-//! drafts a section that reads each of them. Nothing is verified and no backend is called: only the framework's secret,
-//! or `explain`, shows whether a guess is right.
+//! drafts for each session a section that reads it. Nothing is verified and no backend is called: only the framework's
+//! secret, or `explain`, shows whether a guess is right.
 //!
 //! The formats are those of the extractors. `headers.rs` contains the rules for headers, and `tokens.rs` those for
 //! JWTs. `cookies.rs` applies the rules for cookies; each family of frameworks has its own file of rules.
@@ -32,8 +32,8 @@ pub use draft::{Draft, DraftKey, Role, variable};
 pub use subjects::candidates;
 pub use templates::template;
 
-/// Where to read a documentation page: its URL, if the build knows the address of the repository, as a release does.
-/// The installed packages do not contain the pages.
+/// The URL of a documentation page if the build knows the repository's address, as a release build does; otherwise the
+/// page's path in the repository. The installed packages do not contain the pages.
 pub fn page_link(page: &str) -> String {
     page_in(option_env!("REPOSITORY_URL"), page)
 }
@@ -70,7 +70,7 @@ pub struct Detected {
     /// The preset of the first kind.
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
-    /// The keys of the first kind whose values are secrets of the app.
+    /// The keys that hold secrets of the app, in the section of the first kind.
     pub needs: Vec<Cow<'static, str>>,
     /// The documentation page about such credentials, as a path in the repository.
     pub page: &'static str,
@@ -140,7 +140,7 @@ impl Finding {
     }
 }
 
-/// Like [`detect`], with the app's host in the examples of URLs, from the URL of the request.
+/// Like [`detect`], but with the host of the request's URL in the example URLs of the drafts.
 pub fn detect_for(headers: &HeaderMap, url: Option<&Url>, registry: &Registry) -> Vec<Detected> {
     let mut found = detect(headers, registry);
     if let Some(url) = url {

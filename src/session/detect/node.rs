@@ -35,8 +35,8 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
             [Draft::ask_with(cookie)],
         ));
     }
-    // `nextjs-auth0` also encrypts with A256GCM: the cookie is `__session` since version 4, and was `appSession` in
-    // earlier versions.
+    // Like NextAuth v4, `nextjs-auth0` encrypts with A256GCM. Its cookie has been `__session` since version 4, and was
+    // `appSession` before.
     if header.contains("uat") || ["__session", "appSession"].contains(&base) {
         return Some(Finding::new(
             "the session of nextjs-auth0",

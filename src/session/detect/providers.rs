@@ -10,7 +10,7 @@ pub(super) struct Provider {
     pub(super) page: &'static str,
     /// Whether the given issuer belongs to the provider.
     pub(super) issued: fn(&str) -> bool,
-    /// Whether the header and claims are typical of the provider, regardless of the issuer.
+    /// Whether the header and claims are typical of the provider, even if the issuer is the app's own domain.
     pub(super) shaped: fn(&Token) -> bool,
 }
 
@@ -146,7 +146,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
     },
 ];
 
-/// The issuer of the Admin SDK's session cookies.
+/// The prefix of the issuer in session cookies of the Firebase Admin SDK. The project's id follows.
 pub(super) const FIREBASE_SESSION: &str = "https://session.firebase.google.com/";
 
 fn host(issuer: &str) -> Option<&str> {

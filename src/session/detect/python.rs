@@ -38,11 +38,11 @@ pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
     Some(finding.showing(subjects))
 }
 
-/// The JSON object in a payload, which is compressed if a dot precedes it. `Some(None)` if it is compressed JSON that
-/// is too large to inspect; `None` if it is something else.
+/// The JSON object in a payload, which is compressed if a dot precedes it. `Some(None)` if it is compressed and cannot
+/// be inspected, for example because it is too large; `None` if it has another form.
 #[expect(
     clippy::option_option,
-    reason = "the outer `Option` is `None` for another form, the inner one for content that was not read"
+    reason = "the outer `Option` is `None` for another form, the inner one for content that cannot be read"
 )]
 fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     let (compressed, encoded) = match payload.strip_prefix('.') {

@@ -86,7 +86,7 @@ impl Token {
             ),
         };
         let preset = provider.map(|(provider, _)| provider.preset);
-        // A token without `sub` identifies an app or a service, not a user, so it is not a session.
+        // A token without `sub` may identify an app or a service instead of a user, so the finding is not `Certain`.
         let confidence = if self.has("sub") || preset.is_some() {
             confidence
         } else {
@@ -126,7 +126,7 @@ impl Token {
             draft = if issuer.starts_with("https://") {
                 draft.key("oidc_issuer", issuer)
             } else {
-                // If the issuer is not a URL, the app itself probably publishes the keys.
+                // If the issuer is not an https URL, the app itself probably publishes the keys.
                 let server = Url::parse(issuer).ok().filter(Url::has_host).map_or_else(
                     || APP.to_owned(),
                     |url| public_origin(&url) + url.path().trim_end_matches('/'),
@@ -193,7 +193,7 @@ impl Token {
             }
             _ if audiences.is_empty() => draft.key("allow_any_audience", true),
             _ => {
-                // Auth0 adds its own userinfo endpoint to the audiences of every API's tokens.
+                // Auth0 may add its own userinfo endpoint to the audiences of an API's tokens.
                 let own: Vec<String> = audiences
                     .iter()
                     .filter(|audience| !audience.ends_with("/userinfo"))
