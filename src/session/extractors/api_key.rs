@@ -1,5 +1,5 @@
-//! `api_key`: the app's own backend authenticates with a key and names the user in a header. `formats/headers.rs` reads
-//! the headers.
+//! `api_key`: the app's own backend authenticates with a key and names the user in a header, which `formats/headers.rs`
+//! reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -207,8 +207,8 @@ impl AuthJs {
         }))
     }
 
-    /// The token in the session's cookie, with the keys for each cookie name under which the request sends it.
-    /// Different tokens under two names are refused, as [`cookie::find_one_of`] does for unchunked cookies.
+    /// The token in the session's cookie, with the keys for each cookie name under which the request sends it. Refuses
+    /// different tokens under two names, as [`cookie::find_one_of`] does with unchunked cookies.
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {
@@ -229,7 +229,7 @@ impl AuthJs {
             .map(|(_, token)| CookieToken { token, keys }))
     }
 
-    /// The token in `Authorization: Bearer`, percent-decoded as by the library's `getToken()`.
+    /// The token in `Authorization: Bearer`. Like the library's `getToken()`, percent-decodes it.
     fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
         if !self.accept_bearer {
             return Ok(None);

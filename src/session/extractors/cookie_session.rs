@@ -245,7 +245,7 @@ mod tests {
     fn cookie_signed_with_a_listed_key_is_accepted_and_with_a_removed_key_is_refused() {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
-        // Text in a configuration file is one key. Only the text of an environment variable can be a list.
+        // A string in a configuration file is one key. Only in an environment variable do commas separate keys.
         assert_eq!(
             answer("keys = \"the new cat,keyboard cat\"", &good),
             Err("bad_signature")

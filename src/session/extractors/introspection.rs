@@ -167,7 +167,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !id.is_empty(),
         section.key("client_id"),
-        "is missing: set it to the client id by which the issuer knows this service (RFC 7662, section 2.1)",
+        "is missing: set it to the client id under which this service is registered at the issuer",
     );
     let key = section.key("client_secret");
     problems.require(
@@ -277,8 +277,8 @@ fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &m
         if is_impossible {
             problems.add(
                 section.key("claims"),
-                format!("has a rule for {claim} that no answer can satisfy, because another check refuses such answers: \
-                     correct the rule or that check's key"),
+                format!("has a rule for {claim} that no answer can satisfy, because another check refuses every answer \
+                     that would satisfy it: correct the rule or that check's key"),
             );
         }
     }
@@ -437,7 +437,7 @@ impl Issuer {
         })
     }
 
-    /// Checks the issuer's answer about the token (RFC 7662, section 2.2), and returns its expiry.
+    /// Checks the issuer's answer about the token (RFC 7662, section 2.2), and returns the token's expiry.
     fn check(&self, claims: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
         if member(claims, "active")? != Some(&Value::Bool(true)) {
             return Err(inactive());

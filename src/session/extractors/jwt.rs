@@ -43,8 +43,9 @@ const LATEST_EXPIRY: UnixSeconds = 253_402_300_799;
 
 /// Verifies JWTs.
 ///
-/// `jsonwebtoken` checks only the signature. Its `decode` is not used, because it reads the machine's clock, keeps the
-/// last of two members with the same name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the token in its errors.
+/// Of `jsonwebtoken`, only the signature check is used, and not `decode`, because `decode` reads the machine's clock,
+/// keeps the last of two members with the same name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the token in
+/// its errors.
 #[derive(Debug)]
 struct Jwt {
     places: Vec<CredentialSource>,

@@ -21,7 +21,7 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
-/// The middleware has no concept of users. The default subject is the key that most apps use.
+/// The middleware has no concept of users. The default subject is the member in which most apps store the user's id.
 pub const KIND: Kind = Kind {
     build,
     subject: "{user_id}",

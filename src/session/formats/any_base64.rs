@@ -1,4 +1,4 @@
-//! Lenient base64 decoding for values that people copy: in either alphabet, with or without padding, with line breaks.
+//! Lenient base64 decoding for values that people copy: in either alphabet, with or without padding and line breaks.
 
 use base64::Engine;
 use base64::alphabet;
@@ -22,7 +22,7 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
             byte => *byte,
         })
         .collect();
-    // There may be too much padding, as in "AQAB==".
+    // The text may have too much padding, as in "AQAB==".
     let end = standard.iter().rposition(|&byte| byte != b'=');
     LENIENT
         .decode(&standard[..end.map_or(0, |end| end + 1)])

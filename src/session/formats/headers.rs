@@ -1,5 +1,5 @@
-//! Reads a header that identifies the user, and refuses requests in which it is ambiguous. Each kind decides whether
-//! the sender of the header is trusted.
+//! Reads a header that identifies the user, and refuses requests in which this header is ambiguous. Each kind decides
+//! whether the sender of the header is trusted.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -34,7 +34,7 @@ pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
     })
 }
 
-/// Whether `Connection` lists the header. A proxy that follows RFC 9110, section 7.6.1 removes such a header, so two
+/// Whether `Connection` lists the header. A proxy that follows RFC 9110, section 7.6.1, removes such a header, so two
 /// hops may disagree about whether it is present.
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {

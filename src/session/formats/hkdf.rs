@@ -1,5 +1,5 @@
 //! Derives keys from an app's secret. Extractors derive keys when they are built, because PBKDF2 is slow by design.
-//! Only a format that has the salt in the cookie derives keys for each request.
+//! They derive a key for each request only if the cookie contains the salt.
 
 use std::num::NonZeroU32;
 

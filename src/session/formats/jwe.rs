@@ -117,8 +117,8 @@ struct Sealed<'a> {
     tag: Vec<u8>,
 }
 
-/// Decrypts the payload of `token` with the first of `keys` that matches. The keys also determine the allowed values of
-/// `enc`.
+/// Decrypts the payload of `token` with the first of `keys` that has the token's `enc` and `kid` and opens it. An `enc`
+/// that no key has is refused.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,

@@ -1,4 +1,4 @@
-//! Recognises hosts that are this machine.
+//! Recognises hosts that denote this machine.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! The formats in which frameworks and identity providers write sessions. These are pure functions over bytes, without
-//! I/O and without configuration.
+//! The formats in which frameworks and identity providers write sessions. The modules consist of pure functions,
+//! without I/O and without configuration.
 
 pub mod aes;
 pub mod any_base64;

@@ -61,8 +61,8 @@ pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     }
 }
 
-/// Whether the bytes are a Python pickle of a dict, in protocols 0 to 5. A pickle ends with the opcode STOP, a dot, and
-/// JSON cannot end with a dot.
+/// Whether the bytes are a Python pickle of a dict, in one of the protocols 0 to 5. A pickle ends with the opcode STOP,
+/// a dot, and JSON cannot end with a dot.
 pub fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80 | b'(' | b'}', .., b'.'])
 }

@@ -1,4 +1,6 @@
-//! The parts that all signed and encrypted Rails cookies share: the signature, and the metadata around the value.
+//! The parts that signed and encrypted Rails cookies have in common: the signature (except with AES-GCM), and the
+//! metadata around the value.
+//!
 //! Format: Rails `activesupport/lib/active_support/message_verifier.rs`, `messages/metadata.rb`.
 
 use std::num::NonZeroU32;

@@ -12,7 +12,7 @@ use crate::session::formats::signatures::verifies_any;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// HMAC-SHA-1, the default of these frameworks. SHA-1 collisions do not help to forge an HMAC.
+/// HMAC-SHA-1, the default of itsdangerous. SHA-1 collisions do not help to forge an HMAC.
 pub const HMAC_SHA1: hmac::Algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
 
 /// The key that itsdangerous derives with `key_derivation="hmac"`, as Flask does.

@@ -235,7 +235,7 @@ fn check_required(section: &Section<'_>, config: &JwtConfig, problems: &mut Prob
     if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
         section.warn(
             key,
-            "is not set: tokens that this issuer made for other pages are accepted too. List the origins of your \
+            "is not set: this issuer's tokens for other pages are accepted too. List the origins of your \
              own pages",
         );
     }

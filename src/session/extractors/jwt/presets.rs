@@ -8,8 +8,8 @@
 /// tokens of each class and names the provider's source code that defines the class.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // A token of the client-credentials grant belongs to a service. It has `gty`, or in the RFC 9068 profile only a
-        // subject that ends in `@clients`. A user's refreshed token also has `gty`.
+        // A token of the client-credentials grant belongs to a service. It has `gty`, except in the RFC 9068 profile,
+        // where its subject ends in `@clients`. A user's refreshed token also has `gty`.
         "auth0",
         r#"
             algorithms = ["RS256"]
@@ -56,8 +56,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // A service token has an empty subject, which is not a user. The identity provider behind Access has signed the
-        // user in, and the assertion has no `email_verified`.
+        // A service token has an empty subject, so it is refused. The assertion has no `email_verified`, but the
+        // identity provider behind Access has signed the user in.
         "cloudflare-access",
         r#"
             allow_unverified_email = true
@@ -100,8 +100,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Service accounts can pass the proxy, as users can. The email address belongs to a Google account or to an
-        // account that Identity Platform signed in; the assertion has no `email_verified`.
+        // Service accounts can pass the proxy, as users can. The assertion has no `email_verified`, but its email
+        // address belongs to a Google account or to an account that Identity Platform signed in.
         "google-iap",
         r#"
             allow_unverified_email = true

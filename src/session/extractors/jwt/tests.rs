@@ -20,9 +20,9 @@ use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 use crate::telemetry::metrics::Metrics;
 
 const NOW: i64 = 1_800_000_000;
-const SECRET: &str = "a session secret of 32 bytes, no less";
+const SECRET: &str = "a session secret of at least 32 bytes";
 const HMAC: &str = r#"
-    secret = "a session secret of 32 bytes, no less"
+    secret = "a session secret of at least 32 bytes"
     algorithms = ["HS256"]
     audiences = ["app"]
 "#;
@@ -170,7 +170,7 @@ async fn unsupported_header_parameter_is_refused() {
 async fn forged_or_expired_token_with_a_valid_header_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let genuine = hs256(PLAIN, claims(&json!({})));
-    let other_key = EncodingKey::from_secret(b"another secret of 32 bytes, no less");
+    let other_key = EncodingKey::from_secret(b"another secret of at least 32 bytes");
     let forged = sign(
         PLAIN,
         claims(&json!({})).as_bytes(),
@@ -1132,7 +1132,7 @@ fn secret_with_a_trailing_newline_causes_a_warning_unless_it_is_decoded_from_bas
         [""; 0]
     );
     let damaged = warnings_of(&format!(
-        "secret = \"a session secret of 32 bytes, no less\\n\"\n{rest}"
+        "secret = \"a session secret of at least 32 bytes\\n\"\n{rest}"
     ));
     assert!(
         damaged.iter().any(|line| line.contains("line feed")),

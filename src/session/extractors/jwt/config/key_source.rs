@@ -95,7 +95,7 @@ fn shared_secrets(
         texts.len() <= MAX_SECRETS,
         section.key(key),
         format!(
-            "has {} secrets, and at most {MAX_SECRETS} are allowed: remove the secrets that sign no valid token",
+            "has {} secrets, and at most {MAX_SECRETS} are allowed: remove the secrets whose tokens have all expired",
             texts.len()
         ),
     );
