@@ -532,7 +532,7 @@ async fn explain_shows_the_location_of_a_redirect_without_its_query() {
         (
             "/me/?s3cr3t",
             "/me: the endpoint answered 302 with Location /me/: the path differs only in its trailing slash: \
-             write it in url as in the Location)",
+             in url, write the path from the Location)",
         ),
     ] {
         let said = to(location).await;

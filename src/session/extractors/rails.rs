@@ -146,8 +146,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Whether the subject would be the id of a session's row, which `bin/rails generate authentication` writes into
-/// `cookies.signed[:session_id]`.
+/// Whether the subject would be the id of a session's row, which code from `bin/rails generate authentication` writes
+/// into `cookies.signed[:session_id]`.
 fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
     let cookie = config.cookie.as_deref().unwrap_or_default();
     let name = cookie

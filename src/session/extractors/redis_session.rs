@@ -201,8 +201,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Reads the key prefixes. A prefix is required if ids are unsigned, because otherwise a client could name any key of
-/// this Redis database as its session.
+/// Reads the key prefixes. `key_prefix` is required if ids are neither signed nor hashed, because otherwise a client
+/// could name any key of this Redis database as its session.
 fn key_prefixes(
     section: &Section<'_>,
     key_prefix: Option<List<String>>,

@@ -69,8 +69,8 @@ struct WhoAmI {
 /// The statuses that mean that the caller is not signed in.
 #[derive(Debug)]
 enum SignedOut {
-    /// [`SIGNED_OUT`], except redirects to the same path and query over https, and to the path with or without its
-    /// trailing slash.
+    /// [`SIGNED_OUT`], except redirects to the same path and query over https, and to the path with its trailing slash
+    /// added or removed.
     Default,
     /// Exactly the statuses listed in the key `signed_out`.
     Listed(Vec<u16>),
@@ -206,7 +206,7 @@ impl WhoAmI {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if self.method == Method::POST {
-            // Some servers answer 411 to a POST without a `Content-Length`, and the client sends none for an empty
+            // Some servers answer 411 to a POST without a `Content-Length`, and the HTTP client sends none for an empty
             // body.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
@@ -312,8 +312,8 @@ impl WhoAmI {
     }
 
     /// Whether the answer redirects to the endpoint itself: to the same path and query over https, or to the path with
-    /// or without its trailing slash. A server that requires https, and a router that requires or forbids the slash,
-    /// redirect every caller in this way.
+    /// its trailing slash added or removed. A server that requires https, and a router that requires or forbids the
+    /// slash, redirect every caller in this way.
     fn leads_to_itself(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
         self.redirect_target(answer).is_some_and(|target| {
@@ -344,7 +344,7 @@ impl WhoAmI {
             .filter(|_| self.leads_to_itself(answer));
         let fix = match target {
             Some(target) if target.path() != self.endpoint.url.path() => {
-                "the path differs only in its trailing slash: write it in url as in the Location"
+                "the path differs only in its trailing slash: in url, write the path from the Location"
             }
             Some(_) => {
                 "the app requires https: configure the app to trust this service's X-Forwarded-Proto (key forwarded), \
@@ -358,7 +358,8 @@ impl WhoAmI {
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 
-    /// The error for any other status. A 4xx may be the app's answer to callers who are not signed in.
+    /// The error for a status that does not show whether the caller is signed in. A 4xx may be the app's answer to
+    /// callers who are not signed in.
     fn undecided(&self, answer: &Answer) -> ExtractError {
         let error = endpoint::undecided(answer);
         if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {

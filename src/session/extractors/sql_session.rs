@@ -172,7 +172,7 @@ impl ExpiryColumn {
         };
         let Some(expiry) = expiry else {
             return Err(misfit(format!(
-                "{column} is neither Unix seconds nor a time in UTC"
+                "{column} is not Unix seconds, Unix milliseconds or a time in UTC"
             )));
         };
         // As in Laravel, the session is still valid in the last second of its lifetime.

@@ -61,7 +61,7 @@ pub struct Stored {
 
 impl RedisServer {
     /// # Errors
-    /// If the URL is invalid. The text contains no part of the URL, which may contain a password.
+    /// If the URL is invalid. The message contains no part of the URL, because the URL may contain a password.
     pub fn new(
         section: &Section<'_>,
         url: &Secret,
@@ -81,7 +81,7 @@ impl RedisServer {
         }
         let info = match password {
             Some(_) if info.redis_settings().password().is_some() => {
-                return Err("contains a password, and the key password is set too: keep one");
+                return Err("contains a password, and the section sets password too: keep one");
             }
             Some(password) => with_password(info, password)?,
             None => info,
@@ -223,7 +223,9 @@ impl Store for RedisServer {
 
     fn connect_advice(&self) -> &'static str {
         match self.client.get_connection_info().addr() {
-            ConnectionAddr::TcpTls { .. } => ", no TLS answer: is the port plain? use redis://",
+            ConnectionAddr::TcpTls { .. } => {
+                ", no TLS answer: if the server does not use TLS, write redis:// in url"
+            }
             _ => "",
         }
     }
@@ -294,8 +296,8 @@ impl Store for RedisServer {
     }
 }
 
-/// Maps an error of the commands that open a connection. They contain no key, so the server's own text is kept up to its
-/// first quoted part, which may be an argument of the command, such as the password.
+/// Maps an error of the commands that open a connection. They contain no key, so the server's own message is kept up to
+/// its first quoted part, which may be an argument of the command, such as the password.
 fn connect_failure(error: &RedisError) -> StoreError {
     let text = error
         .detail()
@@ -313,7 +315,7 @@ fn connect_failure(error: &RedisError) -> StoreError {
     }
 }
 
-/// Maps an error of the client library. The server's own text is left out, because it may contain the key.
+/// Maps an error of the client library. The server's own message is left out, because it may contain the key.
 fn failure(error: &RedisError) -> StoreError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => {

@@ -276,7 +276,7 @@ fn check_headers(
     headers
 }
 
-/// Whether the header describes the route by which the request reached a proxy (RFC 7239 and its predecessors).
+/// Whether proxies describe the original request in this header (RFC 7239 and its predecessors).
 fn describes_the_route(name: &HeaderName) -> bool {
     *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }

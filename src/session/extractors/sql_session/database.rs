@@ -101,7 +101,7 @@ pub enum ConnectConfig {
 
 impl ConnectConfig {
     /// # Errors
-    /// If the URL is invalid. The text contains no part of the URL, which may contain a password.
+    /// If the URL is invalid. The message contains no part of the URL, because the URL may contain a password.
     pub fn new(
         url: &Secret,
         dialect: Dialect,
@@ -123,7 +123,7 @@ impl ConnectConfig {
             .pem
             .filter(|_| trust.is_required || !names_certificates);
         if password.is_some() && has_password {
-            return Err("contains a password, and the key password is set too: keep one");
+            return Err("contains a password, and the section sets password too: keep one");
         }
         let password = match password {
             Some(password) => Some(

@@ -4,10 +4,11 @@
 //! query truncates the payload one character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs`
 //! truncates the whole row.
 
-/// Presets by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a
-/// second is lost. A value that the database cannot read as a time is returned unchanged and then refused, because NULL
-/// would mean a session that does not expire. For `MySQL`, the queries use `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP`
-/// does not support every time that a column can contain, for example times before 1970.
+/// Presets by framework. A computed `session_expires_at` is in milliseconds, so that no fraction of a second is lost,
+/// except in Django's query for `SQLite`, which returns seconds. A value that the database cannot read as a time is
+/// returned unchanged and then refused, because NULL would mean a session that does not expire. For `MySQL`, the
+/// queries use `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP` does not support every time that a column can contain, for
+/// example times before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
         // Prisma, Drizzle and `@auth/pg-adapter` use different table names. A session is valid while `expires` is in

@@ -64,8 +64,8 @@ pub struct Names<'a> {
 
 impl Names<'_> {
     /// Fills a preset's query with the app's names. `{name}` becomes the name of a column, and `{table}` that of the
-    /// table. `{as name}` adds `, column AS name` if the app's column has another name. `{name:default}` gives the
-    /// column to use if `columns` does not set it; without a default, that is `name`.
+    /// table. `{as name}` adds `, column AS name` if the app's column has another name. In `{name:default}`, `default`
+    /// is the column's name if `columns` does not set it; without `:default`, it is `name`.
     pub fn fill(&self, query: &str, dialect: Dialect) -> String {
         let mut pieces = query.split('{');
         let mut filled = pieces.next().unwrap_or_default().to_owned();
