@@ -27,7 +27,7 @@ pub(crate) struct Built {
     /// The inputs of each extractor, by the extractor's name.
     pub(crate) sources: BTreeMap<String, BuiltFrom>,
     pub(crate) warnings: Warnings,
-    /// The number of secrets read from each list or table of secrets, by its full key.
+    /// The number of secrets in each list or table of secrets, with the full key of that list or table.
     pub(crate) secret_counts: Vec<(String, usize)>,
 }
 

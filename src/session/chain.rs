@@ -1,4 +1,4 @@
-//! The extractors in their configured order, and the rule that selects the extractor that decides about a request.
+//! The extractors in their configured order, and the rule that determines which of them decides about a request.
 //!
 //! The first extractor that finds a credential of its own kind and issuer decides. If an extractor finds a credential
 //! from another issuer ([`ExtractError::NotMine`]), the chain tries the next extractors. Such a credential in a cookie
@@ -178,7 +178,7 @@ impl Chain {
         }
     }
 
-    /// Lets every extractor set its gauges.
+    /// Lets every extractor update its metric gauges.
     pub fn observe(&self) {
         for configured in &self.extractors {
             configured.extractor.observe();

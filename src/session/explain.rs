@@ -53,8 +53,8 @@ pub struct Tried {
 /// The outcome of one extractor.
 #[derive(Debug)]
 pub enum Said {
-    /// The extractor was not tried: it does not read the header whose credential is from another issuer, or the caller
-    /// is identified only by a bearer token, which it does not read.
+    /// The extractor was not tried, because the caller is identified by a header that it does not read: a header with a
+    /// credential from another issuer, or `Authorization` for a caller who may send only a bearer token.
     NotAsked,
     NotPresent,
     Subject(Subject),
@@ -187,7 +187,7 @@ impl Said {
                 .unwrap_or_default()
         };
         match self {
-            Self::NotAsked => "not tried, because a header holds a credential from another issuer and this section does not read that header"
+            Self::NotAsked => "not tried, because the caller is identified by a header that this section does not read"
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),

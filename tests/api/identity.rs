@@ -295,7 +295,7 @@ fn explain_shows_foreign_credentials_and_skipped_extractors() {
     );
     assert!(
         lines[2].starts_with(
-            "web (jwt): not tried, because a header holds a credential from another issuer"
+            "web (jwt): not tried, because the caller is identified by a header that this section does not read"
         ),
         "{out}"
     );

@@ -316,13 +316,13 @@ fn other_secret_and_unsigned_id_are_logged_with_the_key_and_the_expected_form() 
             "other",
             "connect.sid=s%3Aabc.AAAA",
             "bad_signature",
-            "the app's secret differs from cookie_secrets, or the value was changed",
+            "the app's secret differs from cookie_secrets, or the credential was changed",
         ),
         (
             "flask",
             "session=e30.aaaa.AAAA",
             "bad_signature",
-            "the app's secret differs from secret_key, or the value was changed",
+            "the app's secret differs from secret_key, or the credential was changed",
         ),
     ] {
         let header = format!("Cookie: {cookie}\r\n");

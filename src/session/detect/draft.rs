@@ -289,7 +289,7 @@ impl Draft {
         text
     }
 
-    /// The configuration as a file, in which a key `NAME_file` refers to a separate file for each secret.
+    /// The configuration as a file. For each secret, it has a key `NAME_file` with the path of a separate file.
     pub fn to_file(&self) -> String {
         self.to_toml(|key| {
             Some(format!(

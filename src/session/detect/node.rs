@@ -247,7 +247,7 @@ pub(super) fn signed_value(cookie: &CookiePair<'_>) -> Option<Finding> {
             .key("cookie", cookie.name)
             .key("cookie_format", "fastify_signed")
             .redis()
-            .example("key_prefix", "sess:", "the prefix of the app's store")
+            .example("key_prefix", "sess:", "the key prefix of the app's store")
             .example("subject", "{userId}", "where the app keeps the user's id")
             .secret("cookie_secrets", "the `secret` of @fastify/session");
         return Some(Finding::new(
@@ -314,7 +314,7 @@ fn padded(cookie: &CookiePair<'_>) -> Finding {
         .example(
             "key_prefix",
             "better-auth:",
-            "the prefix of the app's storage",
+            "the key prefix of the app's secondary storage",
         );
     Finding::new(
         "Better Auth",

@@ -50,7 +50,7 @@ pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
     let sql = key(Draft::new("sql_session").preset("laravel").example(
         "url",
         "mysql://localhost:3306/laravel",
-        "the app's database, with SESSION_DRIVER=database",
+        "the app's database, if SESSION_DRIVER is database",
     ));
     let redis = key(Draft::new("redis_session")
         .preset("laravel")
@@ -58,7 +58,7 @@ pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
         .example(
             "key_prefix",
             "laravel_database_laravel_cache_",
-            "the prefixes of config/database.php and config/cache.php",
+            "the prefixes in config/database.php and config/cache.php, joined",
         ));
     Some(Finding::new(
         "Laravel",

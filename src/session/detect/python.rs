@@ -56,7 +56,7 @@ fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
             .filter(|value| value.as_object().is_some())
             .map(Some);
     }
-    // The first byte of zlib data (RFC 1950): deflate with a 32 KiB window.
+    // The first byte of zlib data (RFC 1950) that is compressed by deflate with a 32 KiB window.
     if bytes.first() != Some(&0x78) {
         return None;
     }

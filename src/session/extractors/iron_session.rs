@@ -108,9 +108,9 @@ struct IronSession {
     authkit_warning: Once,
 }
 
-/// Derives the keys of h3 version 2, which takes milliseconds of processor time, even for a forged seal. At most half as
-/// many keys are derived at a time as there are processors, on blocking threads, and the number of requests that wait
-/// for this is limited, so that forged seals cannot block all in-flight requests of the service.
+/// Derives the keys of h3 version 2 on blocking threads. A derivation takes milliseconds of processor time, even for a
+/// forged seal. Therefore the number of concurrent derivations is half the number of processors, and the number of
+/// waiting requests is limited, so that forged seals cannot block all in-flight requests of the service.
 #[derive(Debug)]
 struct Derivations {
     permits: Arc<Semaphore>,
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_seal_with_any_id_is_accepted_with_one_password_and_a_layout_suffix_is_refused() {
+    fn raw_seal_with_any_id_is_opened_with_a_single_password_and_a_layout_suffix_is_malformed() {
         let asked = |value: &str| asked("version = \"raw\"", &format!("sid={value}"));
         let later = format!("{}", (NOW + 60) * 1000);
         let bad_password = iron::sealing::sealed(&"x".repeat(40), ITERATIONS, "", "", "{}");

@@ -33,7 +33,7 @@ pub const KIND: Kind = Kind {
     presets: presets::PRESETS,
 };
 
-/// Header parameters that change what is verified (RFC 7515, section 4.1.11, RFC 7516, section 4.1.3). A token with any
+/// Header parameters that change what is verified (RFC 7515, section 4.1.11; RFC 7516, section 4.1.3). A token with any
 /// of them is refused, and so is a token with `b64` other than `true` (RFC 7797). Parameters that contain or locate a
 /// key (`jwk`, `jku`, `x5u`, `x5c`) are ignored: only configured keys verify tokens.
 const REFUSED_PARAMETERS: [&str; 2] = ["crit", "zip"];

@@ -2,8 +2,8 @@
 //! sessions, which contain such values. Format: php-src `ext/standard/var_unserializer.re`, `ext/session/session.c`.
 //!
 //! PHP runs an object's code while unserializing it. This parser never creates an object, an enum or a reference: it
-//! skips their text and reads them as null. It does not reject them, because a form that fails validation leaves such
-//! an object in the session, and a rejection would sign the user out.
+//! skips their text and reads them as null. It does not reject them, because in Laravel a form that fails validation
+//! leaves such an object in the session, and a rejection would sign the user out.
 //!
 //! PHP strings are bytes. A string that is not UTF-8 is read as an empty list, which is never a subject. An array key
 //! that is not UTF-8 is left out with its value, because no configuration can name it.

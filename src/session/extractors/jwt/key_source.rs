@@ -56,7 +56,7 @@ impl KeySource {
         }
     }
 
-    /// The description of the source of the keys for `alg`: the key of the section that contains them, or their URL.
+    /// Describes where the keys for `alg` come from: a configuration key of the section, or a URL.
     pub(super) fn name(&self, alg: Alg) -> String {
         match self {
             Self::AnyKid(_) if alg.is_hmac() => "the section's secret".to_owned(),

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn peer_is_appended_to_x_forwarded_for_and_other_headers_are_copied() {
+    fn peer_address_is_appended_to_x_forwarded_for_and_other_headers_are_copied() {
         let caller = request(&[
             ("x-forwarded-for", "203.0.113.7"),
             ("x-forwarded-for", "10.0.0.1, 10.0.0.2"),

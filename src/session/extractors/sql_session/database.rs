@@ -27,14 +27,14 @@ use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// Errors (SQLSTATE) that mean that the key is not valid for the statement: it is not a UUID, time or number; it is a
+/// SQLSTATE codes that mean that the key is not valid for the statement: it is not a UUID, time or number; it is a
 /// number out of range for its type; it contains characters that the database's character set lacks; it is too short
 /// for a substring; or it is not valid hexadecimal or base64.
 const BAD_KEY: [&str; 9] = [
     "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
 ];
 
-/// The error numbers with which `MySQL` and `MariaDB` report the same errors, for which they have no SQLSTATE:
+/// The error numbers of `MySQL` and `MariaDB` for errors of this kind that have no SQLSTATE of their own:
 /// characters that the column's character set lacks (1267; 3854 and 3988 in newer versions), and text that is not a
 /// UUID (1411).
 const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];

@@ -120,7 +120,7 @@ impl Statement {
     /// parameter becomes `?`.
     ///
     /// # Errors
-    /// If the query is not valid. The message says why.
+    /// If the query is not valid. The message gives the reason.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
