@@ -55,7 +55,7 @@ pub fn build(
 
 /// Checks the requirements for every kind:
 ///
-/// - The outcome is `Ok(None)` for a request without headers, and for a request whose headers and cookies are unrelated.
+/// - The outcome is `Ok(None)` for a request without headers or with only unrelated headers and cookies.
 /// - For header values that are not UTF-8, the outcome is `Ok(None)`, `NotMine` or `Rejected`, and there is no panic.
 /// - The extractor's `Debug` shows none of `secrets`.
 ///
