@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
     }
     let mut err = io::stderr().lock();
     for warning in settings.warnings.lines() {
-        // `eprintln!` would panic if standard error is closed.
+        // `eprintln!` panics if standard error is closed.
         let _ = writeln!(err, "{warning}");
     }
     Ok(())

@@ -26,8 +26,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| unwritten(&error))
 }
 
-/// Repairs the script for bash. With a hyphen in the program's name, `clap_complete` 4.6 gives the state of a subcommand
-/// one name where it is set and another where it is used, so that no subcommand would be completed.
+/// Repairs the bash script. If the program's name contains a hyphen, `clap_complete` 4.6 sets a subcommand's state
+/// under one name and reads it under another, so no subcommand would be completed.
 fn with_consistent_labels(script: Vec<u8>) -> Vec<u8> {
     match String::from_utf8(script) {
         Ok(script) => script

@@ -1,6 +1,6 @@
-//! `detect`: identifies the credentials in a pasted request, and prints the section that reads them. If the operator
-//! also passes the secret or the store, the command opens the session with the extractor itself. The rules are in
-//! `session/detect/`.
+//! `detect`: identifies the credentials in a pasted request, and prints a configuration section that reads each of
+//! them. If the operator also passes the secret or the store, the command opens the session with the extractor itself.
+//! The rules are in `session/detect/`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -26,12 +26,12 @@ use crate::settings;
 pub struct Args {
     #[command(flatten)]
     pub(super) request: CurlArgs,
-    /// A file with the request (as cURL, as raw text, or its Cookie or Authorization line), or - for standard input.
-    /// Unlike flags, it is not visible to other users of the machine.
+    /// A file with the request (a cURL command, a raw HTTP request, or its Cookie or Authorization line), or - for
+    /// standard input. Other users of the machine can see flags, but not this input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// A key of the section, such as keys=… or url=…, to open the session with. If the key ends in _file, the value is
-    /// a file name. Without =VALUE, the command prompts for the value and does not echo it.
+    /// Sets a key of the section, such as keys=… or url=…, and opens the session. If the key ends in _file, the value
+    /// is a file name. Without =VALUE, the command prompts for the value and does not echo it.
     #[arg(long, value_name = "KEY[=VALUE]")]
     set: Vec<String>,
     /// Prints the result as JSON.
@@ -113,7 +113,7 @@ fn print(detected: &Detected) -> Result<(), Failure> {
     say(format_args!("\nAs a file:\n\n{}", draft.to_file()))?;
     say("As variables:\n")?;
     for (name, value, comment) in draft.to_variables() {
-        // Docker's `--env-file` takes a comment at the end of a line as part of the value.
+        // Docker's `--env-file` treats a comment at the end of a line as part of the value.
         if !comment.is_empty() {
             say(format_args!("# {comment}"))?;
         }
@@ -129,7 +129,8 @@ pub(super) fn way(draft: &Draft) -> String {
     )
 }
 
-/// Quotes a string so that it is valid both in a shell and in a file of environment variables.
+/// Quotes a string for a shell. A string that needs no quotes is returned unchanged, because `docker run --env-file`
+/// would make quotes part of the value.
 pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = text
         .bytes()
@@ -141,7 +142,7 @@ pub(super) fn shell_quoted(text: &str) -> String {
     }
 }
 
-/// The keys and values of `--set`. The command prompts for the value of a key that has none.
+/// Parses the arguments of `--set` into keys and values. Prompts for a value that is missing.
 pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     set.iter()
         .map(|pair| {
@@ -176,8 +177,8 @@ fn ask(key: &str) -> io::Result<String> {
 }
 
 /// Chooses the credential to open, and its draft. If the key `kind` is given, only drafts of that kind are candidates;
-/// otherwise the scheme of the key `url` determines the kind. The first candidate that has one of the given keys is
-/// chosen, or else the first candidate.
+/// otherwise the scheme of the URL in the key `url` determines the kind. The first candidate that has one of the given
+/// keys is chosen, or else the first candidate.
 fn chosen<'a>(
     found: &'a [Detected],
     keys: &[(String, String)],
@@ -248,7 +249,7 @@ fn open(
         && !is_given("url")
     {
         return Err(Failure::Usage(format!(
-            "only an address that you name is called: pass it, for example --set url={} ({})",
+            "the command calls only a URL that you pass: add, for example, --set url={} ({})",
             shell_quoted(url.value.as_str().unwrap_or_default()),
             url.comment
         )));
@@ -259,7 +260,7 @@ fn open(
         !is_address || (key.role == Role::Example && is_given(&key.name))
     });
     if draft.kind == "jwt" && !draft.keys.iter().any(|key| key.name == "issuers") {
-        // `oidc_issuer` is also the default of `issuers`.
+        // `oidc_issuer`, which was removed above, would have been the default value of `issuers`.
         let issuer = detected
             .drafts
             .iter()
@@ -310,7 +311,7 @@ fn open(
     Ok(())
 }
 
-/// Prints which template for `subject` gave no subject, and the templates that would give one.
+/// Prints the template for `subject` that produced no subject, and the templates that would produce one.
 fn say_no_subject(said: &Said, tried: &Tried, candidates: &[String]) -> Result<(), Failure> {
     let why = if tried.is_absent {
         "the session has no such member".to_owned()

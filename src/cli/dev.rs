@@ -45,7 +45,7 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
 /// Refuses to run `dev`, which signs every caller in, if one of [`STAGE_VARIABLES`] is `production` or `prod`.
 #[expect(
     clippy::disallowed_methods,
-    reason = "reads the environment of the process itself"
+    reason = "these variables are not part of the configuration"
 )]
 fn refuse_in_production() -> Result<(), Failure> {
     for name in STAGE_VARIABLES {
@@ -60,7 +60,7 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds the defaults of `dev` and a throwaway client as the lowest layer. Also returns that client's secret.
+/// Adds the defaults of `dev` and a throwaway client id and secret as the lowest layer. Also returns that secret.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let (sources, client) = with_throwaway_client(sources)?;
     let base = sources.base.unwrap_or_default() + DEV_BASE;
@@ -70,13 +70,13 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
 
 /// The operator's own extractors, for the banner.
 struct Own {
-    /// Their names and kinds.
+    /// The extractors' names and kinds, such as `web (jwt)`.
     names: String,
-    /// The flag of curl that sends a session to the first of them.
+    /// The curl flag that sends a credential to the first extractor.
     flag: String,
 }
 
-/// The operator's own extractors, or `None` if `static_user` signs every caller in.
+/// The operator's own extractors, or `None` if every extractor has the kind `static_user`.
 fn in_force(settings: &Settings) -> Option<Own> {
     let extractors = settings.chain.extractors();
     if extractors.iter().all(|one| one.kind == "static_user") {
@@ -95,7 +95,7 @@ fn in_force(settings: &Settings) -> Option<Own> {
     })
 }
 
-/// The flag of curl that sends a credential in this place.
+/// The curl flag that sends a credential in this place.
 fn curl_flag(place: Option<&CredentialSource>) -> String {
     let (flag, value) = match place {
         Some(CredentialSource::Bearer) => ("-H", "Authorization: Bearer …".to_owned()),
@@ -124,7 +124,7 @@ fn print_banner(url: &str, own: Option<&Own>, unread: Option<&str>, throwaway: O
     let note = unread.map(|hint| format!("  Note      {hint}\n"));
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
-        throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
+        throwaway.map(|secret| format!("  Secret    {secret}   (valid for this run only)\n"));
     // The service continues if standard output is closed.
     let _ = write!(
         io::stdout(),

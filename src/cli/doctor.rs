@@ -1,5 +1,5 @@
-//! `doctor`: checks that Rollout accepts the client's tokens, and that every configured backend answers. The calls to
-//! Rollout are in `rollout.rs`; each extractor checks its own backends.
+//! `doctor`: checks that Rollout accepts the client id and secret, and that every configured backend answers. The calls
+//! to Rollout are in `rollout.rs`; each extractor checks its own backends.
 
 use serde_json::json;
 
@@ -26,7 +26,8 @@ pub struct Args {
     json: bool,
 }
 
-/// The results so far. Successful checks are printed to standard output, failed checks to standard error.
+/// The results so far. Without `--json`, each result is printed at once: a success to standard output, a failure to
+/// standard error.
 struct DoctorReport {
     json: bool,
     checks: Vec<serde_json::Value>,

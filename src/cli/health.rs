@@ -30,7 +30,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
         }
     }
     Err(Failure::Runtime(format!(
-        "{} (server.listen is {listen}, from: {port_from})",
+        "{} (server.listen is {listen}; source of its port: {port_from})",
         failures.join("; ")
     )))
 }
@@ -40,7 +40,7 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     let port = address.port();
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![(Ipv4Addr::LOCALHOST, port).into()],
-        // `[::]` listens on all addresses of both families.
+        // A service that listens on `[::]` accepts IPv4 and IPv6 connections.
         IpAddr::V6(ip) if ip.is_unspecified() => vec![
             (Ipv4Addr::LOCALHOST, port).into(),
             (Ipv6Addr::LOCALHOST, port).into(),

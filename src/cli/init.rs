@@ -22,18 +22,19 @@ const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file with a request of a signed-in user (as cURL, raw, or its Cookie or Authorization line), or - for
-    /// standard input.
+    /// A file with a request of a signed-in user (a cURL command, a raw HTTP request, or its Cookie or Authorization
+    /// line), or - for standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// The kind of the extractor. It replaces --from, or chooses among the credentials in the request.
+    /// The kind of the extractor. With --from, it selects one of the credentials in the request.
     #[arg(long, value_parser = names::kinds(), hide_possible_values = true)]
     kind: Option<String>,
-    /// The preset for a product, such as connect-redis or clerk. It is used in the same way as --kind.
+    /// The preset for a product, such as connect-redis or clerk. With --from, it selects one of the
+    /// credentials in the request.
     #[arg(long, value_parser = names::presets(), hide_possible_values = true)]
     preset: Option<String>,
-    /// The server that delivers your app's pages. Prints the lines with which this server forwards /rollout/ to the
-    /// service.
+    /// The server that delivers your app's pages. The command prints the lines with which this server forwards
+    /// /rollout/ to the service.
     #[arg(long)]
     app: Option<App>,
     /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: set them in environment
@@ -181,7 +182,7 @@ fn say_other(other: &Detected, chosen: &Draft) -> Result<(), Failure> {
     ))
 }
 
-/// Sets a key of the section that is not a secret. A dotted key sets a member of a table.
+/// Sets a key of the section, unless it is a secret. A dotted key sets a member of a table.
 fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(Failure::Usage(format!(
@@ -222,7 +223,7 @@ fn refuse_to_overwrite() -> Result<(), Failure> {
     )))
 }
 
-/// The lines of the example file for a secret.
+/// The lines for a secret in the example file.
 fn example_of(key: &DraftKey) -> String {
     let name = variable(&key.name);
     let (separator, file) = if key.is_list() {
@@ -302,8 +303,8 @@ fn print_proxy_lines(app: App) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Validates the configuration as `check-config` does, and prints its warnings. Returns the variables of secrets that
-/// have no value yet, which is not an error, each with its meaning.
+/// Validates the configuration as `check-config` does, and prints its warnings. A secret without a value is not an
+/// error yet: its environment variable is returned, with a description of the secret.
 fn check(draft: &Draft, registry: &Registry) -> Result<Vec<(String, String)>, Failure> {
     let (mut sources, stand_in) = with_throwaway_client(Sources::from_process(Vec::new()))?;
     let client = sources.base.take().unwrap_or_default();

@@ -40,7 +40,7 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     let issuer = &decoded.claims["iss"];
     if *issuer != client.id.as_str() {
         return Err(Failure::Runtime(format!(
-            "the token's iss is {issuer}, and the client id is {:?}",
+            "the token's iss is {issuer}, but the client id is {:?}",
             client.id
         )));
     }
@@ -64,7 +64,8 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
 }
 
-/// Explains why the token cannot be verified: it is malformed, or it was signed with a misreading of the secret.
+/// Explains why the token cannot be verified: it is malformed, it has another algorithm, or it was signed with another
+/// key, such as a misreading of the secret.
 fn why_not(token: &str, secret: &[u8]) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
@@ -88,11 +89,11 @@ fn why_not(token: &str, secret: &[u8]) -> String {
     }
 }
 
-/// The description of a program that decodes the secret from base64 before it signs.
+/// The explanation for a token that was signed with the base64-decoded secret.
 const BASE64: &str = "with the secret decoded from base64: the program that signed the token decodes the secret, as Rollout's Java sample does (jjwt's signWith(HS512, String)). Rollout uses the undecoded bytes: in Java, pass secret.getBytes(StandardCharsets.UTF_8)";
 
-/// Other keys that a program may derive from the same secret, each with a description of what the program does. Rollout
-/// uses the bytes of the secret unchanged.
+/// Other keys that a program may derive from the same secret, each with an explanation. Rollout uses the bytes of the
+/// secret unchanged.
 fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
     let text = String::from_utf8_lossy(secret).into_owned();
     let trimmed = text.trim();
@@ -113,7 +114,7 @@ fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
         ),
         (
             Some([secret, b"\n"].concat()),
-            "with the secret and a line break after it: the program that signed the token read a file and did not trim it",
+            "with the secret and a line break after it: the program that signed the token read the secret from a file and did not trim it",
         ),
         (decoded(&base64::alphabet::STANDARD), BASE64),
         (decoded(&base64::alphabet::URL_SAFE), BASE64),

@@ -41,8 +41,9 @@ use crate::token::RolloutClient;
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
-/// Configuration: files, and environment variables ROLLOUT__SECTION__KEY. The client id is in ROLLOUT_CLIENT_ID, and
-/// the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE names.
+/// The configuration is read from files and from environment variables ROLLOUT__SECTION__KEY. The client id is in
+/// ROLLOUT_CLIENT_ID, and the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE
+/// names.
 ///
 /// Exit codes: 0 success, 1 failure at run time, 2 invalid configuration or usage.
 #[derive(Parser)]
@@ -68,10 +69,11 @@ enum Command {
     ///
     /// On SIGTERM the service finishes the requests in flight and stops. On SIGHUP it reads the configuration again.
     Serve,
-    /// For development: serves on loopback with a throwaway client, and signs every caller in.
+    /// For development: serves on loopback, and treats every caller as signed in.
     ///
     /// The user is dev-user, or the user named in the header X-Dev-User. A page at / shows what the service does. Your
-    /// own settings and client are used if they are set. Listening addresses other than loopback are refused.
+    /// own settings, client id and secret are used if they are set. Otherwise the tokens are signed with a throwaway
+    /// secret, and Rollout does not accept them. Listening addresses other than loopback are refused.
     Dev,
     /// Checks the configuration without using the network; exit code 2 if it has a problem.
     ///
@@ -112,14 +114,15 @@ enum Command {
     /// Shows the result of each extractor for a request.
     ///
     /// No token is minted, and the client id and secret are not needed. Apps, identity providers and stores are called
-    /// as they are for a token request.
+    /// as for a token request.
     Explain(explain::Args),
 }
 
-/// The configuration that `init` writes into the current folder.
+/// The name of the configuration file that `init` writes into the current folder.
 const CONFIG: &str = "rollout-token.toml";
 
-/// The hint for a command without `--config` in a folder that has the file of `init`, which is not read by default.
+/// The hint for a command that was run without `--config` in a folder with the configuration file of `init`, which is
+/// not read by default.
 fn unread_config(files: &[PathBuf]) -> Option<String> {
     (files.is_empty() && Path::new(CONFIG).is_file())
         .then(|| format!("{CONFIG} is in this folder: add --config {CONFIG}"))
@@ -242,8 +245,8 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// Adds a random client as the lowest layer, for commands that do not need the operator's client. Also returns that
-/// client.
+/// Adds a client id and a random secret as the lowest layer, for commands that do not need the operator's own. Also
+/// returns both.
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)
@@ -259,7 +262,7 @@ fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), F
     Ok((Sources { base, ..sources }, client))
 }
 
-/// Runs `work` to its end, then returns without waiting for background work of libraries, such as an unanswered DNS
+/// Runs `work` to completion, then returns without waiting for background work of libraries, such as an unanswered DNS
 /// query.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -280,17 +283,17 @@ fn subject_of(text: &str) -> Result<Subject, Failure> {
     })
 }
 
-/// Writes a line to standard error. `eprintln!` would panic if standard error is closed.
+/// Writes a line to standard error. `eprintln!` panics if standard error is closed.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Writes a line to standard output. `println!` would panic if standard output is closed.
+/// Writes a line to standard output. `println!` panics if standard output is closed.
 fn say(line: impl fmt::Display) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(|error| unwritten(&error))
 }
 
-/// Why standard output could not be written.
+/// Converts an error from writing to standard output.
 fn unwritten(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,

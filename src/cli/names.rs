@@ -1,4 +1,4 @@
-//! Names that the shell completes, although the command accepts other names as well.
+//! Names of kinds and presets that the shell completes. The command may accept other names as well.
 
 use std::ffi::OsStr;
 
@@ -6,8 +6,8 @@ use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
 use crate::session::registry::Registry;
 
-/// Accepts any string, and offers these names to the shell. The command itself refuses unknown names, because an
-/// embedding program may have added kinds.
+/// Offers these names to the shell. Accepts any string, because an embedding program may have added kinds; the command
+/// itself refuses unknown names.
 #[derive(Clone)]
 pub(super) struct Offered(fn() -> Vec<&'static str>);
 

@@ -115,7 +115,7 @@ pub(super) async fn get_credentials(
 pub(super) struct ClockDifference(pub(super) UnixSeconds);
 
 impl ClockDifference {
-    /// 0 if there is no `Date` header.
+    /// The difference, or 0 if there is no valid `Date` header.
     fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
         let date = headers
             .get(header::DATE)

@@ -20,8 +20,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
     reason = "each field is a flag of curl"
 )]
 pub struct CurlArgs {
-    /// The word `curl` and the URL of a request copied "as cURL" in a browser. Only the host and port of the URL are
-    /// used.
+    /// The word `curl` and the URL of a request copied "as cURL" in a browser. `explain` uses only the host and port of
+    /// the URL.
     #[arg(value_name = "URL", num_args = 0..)]
     pub words: Vec<String>,
     /// A header of the request, as in curl: -H 'Authorization: Bearer …'.

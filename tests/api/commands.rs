@@ -294,7 +294,7 @@ fn mint_and_inspect_need_only_the_client_id_and_secret() {
         .env("ROLLOUT_CLIENT_ID", "other-client")
         .env("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET));
     assert_eq!(code, Some(1));
-    let both = format!("the token's iss is \"{CLIENT_ID}\", and the client id is \"other-client\"");
+    let both = format!("the token's iss is \"{CLIENT_ID}\", but the client id is \"other-client\"");
     assert!(err.contains(&both), "{err}");
     assert_eq!(
         only_client(&["mint", "bad\u{202e}subject"], CLIENT_SECRET).0,

@@ -155,7 +155,7 @@ fn failed_health_check_names_the_address_of_the_service_and_its_source() {
     assert_eq!(code, Some(1));
     for want in [
         &format!("cannot reach the service at 127.0.0.1:{port}"),
-        "from: PORT",
+        "source of its port: PORT",
     ] {
         assert!(err.contains(want), "{want} in {err}");
     }
@@ -172,7 +172,7 @@ fn failed_health_check_names_the_address_of_the_service_and_its_source() {
         run(binary(&["--config", path, "health"]).env_remove("ROLLOUT__SERVER__LISTEN"));
     assert_eq!(code, Some(1));
     assert!(
-        err.contains(&free.to_string()) && err.contains(&format!("from: {path}")),
+        err.contains(&free.to_string()) && err.contains(&format!("port: {path}")),
         "{err}"
     );
 }
