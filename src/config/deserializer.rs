@@ -249,8 +249,8 @@ impl<'de> Deserializer<'de> for StrictValue {
     }
 
     of_one_kind! {
-        deserialize_str "text in quotes" String
-        deserialize_string "text in quotes" String
+        deserialize_str "a string in quotes" String
+        deserialize_string "a string in quotes" String
         deserialize_map "a table" Table
     }
 
@@ -325,7 +325,7 @@ impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
         visitor.visit_bytes(self.0)
     }
 
-    /// Refuses to read the line as a string, because serde's visitor of strings would accept bytes.
+    /// Refuses to read the line as a string, because serde's string visitor would accept bytes.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
     }

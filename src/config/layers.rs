@@ -27,8 +27,8 @@ const WHOLE: &str = "ROLLOUT_CONFIG";
 /// The environment variable in which many platforms pass the port to listen on.
 pub(crate) const PORT: &str = "PORT";
 
-/// The prefix of all other environment variables. The double `_` distinguishes them from the variables that Kubernetes
-/// sets for a service called `rollout`, which have a single `_`.
+/// The prefix of the environment variables that set one key each. The double `_` distinguishes them from the variables
+/// that Kubernetes sets for a service called `rollout`, which have a single `_`.
 const PREFIX: &str = "ROLLOUT__";
 
 /// Whether this is one of the shared environment variables that the service reads: those for OpenTelemetry, for
@@ -42,7 +42,7 @@ fn is_common(name: &str) -> bool {
 /// The sources of the configuration. The environment is a field, so that tests need no separate process.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The lowest layer, as TOML: the defaults of `dev`, and the throwaway client of a command.
+    /// The lowest layer, as TOML: the defaults of `dev`, and the throwaway client id and secret of a command.
     pub base: Option<String>,
     /// TOML files; a later file takes precedence.
     pub files: Vec<PathBuf>,
@@ -74,7 +74,7 @@ impl Sources {
     /// The sources: these files, and the environment of this process.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the only place that reads the environment"
+        reason = "the environment of the configuration is read only here"
     )]
     pub fn from_process(files: Vec<PathBuf>) -> Self {
         let mut sources = Self {
@@ -157,7 +157,7 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// One layer for each environment variable. The variables of Rollout's docs come last.
+    /// One layer for each environment variable. The variables from Rollout's docs come last, so they take precedence.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();
@@ -190,7 +190,7 @@ impl Sources {
 }
 
 /// Splits the name of an environment variable into its path: `ROLLOUT__SERVER__LISTEN` becomes `server`, `listen`.
-/// Sections and keys are case-insensitive. A name below a key, such as that of a claim, is the operator's choice. Many
+/// Sections and keys are case-insensitive. A name below a key, such as a claim's name, is the operator's choice. Many
 /// platforms convert variable names to upper case, so such a name keeps its case only if it contains a lower-case
 /// letter.
 fn fold(path: &str) -> Vec<String> {

@@ -1,9 +1,9 @@
-//! Collects all problems of a configuration in one report, and its warnings. The code that validates a value adds them.
+//! Collects the problems and warnings of a configuration for one report. The code that validates a value adds them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Problems, by the key that they concern. If there are none, the configuration is valid.
+/// Problems, each under its configuration key. If there are none, the configuration is valid.
 ///
 /// The messages name keys and describe how to fix the problems. They never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a problem with this key or with the key that names its file. If so, its value is missing
+    /// Whether there is a problem with this key or with the key that names its file. If so, the value is missing
     /// although the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
         let is_same = |other: &str| other.strip_suffix("_file").unwrap_or(other) == key;
@@ -94,7 +94,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Warnings, by the key that they concern: the configuration is accepted, but the operator should know about them.
+/// Warnings, each under its configuration key: the configuration is accepted, but the operator should know about them.
 ///
 /// `check-config` prints them, and the service logs them at start and after a reload. Like the messages of
 /// [`Problems`], they never contain a secret's value.

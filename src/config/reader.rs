@@ -222,7 +222,7 @@ fn file_key(path: &str) -> String {
 fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Secret, String> {
     let ValueKind::String(name) = &value.kind else {
         return Err(format!(
-            "must be the name of a file, as text in quotes, not {}{}",
+            "must be the name of a file, as a string in quotes, not {}{}",
             type_name(value),
             origin(value)
         ));
@@ -250,7 +250,10 @@ fn describe(error: &Error, value: &Value) -> String {
             expected,
             is_container: false,
         } if is_container(value) => {
-            format!("is {} that must contain {expected}", type_name(value))
+            format!(
+                "is {}, in which each value must be {expected}",
+                type_name(value)
+            )
         }
         Error::Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
         error => error.to_string(),
@@ -282,7 +285,7 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
             WHOLE_NUMBER
         }
         ValueKind::Float(_) => "a number",
-        ValueKind::String(_) => "text",
+        ValueKind::String(_) => "a string",
         ValueKind::Table(_) => "a table",
         ValueKind::Array(_) => "a list",
     }

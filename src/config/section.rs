@@ -21,7 +21,7 @@ pub(crate) struct Findings {
     /// The files from which keys were read.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
-    /// The number of secrets in each list or table of secrets, keyed by the full name of its key.
+    /// The number of secrets in each list or table, with the full name of its configuration key.
     pub(crate) secret_counts: Vec<(String, usize)>,
     /// Builds the properties of the section's JSON Schema.
     pub(crate) properties: Option<Properties>,
@@ -109,8 +109,8 @@ impl<'a> Section<'a> {
         self.elsewhere.cap_to_session
     }
 
-    /// Refuses a section that does not set `subject`. Kinds use this if no attribute identifies users in every app.
-    /// `text` is the message, which says what to write.
+    /// Refuses a section that does not set `subject`. Kinds call this if no attribute identifies users in every app.
+    /// `text` is the message, which tells the operator what to write.
     pub fn require_subject(&self, text: &str, problems: &mut Problems) {
         problems.require(self.names_subject, self.key("subject"), text);
     }

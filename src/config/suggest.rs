@@ -1,6 +1,6 @@
 //! The message for an unknown name, with a suggestion ("did you mean"). The caller passes the known names.
 
-/// The Jaro-Winkler similarity from which a name is treated as a misspelling of another.
+/// The minimum Jaro-Winkler similarity at which a name is treated as a misspelling of a known name.
 const ALIKE: f64 = 0.85;
 
 /// The message that `name` is unknown. It suggests the closest known name, or lists all known names.

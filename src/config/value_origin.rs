@@ -7,13 +7,13 @@ use config::{Value, ValueKind};
 /// The origin of a value. The values that the service itself provides have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ValueOrigin {
-    /// The environment variable of one key, whose text has no type: it may contain a list.
+    /// An environment variable that sets one key. Its value is an untyped string, which may contain a list.
     Variable(String),
-    /// A document with types, in TOML or JSON: a file, or the text of an environment variable.
+    /// A typed document in TOML or JSON: a file, or the value of an environment variable.
     Document(String),
 }
 
-/// A [`Value`] stores its origin as a string. These prefixes keep a file apart from the variable with the same name.
+/// A [`Value`] stores its origin as a string. These prefixes distinguish a file from a variable with the same name.
 const VARIABLE: &str = "variable ";
 const DOCUMENT: &str = "document ";
 
@@ -29,7 +29,7 @@ impl ValueOrigin {
         }
     }
 
-    /// The name of the variable that contains this value as text, or `None` if the value has another origin.
+    /// The name of the variable that sets this value, or `None` if the value comes from a document or the service.
     pub(super) fn variable_of(value: &Value) -> Option<String> {
         match Self::of(value) {
             Some(Self::Variable(name)) => Some(name),
@@ -37,7 +37,7 @@ impl ValueOrigin {
         }
     }
 
-    /// The string that a [`Value`] stores.
+    /// The string that a [`Value`] stores as its origin.
     pub(super) fn stored(&self) -> String {
         match self {
             Self::Variable(name) => format!("{VARIABLE}{name}"),

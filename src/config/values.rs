@@ -121,8 +121,8 @@ impl Visitor<'_> for HumanDurationVisitor {
 pub struct PublicText(Vec<u8>);
 
 impl PublicText {
-    /// Removes a byte order mark, which some editors add, and converts `\n` to line ends, because many platforms allow
-    /// only a single line in an environment variable. A `\n` in JSON is kept.
+    /// Removes a byte order mark, which some editors add, and converts each escape `\n` to a line end, because many
+    /// platforms allow only a single line in an environment variable. A `\n` in JSON is kept.
     fn new(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let is_json = || serde_json::from_slice::<de::IgnoredAny>(bytes).is_ok();
@@ -166,7 +166,7 @@ impl Visitor<'_> for PublicTextVisitor {
     type Value = PublicText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text in quotes")
+        f.write_str("a string in quotes")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<PublicText, E> {
@@ -224,7 +224,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         T::deserialize(text.into_deserializer()).map(|item| List(vec![item]))
     }
 
-    /// Accepts the content of a file: one item per line, without empty lines.
+    /// Accepts the content of a file with one item per line. Empty lines are skipped.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<List<T>, E> {
         let lines = content.split(|&byte| byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn number_in_place_of_a_list_is_refused_without_the_number() {
+    fn number_in_place_of_a_list_is_refused_without_repeating_it() {
         assert_eq!(
             serde_json::from_str::<List<String>>("[\"a\",\"b\"]").unwrap(),
             List::of(&["a", "b"])

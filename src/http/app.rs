@@ -198,7 +198,7 @@ pub fn public(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-/// The router to be merged into another axum app, whose other paths and fallback stay in effect.
+/// The router to be merged into another axum app, whose own paths and fallback stay in effect.
 pub fn embedded(app: &Arc<App>) -> Router {
     with_middleware(token_routes(app), app)
 }
@@ -407,7 +407,7 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
-    /// Logs a preflight from a listed origin. The browser will not send the request that the preflight announced.
+    /// Logs a refused preflight from a listed origin: the browser will not send the request that it announced.
     pub fn refused_preflight(&self, in_force: &InForce, reason: Reason, asked: &HeaderValue) {
         self.log
             .refused_preflight(&in_force.span, reason.as_str(), asked);

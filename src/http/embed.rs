@@ -34,7 +34,7 @@ use crate::telemetry::requests::RequestLog;
 /// Returns every problem of the configuration. Each message begins with the configuration key.
 ///
 /// # Panics
-/// If it is called outside a Tokio runtime, because the extractors start to fetch keys.
+/// If it is called outside a Tokio runtime, which its background tasks need.
 pub fn router(
     sources: &Sources,
     registry: &Registry,

@@ -25,7 +25,7 @@ pub enum Error {
     OriginNotAllowed(Reason),
     /// A browser navigates to the path, or loads it as an image, a script, a frame or similar.
     NotAFetch(Reason),
-    /// The `Host` is not a loopback name, which only dev mode refuses.
+    /// In dev mode, the `Host` is not a loopback host.
     HostNotAllowed,
     NotFound,
     /// The path is a variant of one of the service's paths, is served only by the other listener, or is disabled by the
@@ -269,7 +269,7 @@ impl Error {
             Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
                 "Origin not allowed", "Pages of this origin may not request tokens; the operator lists allowed origins in origins.allowed."),
             Self::NotAFetch(_) => (StatusCode::FORBIDDEN, "not_a_fetch", None,
-                "Not a fetch", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
+                "Request not made by a script", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
                 "Host not allowed", "Dev mode answers only requests to loopback hosts, such as localhost, 127.0.0.1 and [::1]."),
             Self::NotFound | Self::WrongPath(_) => (StatusCode::NOT_FOUND, "not_found", None,
@@ -380,7 +380,7 @@ impl Error {
         response
     }
 
-    /// The detail. For `HeadersTooLarge`, the sentence with the limit and the number found precedes it.
+    /// The `detail` member. For `HeadersTooLarge`, it begins with the sentence about the limit and the number found.
     fn measured(&self, detail: &'static str) -> Cow<'static, str> {
         match self {
             Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),

@@ -88,7 +88,7 @@ fn outcome(answer: &[u8]) -> String {
     match (status, body["code"].as_str()) {
         (Some(status), Some(code)) => format!("{status} {code}"),
         (Some(status), None) => status.to_owned(),
-        (None, _) => "none: the head is incomplete".to_owned(),
+        (None, _) => "no response, because the head is incomplete".to_owned(),
     }
 }
 
@@ -100,7 +100,7 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     }
 }
 
-/// The checks before the extractors, in words, and the request that the extractors are tried with.
+/// A description of the checks before the extractors, and the request with which the extractors are tried.
 pub struct Checks {
     /// The result of the checks, the most important line first. Values of the request are escaped.
     pub lines: Vec<String>,
@@ -149,7 +149,7 @@ impl Beginning {
             }
             Self::Answered(answer) => {
                 let mut lines = vec![format!(
-                    "request: answered with {answer} before any extractor is tried"
+                    "request: answered before any extractor is tried: {answer}"
                 )];
                 let malformed = Error::BadRequest(Reason::Malformed);
                 if answer == describe_answer(&malformed) {
@@ -179,7 +179,7 @@ impl fmt::Debug for Checks {
 }
 
 impl Checks {
-    /// The request that the extractors are tried with.
+    /// The request with which the extractors are tried.
     pub fn head(&self) -> &Parts {
         &self.head
     }
@@ -261,8 +261,8 @@ fn describe_answer(error: &Error) -> String {
     format!("{} {}", error.status().as_u16(), error.code())
 }
 
-/// The pasted request in the form in which the service would receive it. Operators also paste HTTP/2 and HTTP/3 heads,
-/// which a proxy would forward as HTTP/1.1, headers without a request line, and heads without their body.
+/// The pasted request in the form in which the service would receive it. Operators also paste headers without a request
+/// line, heads without their body, and HTTP/2 and HTTP/3 heads, which a proxy would forward as HTTP/1.1.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
     let end = start
@@ -279,7 +279,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
             };
             [&line[..space], version].concat()
         }
-        // A first line without a header's name, such as `Bearer TOKEN`, gets its name from `head_lines`.
+        // `head_lines` adds the header name to a first line that lacks one, such as `Bearer TOKEN`.
         _ if pasted::head_lines(start)
             .1
             .first()

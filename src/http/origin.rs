@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn navigation_or_embedded_document_is_not_a_fetch() {
+    fn navigation_or_load_of_a_subresource_is_not_a_fetch() {
         for (mode, destination, is_fetch) in [
             ("cors", "empty", true),
             ("same-origin", "empty", true),

@@ -152,7 +152,8 @@ fn host_of(url: &Url) -> Option<HeaderValue> {
     HeaderValue::try_from(host).ok()
 }
 
-/// The URL of a pasted request, if the request names its host. The scheme of a raw request is unknown and set to `http`.
+/// The URL of a pasted request, if the request names its host. The scheme of a raw request is unknown, so it is set to
+/// `http`.
 pub fn target(text: &[u8]) -> Option<Url> {
     if is_curl(text) {
         return curl(text).ok()?.target();
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn request_copied_as_fetch_or_powershell_is_refused_with_the_right_form() {
+    fn request_copied_as_fetch_or_powershell_is_refused_with_a_hint_to_copy_as_curl() {
         for text in [
             "fetch(\"https://a.example/\", {\n  \"headers\": {\"cookie\": \"s3cr3t\"}});",
             "$session = New-Object Microsoft.PowerShell.Commands.WebRequestSession",
@@ -526,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn target_is_the_url_of_the_request_in_every_form() {
+    fn target_is_the_url_of_a_request_that_names_its_host() {
         for (text, want) in [
             (
                 "curl 'https://a.example/me?x=1' -H 'accept: */*'",

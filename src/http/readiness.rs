@@ -1,5 +1,5 @@
-//! The report of `/readyz`: whether this instance should receive requests. `routes/health.rs` makes it, and `error.rs`
-//! maps it to a response if the instance is not ready.
+//! The report of `/readyz`: whether this instance should receive requests. `routes/health.rs` creates the report, and
+//! `error.rs` maps it to a response if the instance is not ready.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Report {
     pub dev: bool,
 }
 
-/// The state of an instance. The first applicable one, in the order of these variants, is reported.
+/// The state of an instance. If several variants apply, the first in this order is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {

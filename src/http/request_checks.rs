@@ -56,7 +56,7 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
 /// Like [`check`], but keeps a body of up to `max_bytes`.
 ///
 /// # Errors
-/// The errors of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is returned even if the body is
+/// The errors of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is also returned if the body is
 /// incomplete.
 pub async fn check_with_body(
     request: Request,

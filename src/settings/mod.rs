@@ -79,7 +79,7 @@ pub struct Settings {
     pub traces: Option<TraceReceiver>,
     /// Warnings about accepted values, for the operator.
     pub warnings: Warnings,
-    /// The number of secrets in each list or table of secrets, keyed by the full name of its key.
+    /// The number of secrets in each list or table, with the full name of its configuration key.
     pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
     /// The files that `--config` names, and those that keys outside the extractors' sections name.

@@ -405,7 +405,7 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "max_headers = \"many\"",
-            "server.max_headers: must be a whole number, not text (from /",
+            "server.max_headers: must be a whole number, not a string (from /",
         ),
         (
             "max_headers = -1",
@@ -417,11 +417,11 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "docs_alias = \"maybe\"",
-            "server.docs_alias: must be true or false, not text (from /",
+            "server.docs_alias: must be true or false, not a string (from /",
         ),
         (
             "admin_listen = 8080",
-            "server.admin_listen: must be text in quotes, not a whole number (from /",
+            "server.admin_listen: must be a string in quotes, not a whole number (from /",
         ),
         (
             "listen = [\"a\"]",
@@ -455,11 +455,11 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "[origins]\nallowed = [5]",
-            "origins.allowed: is a list that must contain text in quotes (from /",
+            "origins.allowed: is a list, in which each value must be a string in quotes (from /",
         ),
         (
             "[token]\nclaims = \"x\"",
-            "token.claims: must be a table, not text (from /",
+            "token.claims: must be a table, not a string (from /",
         ),
     ] {
         let report = problems(&format!("{toml}\n{BY_HEADER}"));
@@ -469,7 +469,7 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         .map(|_| ())
         .unwrap_err();
     assert!(
-        report.contains("not text (from ROLLOUT__SERVER__MAX_HEADERS)"),
+        report.contains("not a string (from ROLLOUT__SERVER__MAX_HEADERS)"),
         "{report}"
     );
 }
@@ -801,7 +801,7 @@ fn secret_keys_accept_a_file_and_other_keys_do_not() {
             "no text",
             b"",
             "secret_key_file = 5",
-            "secret_key_file: must be the name of a file, as text in quotes, not a whole number (from ROLLOUT_CONFIG",
+            "secret_key_file: must be the name of a file, as a string in quotes, not a whole number (from ROLLOUT_CONFIG",
         ),
         (
             "no name",

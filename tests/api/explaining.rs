@@ -194,7 +194,7 @@ fn refused_request_is_explained_with_reason_origin_and_host() {
     );
     let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n");
     assert!(
-        said.starts_with("request: answered with 400 bad_request before any extractor is tried\n    reason malformed: "),
+        said.starts_with("request: answered before any extractor is tried: 400 bad_request\n    reason malformed: "),
         "{said}"
     );
     let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n");

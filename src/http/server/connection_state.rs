@@ -111,7 +111,7 @@ impl ConnectionState {
         Exchange(self.clone())
     }
 
-    /// Why the head of this request, or of a request pipelined after it, is ambiguous; `None` if it is not.
+    /// Why the head of this request, or of a request pipelined after it, is ambiguous; `None` if no head is ambiguous.
     pub(super) fn ambiguity(&self) -> Option<Reason> {
         self.current().ambiguity
     }

@@ -40,7 +40,7 @@ use connection_state::ConnectionState;
 const BACKLOG: u32 = 4096;
 /// The connection limit of the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
-/// The pause after a failed `accept`, for example because the process has no file descriptors left.
+/// The pause after `accept` fails, for example because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may wait for its peer when the connection limit is reached.
 const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ pub enum DrainOutcome {
 }
 
 /// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all IPv4 and IPv6 addresses, or only all
-/// IPv4 addresses on a machine without IPv6. Must be called inside the runtime.
+/// IPv4 addresses on a machine without IPv6. Must be called inside a Tokio runtime.
 ///
 /// # Errors
 /// If the address is in use, belongs to no interface, or needs a privilege.

@@ -249,7 +249,7 @@ mod tests {
                 (
                     "a number",
                     &with("max_age = 2678400"),
-                    "max_age: must be text in quotes",
+                    "max_age: must be a string in quotes",
                 ),
                 ("cookie", &with("cookie = \"\""), "cookie: must be"),
             ],

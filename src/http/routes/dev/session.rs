@@ -41,7 +41,7 @@ struct Extractor {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Explained {
-    /// The pasted text is not a request; the string says why.
+    /// The pasted text is not a request. The string describes the problem.
     Problem(String),
     Request {
         credentials: Vec<Credential>,
