@@ -143,7 +143,7 @@ fn is_unfilled(text: &str) -> bool {
         .filter(|word| !word.is_empty());
     let words = words.collect::<Vec<_>>().join(" ");
     BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
-        // A shell variable that was not expanded, or a URL.
+        // A shell variable that was not expanded, a URL, or a JavaScript expression.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
         || text.starts_with("process.env")
@@ -228,7 +228,7 @@ fn cannot_read(path: &Path, error: &io::Error) -> String {
         io::ErrorKind::IsADirectory => {
             ". Name the file in this directory. Docker also creates a directory if the file to mount does not exist"
         }
-        io::ErrorKind::PermissionDenied => ". May this process's user read it?",
+        io::ErrorKind::PermissionDenied => ". Is this process's user allowed to read it?",
         _ => "",
     };
     format!("cannot read {}: {error}{advice}", path.display())

@@ -38,7 +38,7 @@ impl ClientConfig {
                 format!("{weakness}: copy the client secret from your Rollout dashboard"),
             );
         }
-        // A blank secret is already reported as empty.
+        // An empty secret or a placeholder is already reported as weak.
         let names = [
             "ROLLOUT_CLIENT_SECRET",
             "ROLLOUT__CLIENT_SECRET",

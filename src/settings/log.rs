@@ -1,4 +1,4 @@
-//! `[log]`: the format of log lines, and the form of subjects in them.
+//! `[log]`: the format and level of log lines, and the form of subjects in them.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tracing::Level;

@@ -66,7 +66,7 @@ pub struct Settings {
     pub client: RolloutClient,
     pub minter: Minter,
     pub server: Arc<ServerConfig>,
-    /// The file or environment variable that sets the port of `server.listen`.
+    /// The file or environment variable that sets the port of `server.listen`, or `default`.
     pub port_from: String,
     pub origins: Origins,
     /// The HTTP client for calls that belong to no extractor.
@@ -163,7 +163,7 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     complete(client, problems)
 }
 
-/// Loads only what the commands that call Rollout need: the client and the settings of outgoing calls.
+/// Loads only what the commands that call Rollout need: the client id and secret, and the settings of outgoing calls.
 ///
 /// # Errors
 /// The problems of these keys.
@@ -177,7 +177,7 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
     complete(loaded, problems)
 }
 
-/// Loads only what `health` needs: the listen address, and the file or environment variable that sets its port.
+/// Loads only what `health` needs: the listen address, and the source of its port as in [`Settings::port_from`].
 ///
 /// # Errors
 /// The problems of `[server]`.
@@ -199,7 +199,8 @@ fn complete<T>(loaded: Option<T>, problems: Problems) -> Result<T, Problems> {
 /// Merges the layers, and reads from them what a command needs. A command does this once, because a file may be a pipe,
 /// which can be read only once.
 ///
-/// If a layer cannot be read, only that problem is reported, because a key that seems to be missing may be in that layer.
+/// If a layer cannot be read, only that problem is reported, because a key that seems to be missing may be in that
+/// layer.
 fn merge_and_read<T>(
     sources: &Sources,
     read: impl FnOnce(Sections, &mut Problems) -> Option<T>,
@@ -487,7 +488,7 @@ impl Sections {
         ))
     }
 
-    /// Reads `[server]`. Also returns the file or environment variable that sets the port of `listen`.
+    /// Reads `[server]`. Also returns the source of the port of `listen`, as in [`Settings::port_from`].
     fn server(
         &mut self,
         environment: &BTreeMap<String, String>,
@@ -553,7 +554,7 @@ impl Sections {
     }
 }
 
-/// Adds those keys of a struct that have a value to `shown`.
+/// Adds to `shown` the keys of a struct that have a value.
 fn show(keys: &impl Serialize, shown: &mut serde_json::Map<String, serde_json::Value>) {
     if let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(keys) {
         shown.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::{FileFingerprint, Problems, Warnings};
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The environment variable that names the file with the system's certificates. OpenSSL and our libraries read it.
+/// The environment variable that names the file with the system's certificates. OpenSSL reads it too.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// The standard variables for proxies. Both spellings are listed, because programs use upper and lower case.

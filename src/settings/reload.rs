@@ -139,7 +139,7 @@ impl Reloader {
     /// Loads the new settings, and keeps the current extractor of each section whose keys and files did not change. If
     /// the current extractors are ready, the new extractors must be ready too, so that a provider that is down does not
     /// turn a reload into an outage. If the client id or secret has changed, the new settings are used in any case,
-    /// because Rollout may no longer accept tokens of the old client.
+    /// because Rollout may no longer accept tokens with the old client id and signature.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::List;
 
-/// The chain's builder checks these names against the sections.
+/// The chain's builder checks the names in `extractors` against the sections.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SessionConfig {

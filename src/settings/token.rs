@@ -24,7 +24,7 @@ impl Default for TokenConfig {
 }
 
 impl TokenConfig {
-    /// Parses the templates of the claims.
+    /// Checks the lifetime, and parses the claim templates.
     pub(super) fn check(&self, problems: &mut Problems) -> Option<ClaimTemplates> {
         let ttl = self.ttl.0;
         problems.require(

@@ -1,8 +1,8 @@
 //! The trace collector, configured by the environment variables that OpenTelemetry defines.
 //!
-//! Their names are standard in all languages, so the service has no configuration keys for traces. The library reads
-//! the variables that only it needs (headers, timeouts, batches, resource attributes). The variables validated here are
-//! those whose invalid values the library silently ignores.
+//! The names of the variables are standard in all languages, so the service has no configuration keys for traces. The
+//! OpenTelemetry library itself reads the variables for headers, timeouts, batches and resource attributes. The
+//! variables validated here are those whose invalid values the library silently ignores.
 
 use std::collections::BTreeMap;
 

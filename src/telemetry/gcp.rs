@@ -1,5 +1,5 @@
-//! Replaces our field names with those of Google Cloud's structured logging. Google Cloud reads the severity, time,
-//! HTTP request and trace of a `LogEntry` from the renamed fields; all other fields become its payload.
+//! Replaces the service's field names with those of Google Cloud's structured logging. Google Cloud reads the severity,
+//! time, HTTP request and trace of a `LogEntry` from the renamed fields; all other fields become its payload.
 
 use serde_json::{Map, Value};
 

@@ -45,7 +45,7 @@ impl Traces {
     }
 }
 
-/// The layer that converts our trace spans, and no others, to OpenTelemetry spans.
+/// The layer that converts the trace spans of `spans.rs`, and no others, to OpenTelemetry spans.
 pub(super) fn layer(
     receiver: Option<&TraceReceiver>,
     send: SendTraces,

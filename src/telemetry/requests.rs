@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn protocol_other_than_http_is_logged_once_a_minute() {
+    fn each_protocol_other_than_http_1_1_is_logged_once_a_minute() {
         let manual = ManualClock::at(0);
         let log = RequestLog::new(
             Clock::new(manual.clone()),

@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(parts[0], br#"{"typ":"JWT","alg":"HS512"}"#);
         assert!(
             parts[1].starts_with(br#"{"iss":"client-1","sub":"user-"#),
-            "claims in the documented order"
+            "the claims are not in the documented order"
         );
     }
 

@@ -31,8 +31,8 @@ struct NamedRule {
 /// The condition on one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// The claim equals one of these values. They are compared as strings, so that the string `true` from an
-    /// environment variable equals `true` in JSON.
+    /// The claim is one of these values, or a list that contains one. Values are compared as strings, so that the
+    /// string `true` from an environment variable equals `true` in JSON.
     OneOf(Vec<String>),
     AbsentOr(Vec<String>),
     /// The claim has a value other than null, an empty string or an empty list.
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn claim_passes_if_it_equals_one_of_the_values_as_a_string() {
+    fn claim_passes_if_it_equals_or_contains_one_of_the_values() {
         for (name, rules, claims, want) in [
             ("text", r#"role = "user""#, r#"{"role":"user"}"#, true),
             (

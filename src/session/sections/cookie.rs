@@ -90,7 +90,7 @@ impl Cookie {
 ///
 /// # Errors
 /// `Rejected` if both the unchunked cookie and chunks are present (one of them is stale, and the request does not show
-/// which), if a number is missing or has two different values, or if there are more than `max_chunks`.
+/// which), if a number is missing or has two different values, or if there are too many chunks or bytes.
 pub fn find_whole_or_chunks<'a>(
     headers: &'a HeaderMap,
     name: &str,

@@ -98,12 +98,11 @@ impl AppKeySet {
         Ok(id)
     }
 
-    /// The text that the app encrypted into the cookie called `name`.
+    /// The string that the app encrypted into the cookie called `name`.
     pub fn open_cookie(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let text = percent::decode(cookie, Plus::Plus).ok_or_else(malformed)?;
         let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
-        // The prefix may have been made with an older key than the encryption, because Laravel tries every key for the
-        // prefix too.
+        // The prefix and the encryption may use different keys, because Laravel tries every key for the prefix too.
         let value = self
             .0
             .iter()

@@ -1,4 +1,4 @@
-//! The parts of a section that several kinds share: the app's secrets, cookies, certificates, claim rules.
+//! The parts of a section that several kinds share: the app's secrets, cookies, certificates and claim rules.
 
 pub mod app_secret;
 pub mod authority;

@@ -57,7 +57,7 @@ impl TimePath {
             Ok(Some(value)) => Expiry::read(&value)
                 .map(Some)
                 .ok_or("the value at expires_path is not a time"),
-            Err(_) => Err("a member in the path expires_path occurs twice"),
+            Err(_) => Err("a member on the path expires_path occurs twice"),
         }
     }
 }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn path_is_written_with_or_without_braces_in_every_kind() {
+    fn expires_path_is_accepted_with_or_without_braces_in_every_kind() {
         for path in ["a.b", "{a.b}", "/a/b", "{/a/b}"] {
             let json = r#"{"a":{"b":1800000060.5}}"#;
             assert_eq!(applied(&end(path, 0), json), Ok(Some(NOW + 60)), "{path}");
