@@ -11,7 +11,7 @@
 //! 4. `http/routes/token.rs` handles `POST /rollout/token`. `http/origin.rs` decides whether pages of the request's
 //!    origin may request tokens.
 //! 5. `session/chain.rs` tries the extractors in the order of `session.extractors`. The first extractor that finds a
-//!    credential of its kind decides.
+//!    credential of its kind and issuer decides.
 //! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it
 //!    through `session/backends/`.
 //! 7. `session/subject.rs` builds the subject from the attributes of the session.

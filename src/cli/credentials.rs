@@ -9,7 +9,7 @@ use crate::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The user's subject, as in your tokens.
+    /// The user's subject: the sub claim of your tokens.
     subject: String,
     #[command(flatten)]
     api: ApiArgs,

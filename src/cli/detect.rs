@@ -1,5 +1,5 @@
-//! `detect`: identifies the credentials in a pasted request, and prints a configuration section that reads each of
-//! them. If the operator also passes the secret or the store, the command opens the session with the extractor itself.
+//! `detect`: identifies the credentials in a pasted request, and prints for each the configuration section that reads
+//! it. If the operator also passes the secret or the store, the command opens the session with the extractor itself.
 //! The rules are in `session/detect/`.
 
 use std::fs::File;

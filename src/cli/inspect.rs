@@ -65,7 +65,7 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
 }
 
 /// Explains why the token cannot be verified: it is malformed, it has another algorithm, or it was signed with another
-/// key, such as a misreading of the secret.
+/// key, such as a misread secret.
 fn why_not(token: &str, secret: &[u8]) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();

@@ -52,7 +52,7 @@ impl fmt::Display for Error {
         match self {
             Self::Type { expected, .. } => write!(f, "must be {expected}"),
             Self::OutOfRange => f.write_str("is out of range"),
-            Self::NotFromFile => f.write_str("cannot be set by a file"),
+            Self::NotFromFile => f.write_str("cannot be read from a file"),
             Self::UnknownKey(text) | Self::Invalid(text) => f.write_str(text),
         }
     }

@@ -74,7 +74,7 @@ impl Sources {
     /// The sources: these files, and the environment of this process.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the environment of the configuration is read only here"
+        reason = "only this function reads the configuration from the environment"
     )]
     pub fn from_process(files: Vec<PathBuf>) -> Self {
         let mut sources = Self {

@@ -289,7 +289,7 @@ impl Error {
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
-                "Internal error", "The service failed; the operator's log has the request id."),
+                "Internal error", "The service failed; the operator can find the cause in the log by the request id."),
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(wait_header(SOON)),

@@ -29,7 +29,7 @@ pub enum Beginning {
     Reached(Parts, Caller),
     Refused(Error),
     /// The request is answered without a session: a preflight, another route, or a head that cannot be parsed. The
-    /// string contains the status of the response and, for an error, its code.
+    /// string contains the status of the response and, for an error, its code, or explains why there is no response.
     Answered(String),
     /// The status of the response to a preflight whose request the browser will not send, and the reason.
     RefusedPreflight(StatusCode, Reason),
@@ -344,7 +344,7 @@ fn complete_body(request: &mut Vec<u8>) {
         })
     };
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
-        // A body longer than 64 KiB is refused because of its `Content-Length`, so it need not be complete.
+        // 64 KiB suffice: a body above `server.max_body_bytes`, by default 4 KiB, is refused because of its length.
         let missing = length.saturating_sub(body.len()).min(64 * 1024);
         request.resize(request.len() + missing, b' ');
     } else if value("transfer-encoding").is_some() && body.trim().is_empty() {

@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn error_for_a_malformed_request_does_not_contain_its_value() {
+    fn error_for_a_malformed_request_does_not_contain_the_pasted_values() {
         for text in [
             "",
             "curl 'https://a",

@@ -38,7 +38,7 @@ pub struct TokenLimiter {
 }
 
 impl TokenLimiter {
-    /// `None` if the limit is disabled.
+    /// Returns `None` if the limit is disabled.
     pub fn new(config: RateLimitConfig, clock: &Clock) -> Option<Self> {
         let per_minute = NonZeroU32::new(config.per_minute)?;
         let burst = NonZeroU32::new(config.burst)?;

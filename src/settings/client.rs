@@ -28,7 +28,7 @@ impl ClientConfig {
             problems.require(
                 problems.are_about("client_secret"),
                 "client_secret",
-                "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file with the secret",
+                "is missing: set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file with the secret",
             );
             return None;
         };
@@ -70,7 +70,7 @@ fn check_id(id: &str, problems: &mut Problems) {
     if id.trim().is_empty() {
         problems.add(
             "client_id",
-            "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
+            "is missing or empty: set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
         );
     } else if let Some(damage) = damage(id.as_bytes(), &names) {
         problems.add(

@@ -1,5 +1,5 @@
-//! `[origins]`: the other origins whose pages may request tokens. `http::origin` decides what a request from such a
-//! page may do.
+//! `[origins]`: the origins, besides the service's own, whose pages may request tokens. `http::origin` decides what a
+//! request from such a page may do.
 
 use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub(super) struct OriginsConfig {
     allowed_headers: List<String>,
 }
 
-/// The other origins whose pages may request tokens.
+/// The origins, besides the service's own, whose pages may request tokens.
 #[derive(Debug)]
 pub struct Origins {
     pub allowed: Vec<Origin>,

@@ -1,4 +1,4 @@
-//! `[rate_limit]`: the limit on the tokens for one credential and for one subject, which `http::rate_limit` enforces.
+//! `[rate_limit]`: the limits on tokens per credential and per subject, which `http::rate_limit` enforces.
 
 use serde::{Deserialize, Serialize};
 

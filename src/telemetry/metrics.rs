@@ -1,4 +1,4 @@
-//! The metrics of the service. Label values are configured names and fixed values only, never a caller's text.
+//! The metrics of the service. Label values are only configured names and fixed values, never strings from a caller.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;

@@ -308,7 +308,7 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     }
 }
 
-/// The first [`MAX_TEXT`] bytes of a caller's text, with bytes other than printable ASCII escaped.
+/// The first [`MAX_TEXT`] bytes of a string from a caller, with bytes other than printable ASCII escaped.
 fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(MAX_TEXT)]
         .escape_ascii()

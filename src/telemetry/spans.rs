@@ -168,7 +168,7 @@ pub fn record_failure(span: &Span, error_type: &str) {
     span.record("otel.status_code", "ERROR");
 }
 
-/// The method if it is a common one, otherwise `_OTHER`, because a caller's text must not become an attribute.
+/// The method if it is common, otherwise `_OTHER`, because a string from a caller must not become an attribute.
 fn known(method: &Method) -> &'static str {
     ["GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH"]
         .into_iter()

@@ -181,7 +181,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
 }
 
-/// Recognises other protocols than HTTP/1.1 by their first bytes (TLS: RFC 8446, section 5.1; HTTP/2: RFC 9113, section
+/// Recognises protocols other than HTTP/1.1 by their first bytes (TLS: RFC 8446, section 5.1; HTTP/2: RFC 9113, section
 /// 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2). Returns the name and a hint for the operator.
 fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     const PREFIXES: [(&[u8], &str, &str); 4] = [

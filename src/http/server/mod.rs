@@ -63,9 +63,9 @@ pub struct Listener {
 /// How the drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainOutcome {
-    /// Every accepted request got its response.
+    /// All connections ended in time.
     Clean,
-    /// The drain ended with this number of connections cut off.
+    /// This number of connections was cut off at the end of the drain.
     Forced(usize),
 }
 

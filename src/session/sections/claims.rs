@@ -15,7 +15,7 @@ use crate::session::reason::Reason;
 use crate::session::subject::{lookup, parse_path};
 use crate::session::types::ExtractError;
 
-/// Claim rules, by the name of the claim.
+/// Claim rules, each with the name of its claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "BTreeMap<String, Rule>", into = "BTreeMap<String, Rule>")]
 pub struct ClaimRules(Vec<NamedRule>);

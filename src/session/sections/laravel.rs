@@ -1,6 +1,6 @@
 //! The parts that all of Laravel's session drivers share: the application keys, the encrypted cookie, and the session
-//! data. Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
-//! `Session/Store.php`, `Session/EncryptedStore.php`. Each kind reads the data from its own store.
+//! data. Laravel defines the formats in `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
+//! `Session/Store.php` and `Session/EncryptedStore.php`. Each kind reads the data from its own store.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
