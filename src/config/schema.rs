@@ -1,5 +1,5 @@
-//! The JSON Schema of a section, built from the section's struct. Each key is read with a sample value of every JSON
-//! type, so the schema always matches the struct.
+//! The JSON Schema of a section, built from the section's struct. Each key is tried with a boolean, an integer, a
+//! string, an array and an object, so the schema always matches the struct.
 
 use config::{Value, ValueKind};
 use serde::Serialize;

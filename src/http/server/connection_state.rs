@@ -2,7 +2,7 @@
 //! and whether the connection may be closed when the connection limit is reached.
 //!
 //! [`TimedIo`] is a layer between hyper and the socket, and derives the phase from hyper's calls:
-//! - The first byte on an idle connection starts a request head.
+//! - The first byte on an idle connection starts a request head, unless it belongs to an empty line.
 //! - When hyper calls the application, an [`Exchange`] starts.
 //! - During an exchange, hyper reads from the socket only while the body is incomplete, so a pending read means that
 //!   the rest of the body has not arrived.

@@ -84,7 +84,7 @@ pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mu
 }
 
 /// Like [`check`], for secrets that sign JWTs with one of `algorithms`, which are values of `alg`. Warns about a secret
-/// that is shorter than the hash output (RFC 7518, section 3.2).
+/// that is shorter than the longest hash output of these algorithms (RFC 7518, section 3.2).
 pub fn check_jwt(
     section: &Section<'_>,
     key: &str,

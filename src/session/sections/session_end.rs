@@ -1,6 +1,6 @@
 //! The keys `expires_path` and `idle`: the expiry that the app writes into the session itself. koa-session writes the
 //! expiry (`_expire`). Devise writes the time of the last request (`last_request_at`), to which `idle` is added. h3
-//! writes two times and adds a different duration to each; a table of paths configures both.
+//! writes two timestamps and adds a different duration to each; a table of paths configures both.
 
 use std::collections::BTreeMap;
 use std::fmt;
