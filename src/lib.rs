@@ -12,7 +12,7 @@
 //!    origin may request tokens.
 //! 5. `session/chain.rs` tries the extractors in the order of `session.extractors`. The first extractor that finds a
 //!    credential of its kind and issuer decides.
-//! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it
+//! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store reach it
 //!    through `session/backends/`.
 //! 7. `session/subject.rs` builds the subject from the attributes of the session.
 //! 8. `http/rate_limit.rs` limits the tokens per minute for each credential and for each subject.

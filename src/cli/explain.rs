@@ -1,5 +1,5 @@
-//! `explain`: passes one request through the chain, and prints each extractor's result. The checks before the chain are
-//! in `http/explain.rs`, the chain itself in `session/explain.rs`.
+//! `explain`: passes one request through the chain, and prints each extractor's result. `http/explain.rs` explains the
+//! checks before the chain, and `session/explain.rs` the chain.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

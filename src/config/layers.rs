@@ -31,8 +31,8 @@ pub(crate) const PORT: &str = "PORT";
 /// that Kubernetes sets for a service called `rollout`, which have a single `_`.
 const PREFIX: &str = "ROLLOUT__";
 
-/// Whether this is one of the shared environment variables that the service reads: those for OpenTelemetry, for
-/// proxies, and for the system's certificates.
+/// Whether this is one of the shared environment variables that the service reads: for OpenTelemetry, for proxies, for
+/// the system's certificates, and for the Google Cloud project.
 fn is_common(name: &str) -> bool {
     name.starts_with("OTEL_")
         || matches!(name, "SSL_CERT_FILE" | "GOOGLE_CLOUD_PROJECT")

@@ -289,7 +289,7 @@ pub fn fingerprint(client_secret: &Secret) -> String {
     short_hex(hmac::sign(&key, b"").as_ref())
 }
 
-/// Derives the key for one purpose. The client secret itself is used only to sign tokens.
+/// Derives the key for one purpose from the client secret, so that no hash in the log uses the key that signs tokens.
 fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, client_secret.expose());
     let message = [b"rollout-token ", purpose].concat();

@@ -1,4 +1,4 @@
-//! The log lines of requests: at most one per request, and for refusals at most [`LINES_PER_SECOND`] per reason.
+//! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] refusals a second per reason.
 //!
 //! No line contains a query, a token or a secret. The only header values in a line are the request id, the trace id,
 //! the `Host` and `Origin` of a refused request, and the method or headers that a preflight requests. A subject is a
@@ -18,8 +18,8 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::{self, RequestSpan};
 
-/// The limit for each reason. It prevents a flood of requests from filling the disk, and one kind of refusal from
-/// hiding another.
+/// The maximum number of lines per second for each reason. It prevents a flood of requests from filling the disk, and
+/// one kind of refusal from hiding another.
 const LINES_PER_SECOND: u32 = 100;
 
 const OTHER_PROTOCOL_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub struct Outcome<'a> {
     pub duration: Duration,
 }
 
-/// Writes the log lines of requests, and counts those over the limit.
+/// Writes the log lines of requests, and counts the lines over the limit.
 #[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
