@@ -1,5 +1,5 @@
-//! `rollout-token` recognises the session that a user already has in an app, and answers with a short-lived Rollout auth
-//! token.
+//! `rollout-token` recognises the session that a user already has in an app, and answers with a short-lived Rollout
+//! auth token.
 //!
 //! # One request, step by step
 //!

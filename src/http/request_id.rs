@@ -16,7 +16,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_LENGTH: usize = 64;
 
 /// Removes the caller's id unless there is exactly one and it consists of 1 to 64 letters, digits, `.`, `_` and `-`,
-/// because the id is copied into headers, log lines and JSON. tower-http keeps an existing id and otherwise generates one.
+/// because the id is copied into headers, log lines and JSON. tower-http keeps an existing id and otherwise generates
+/// one.
 pub fn drop_malformed(mut request: Request) -> Request {
     if !is_well_formed(request.headers()) {
         request.headers_mut().remove(X_REQUEST_ID);
