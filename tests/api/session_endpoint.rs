@@ -595,7 +595,7 @@ async fn error_of_the_endpoint_has_its_url_status_content_type_and_fix() {
     for (base, want) in [
         (
             silent.url(""),
-            "reason timeout (URL: no complete answer within 400ms (key timeout))",
+            "reason timeout (URL: no complete answer within 400ms (set by the key timeout))",
         ),
         (closed, "reason unreachable (URL: "),
     ] {

@@ -1,9 +1,9 @@
 //! Resolves the host names of backends with the system's resolver.
 //!
 //! The system's resolver blocks a thread until the name server answers, which may be long after the call has timed out.
-//! Calls to the same name therefore share a look-up in progress, so that a silent name server blocks only a few
+//! Calls to the same host therefore share a look-up in progress, so that a silent name server blocks only a few
 //! threads, however many requests there are. After one second, the next call starts another look-up, because the
-//! resolver itself repeats a lost packet only after several seconds.
+//! resolver itself resends a lost query only after several seconds.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long further calls share a look-up that is in progress.
+/// The time after the start of a look-up during which further calls share it.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn calls_within_a_second_share_a_look_up_in_progress() {
+    async fn calls_to_the_same_host_within_a_second_share_a_look_up_in_progress() {
         static SILENT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let resolver = Resolver::with(|_| {
             drop(SILENT.blocking_lock());

@@ -18,7 +18,7 @@ use crate::session::backends::lookup::{LookupOutcome, Verdict};
 use crate::session::reason::Reason;
 use crate::session::types::{BackendCall, ExtractError, without_query};
 
-/// The maximum length of an answer, in bytes.
+/// The maximum length of an answer's body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
 /// The default of `connect_timeout`, for backends in the same network.
@@ -53,7 +53,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Validates all keys, and reports their problems. Returns `None` if the URL is missing or invalid.
+    /// Validates all keys, and adds their problems to `problems`. Returns `None` if the URL is missing or invalid.
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -104,7 +104,7 @@ impl Endpoint {
         })
     }
 
-    /// Sends a request. `read` converts the answer into the outcome.
+    /// Sends a request to the endpoint. `read` converts the answer into the outcome.
     pub async fn ask(
         &self,
         request: Request,
@@ -114,7 +114,7 @@ impl Endpoint {
             Ok(answer) => read(&answer),
             Err(error) => {
                 let key = match error {
-                    CallError::Timeout(_) => " (key timeout)",
+                    CallError::Timeout(_) => " (set by the key timeout)",
                     _ => "",
                 };
                 Err(ExtractError::unavailable(error.reason()).because(format!("{error}{key}")))
@@ -203,7 +203,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The value of `Retry-After` in seconds (RFC 9110, section 10.2.3), within [`RETRY_AFTER`]. A date is ignored.
+/// The value of `Retry-After` in seconds (RFC 9110, section 10.2.3), clamped to the bounds [`RETRY_AFTER`]. A date is
+/// ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

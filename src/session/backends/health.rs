@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::session::types::Readiness;
 
-/// The minimum time between two warnings about one backend.
+/// The minimum time between two warnings about the failing calls of one backend.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tracks whether the last call to one backend failed.
@@ -71,7 +71,7 @@ impl BackendHealth {
         }
     }
 
-    /// `Stale` if the last call of any statement failed. Never `Waiting`: the load balancer would then remove all
+    /// `Stale` if the last call with any statement failed. Never `Waiting`: the load balancer would then remove all
     /// instances during the backend's outage, and none could serve requests when the backend recovers.
     pub fn readiness(&self) -> Readiness {
         if self.state().failing == 0 {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_log_at_most_one_warning_a_minute_with_their_number() {
+    fn failing_calls_log_at_most_one_warning_a_minute_with_the_number_of_failures() {
         let clock = ManualClock::at(0);
         let health = BackendHealth::new("web", &Clock::new(clock.clone()));
         let lines = Lines::default();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_statement_keeps_the_backend_stale_while_another_is_answered() {
+    fn failed_statement_keeps_the_backend_stale_while_another_statement_is_answered() {
         let health = BackendHealth::new("web", &Clock::system());
         assert_eq!(health.readiness(), Readiness::Ready);
         health.failed(1, "store_refused", None);

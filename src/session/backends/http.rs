@@ -1,4 +1,4 @@
-//! The client for outgoing HTTP calls, and the validation of their URLs. Every call has limits.
+//! The client for outgoing HTTP calls, and the validation of their URLs. Every call has timeouts and a size limit.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -37,9 +37,9 @@ tokio::task_local! {
     static OPENED: Cell<Option<SocketAddr>>;
 }
 
-/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]`,
-/// ignores proxy variables such as `HTTPS_PROXY`, stores no cookies, requests no compression, uses HTTP/1.1 only, and
-/// retries only as [`CallLimits::retry_closed`] describes. Cheap to clone.
+/// The client for all outgoing HTTP calls. It follows no redirects, uses the proxy and the certificates of
+/// `[outgoing]`, ignores proxy variables such as `HTTPS_PROXY`, stores no cookies, requests no compression, uses
+/// HTTP/1.1 only, and retries only as [`CallLimits::retry_closed`] describes. Cheap to clone.
 ///
 /// The reqwest clients are built on first use, because loading the system's CA certificates would add milliseconds to
 /// the start-up time.
@@ -71,12 +71,13 @@ pub struct CallLimits {
     pub total: Duration,
     /// The maximum length of the body, in bytes.
     pub body: usize,
-    /// Whether a request is repeated once, on a new connection, if an idle connection is closed before the response.
-    /// The backend may have received the first request, so the request must not change any state there.
+    /// Whether a request is repeated once, on a new connection, if it was sent on an idle connection that was closed
+    /// before the response. The backend may have received the first request, so the request must not change any state
+    /// there.
     pub retry_closed: bool,
 }
 
-/// An HTTP response with any status. `Debug` shows the status alone, because the rest may contain the session.
+/// An HTTP response with any status. `Debug` shows only the status, because the rest may contain the session.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -258,7 +259,8 @@ impl HttpClient {
         let tls = self.0.tls.get_or_try_init(load).await;
         let tls = tls.map_err(|error: io::Error| CallError::of(&error))?;
         let client = self.build(kind, tls.clone())?;
-        // Another call may have added a client in the meantime, whose connections are kept.
+        // Another call may have added a client in the meantime. That client is used, because it may have idle
+        // connections.
         Ok(self.clients().entry(kind).or_insert(client).clone())
     }
 
@@ -294,8 +296,8 @@ impl HttpClient {
     }
 }
 
-/// Called for each new connection, to record its address for the request that opened it. If that request was sent on a
-/// connection that became idle in the meantime, this runs outside the request's task and records nothing.
+/// Called for each new connection, to record its local address for the request that opened it. If that request was sent
+/// on a connection that became idle in the meantime, this function runs outside the request's task and records nothing.
 fn opened<C: Connection>(connection: C) -> C {
     let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
     connection
@@ -307,7 +309,8 @@ fn local_address(connection: &Connected) -> Option<SocketAddr> {
     extras.get::<HttpInfo>().map(HttpInfo::local_addr)
 }
 
-/// Whether the request was sent on an idle connection, as opposed to the connection `opened` for it.
+/// Whether the request was sent on an idle connection. `opened` is the local address of the connection that was opened
+/// for the request.
 fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
     let error = error
         .source()
@@ -381,7 +384,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
     Ok(body)
 }
 
-/// The media type of an answer that does not have the expected one.
+/// Describes the media type of an answer, for messages about an unexpected one.
 pub fn content_type(headers: &HeaderMap) -> String {
     let value = headers
         .get(header::CONTENT_TYPE)
@@ -411,7 +414,7 @@ pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
         Err("must not have port 0")
     } else if url.scheme() == "http" && !loopback && !allow_http {
         Err(
-            "must begin with https://: http is allowed for loopback hosts only, unless allow_http = true is set",
+            "must begin with https://: http is allowed only for loopback hosts, unless allow_http is true",
         )
     } else {
         Ok(url)
@@ -430,7 +433,7 @@ mod tests {
     use crate::session::backends::endpoint::CONNECT_TIMEOUT;
 
     #[test]
-    fn debug_of_an_answer_shows_its_status_alone() {
+    fn debug_output_of_an_answer_shows_only_its_status() {
         let answer = Answer {
             status: StatusCode::OK,
             headers: HeaderMap::from_iter([(header::SET_COOKIE, "s3cr3t".parse().unwrap())]),

@@ -1,5 +1,6 @@
-//! Cache of the keys that an identity provider publishes. All requests share it; at most one fetch per source is in
-//! flight. `jwks_source.rs` defines where keys are published; `keys.rs` parses keys and selects those for a token.
+//! The cache of the keys that an identity provider publishes. All requests share it, and at most one fetch per source
+//! is in flight. `jwks_source.rs` defines where keys are published; `keys.rs` parses keys and selects those for a
+//! token.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -27,7 +28,7 @@ pub(super) const LIMITS: CallLimits = CallLimits {
     retry_closed: true,
 };
 
-/// How long keys are used after their TTL if newer ones cannot be fetched.
+/// How long keys are used after the end of their TTL if newer keys cannot be fetched.
 const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// The minimum time between two fetches while the cache holds usable keys. Tokens with made-up key ids must not cause
@@ -40,7 +41,7 @@ pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 /// The maximum number of unusable keys that are logged one by one.
 const MAX_WARNINGS: usize = 10;
 
-/// How often the background task of [`FetchedKeys::start`] checks whether the keys need a fetch.
+/// How often the background task of [`FetchedKeys::start`] checks whether the keys must be fetched again.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of a successful fetch.
@@ -105,7 +106,7 @@ impl Provider {
     }
 }
 
-/// Cache of one source's keys; at most one fetch is in flight.
+/// The cache of one source's keys. At most one fetch is in flight.
 pub(super) struct JwksCache {
     provider: Provider,
     source: Source,
@@ -118,7 +119,7 @@ pub(super) struct JwksCache {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) fetching: bool,
-    /// When the last fetch ended, and its result.
+    /// The time at which the last fetch ended, and its result.
     pub(super) last: Option<(Duration, Result<(), FetchError>)>,
     /// The keys of the last answer that were meant for signatures but cannot be used.
     unusable: Vec<UnusableKey>,
@@ -131,8 +132,8 @@ pub enum Found {
     Wait(Wait),
 }
 
-/// A fetch in flight that may return the key for a token, and the request's place among the waiting requests
-/// (`max_waiting`).
+/// A fetch in flight that may return the key for a token, and the request's place among the waiting requests, which
+/// `max_waiting` limits.
 #[derive(Debug)]
 pub struct Wait {
     cache: Arc<JwksCache>,
@@ -244,7 +245,7 @@ impl JwksCache {
         }
     }
 
-    /// Starts a fetch in the background if the cached keys are due or past their TTL.
+    /// Starts a fetch in the background if the cached keys are no longer fresh.
     fn refresh(self: &Arc<Self>) {
         if self
             .freshness()
@@ -261,7 +262,7 @@ impl JwksCache {
         loaded.as_ref().map(|loaded| loaded.freshness(now))
     }
 
-    /// Joins the fetch in flight, or starts one. `None` within the cooldown after the last fetch.
+    /// Joins the fetch in flight, or starts a fetch. Returns `None` within the cooldown after the last fetch.
     ///
     /// Each fetch runs in its own task, so that it continues when the request that started it is dropped.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
@@ -272,7 +273,7 @@ impl JwksCache {
             EMPTY_COOLDOWN
         };
         let mut progress = self.progress();
-        // Subscribe under the lock and before the fetch starts, so that its end cannot be missed.
+        // Subscribe under the lock and before the fetch starts, so that the end of the fetch is not missed.
         let finished = self.finished.subscribe();
         if progress.fetching {
             return Some(finished);
@@ -369,8 +370,7 @@ impl JwksCache {
     }
 }
 
-/// Logs the keys that cannot be used. The set is fetched every few minutes, so they are logged again only when they
-/// change.
+/// Logs the keys that cannot be used. Called only when they have changed, because the set is fetched every few minutes.
 fn warn_unusable(extractor: &str, keys: &[UnusableKey]) {
     for key in keys.iter().take(MAX_WARNINGS) {
         let (kid, reason) = (key.kid(), key.why());
@@ -456,7 +456,7 @@ impl FetchedKeys {
         self.0.get(kid)
     }
 
-    /// Keys newer than `than`, or the fetch to wait for: see [`JwksCache::newer`].
+    /// Keys that were fetched after `than`, or the fetch to wait for: see [`JwksCache::newer`].
     pub fn newer(&self, than: &Arc<KeySet>) -> Option<Found> {
         self.0.newer(than)
     }

@@ -15,7 +15,7 @@ use crate::session::formats::loopback::is_loopback;
 use crate::session::formats::shown::{listed, shown};
 use crate::session::types::without_query;
 
-/// How long keys are fresh if the response has no `max-age`, and the bounds that apply to `max-age`.
+/// How long keys are fresh if the response has no `max-age`, and the bounds to which `max-age` is clamped.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
 const MIN_TTL: Duration = Duration::from_secs(30);
 const MAX_TTL: Duration = Duration::from_secs(60 * 60);
@@ -63,7 +63,7 @@ impl Discovery {
                     .find_map(|known| name.split('?').next()?.strip_prefix(known))
                     .filter(|path| path.is_empty() || path.starts_with('/'))
                     .ok_or(
-                        "is not an issuer: if this is the address of a key set, set it as jwks_url",
+                        "is not an issuer: if this is the URL of a key set, set jwks_url to it",
                     )?;
                 let base = format!("{base}{}", path.trim_end_matches('/'));
                 let with_slash = format!("{base}/");
@@ -92,8 +92,8 @@ impl Discovery {
         }
     }
 
-    /// The issuers that tokens may have: those with `{tenantid}` if there are any, otherwise all that the document may
-    /// name.
+    /// The issuers that tokens may have: the issuers with `{tenantid}` if there are any, otherwise all issuers that the
+    /// document may name.
     pub fn token_issuers(&self) -> Vec<String> {
         let all = || self.issuers.iter().cloned();
         let patterns: Vec<String> = all().filter(|issuer| issuer.contains(TENANT)).collect();
@@ -120,7 +120,7 @@ impl Discovery {
         let issuer = text("issuer").unwrap_or_default();
         if !self.issuers.iter().any(|known| known == issuer) {
             return wrong(format!(
-                "the document is for another issuer: its issuer is {}, and the configured one is {}. Set the \
+                "the document is for another issuer: its issuer is {}, and the configured issuer is {}. Configure the \
                  issuer exactly as in the document",
                 listed(text("issuer")),
                 listed(&self.issuers)
@@ -186,7 +186,7 @@ impl Source {
         }
     }
 
-    /// Whether the fetch failed because no key has this id, as opposed to a failure of the provider.
+    /// Whether the fetch failed because the requested key does not exist, as opposed to a failure of the provider.
     pub fn is_absent(&self, error: &FetchError) -> bool {
         matches!(self, Self::Pem(_)) && error.is_not_found()
     }
@@ -202,9 +202,9 @@ pub fn read_jwks(url: &Url, answer: &Answer) -> Result<KeySet, FetchError> {
 pub enum FetchError {
     /// The call to this URL failed.
     Call(String, CallError),
-    /// The first URL answered with a redirect to the second one.
+    /// The answer from the first URL, with this status, is a redirect to the second URL.
     Redirect(String, StatusCode, String),
-    /// The answer of this URL, with this content type, contains no usable keys.
+    /// The answer from this URL, with this content type, contains no usable keys.
     Keys(String, String, KeysError),
     Discovery(String),
     /// The task of the fetch was dropped, because the process ends or the task panicked.
@@ -221,7 +221,7 @@ impl FetchError {
                     url.join(&text)
                         .map_or_else(|_| shown(&text), |url| address(&url))
                 });
-                let location = location.unwrap_or_else(|| "nowhere".to_owned());
+                let location = location.unwrap_or_else(|| "an unspecified URL".to_owned());
                 Err(Self::Redirect(address(url), answer.status, location))
             }
             answer => answer
@@ -285,7 +285,7 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// The URL as messages show it.
+/// The URL without its query, as messages show it.
 fn address(url: &Url) -> String {
     shown(&without_query(url))
 }

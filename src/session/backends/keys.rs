@@ -95,10 +95,10 @@ enum Material {
     Public(DecodingKey),
 }
 
-/// Why a document yields no keys.
+/// Why a document contains no usable keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// The document is not a set of keys. The text says what the document is, and what to do.
+    /// The document is not a set of keys. The text describes the document, and how to fix it.
     Malformed(&'static str),
     /// The document is well-formed, but contains no usable key.
     NoUsableKey(Vec<UnusableKey>),
@@ -110,7 +110,7 @@ impl fmt::Display for KeysError {
             Self::Malformed(what) => f.write_str(what),
             Self::NoUsableKey(keys) => {
                 f.write_str(
-                    "has no usable key: expected a public key for signatures (RSA of 2048 to 4096 bits, P-256, P-384 or Ed25519)",
+                    "has no usable key: expected a public key for signatures (RSA with 2048 to 4096 bits, P-256, P-384 or Ed25519)",
                 )?;
                 if keys.is_empty() {
                     return Ok(());
@@ -122,7 +122,7 @@ impl fmt::Display for KeysError {
     }
 }
 
-/// An entry of a key set that cannot be used to verify signatures.
+/// An unusable entry of a key set: it cannot verify signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableKey {
     kid: Option<String>,
@@ -162,7 +162,7 @@ pub struct Signed<'a> {
     pub text: &'a [u8],
     pub signature: &'a str,
     pub alg: Alg,
-    /// If set, only keys with this id are tried.
+    /// The key id. If set, only keys with this id are tried.
     pub kid: Option<&'a str>,
     /// The claims, which are not yet verified.
     pub claims: Option<&'a Object>,
@@ -180,7 +180,7 @@ impl fmt::Debug for Signed<'_> {
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignatureError {
-    /// No key matches. The text compares the token's header with the keys in the set.
+    /// No key matches the token. The text compares the token with the keys in the set.
     NoKey(String),
     /// None of the matching keys verifies the signature.
     Wrong,
@@ -259,7 +259,7 @@ impl KeySet {
         }
     }
 
-    /// Creates a set of at most [`MAX_KEYS`] usable keys, and lists at most as many unusable ones.
+    /// Creates a set of at most [`MAX_KEYS`] usable keys, which also lists at most [`MAX_KEYS`] unusable keys.
     fn of(
         parsed: impl IntoIterator<Item = Result<Key, UnusableKey>>,
         max_tries: usize,
@@ -360,7 +360,7 @@ impl KeySet {
             .filter(|key| key.fits(signed.alg));
         match fitting.next() {
             Some(key) => format!(
-                "the key is for the issuer {}",
+                "the key may verify only tokens of the issuer {}",
                 shown(key.issuer.as_deref().unwrap_or_default())
             ),
             None => format!("alg is {}, and no key can be used with it", signed.alg.name),
@@ -368,7 +368,7 @@ impl KeySet {
     }
 }
 
-/// Whether the object has members and all are PEM strings. The member names are key ids.
+/// Whether the object has members, all of whose values are PEM strings. The names of the members are key ids.
 fn is_pem_by_kid(document: &Object) -> bool {
     let is_pem = |value: &Value| {
         value

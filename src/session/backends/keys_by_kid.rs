@@ -1,4 +1,4 @@
-//! Keys that are each published at their own URL. The cache of one key is in `jwks.rs`.
+//! Public keys that a provider publishes one by one, each at its own URL. The cache of one key is in `jwks.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -27,8 +27,9 @@ const MAX_ABSENT: usize = 1000;
 /// The placeholder for the key id in the URL template of [`KeysByKid`].
 pub const KID_PLACEHOLDER: &str = "{kid}";
 
-/// Keys that are each published at their own URL, which contains the key id. The id is taken from an unverified token,
-/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine id.
+/// Keys that a provider publishes one by one, each at a URL that contains the key id. The id is taken from an
+/// unverified token, so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine
+/// id.
 #[derive(Debug)]
 pub struct KeysByKid {
     provider: Provider,
@@ -50,7 +51,7 @@ enum Stage {
     Fetching,
     /// The key was fetched at this time.
     Loaded(Duration),
-    /// The provider answered at this time that the key does not exist.
+    /// At this time, the provider answered that the key does not exist.
     Absent(Duration),
     /// The fetch failed less than [`EMPTY_COOLDOWN`] ago.
     Failed,
@@ -89,8 +90,9 @@ impl CachesByKid {
         *count <= MAX_LOOKUPS_PER_SECOND
     }
 
-    /// Removes expired entries, the oldest key if there are [`MAX_KEYS`], and the oldest unknown id if there are
-    /// [`MAX_ABSENT`]. [`MAX_LOOKUPS_PER_SECOND`] bounds the entries that are being fetched or have failed.
+    /// Removes expired entries, the oldest key if there are [`MAX_KEYS`] keys, and the oldest unknown id if there are
+    /// [`MAX_ABSENT`] unknown ids. [`MAX_LOOKUPS_PER_SECOND`] bounds the number of entries whose fetch is in flight or
+    /// has failed.
     fn make_room(&mut self, now: Duration) {
         self.by_kid
             .retain(|_, cache| cache.stage(now) != Stage::Expired);
@@ -122,11 +124,11 @@ impl KeysByKid {
         }
     }
 
-    /// The report for `doctor`. No call is made, because the URL of a key requires a token's key id.
+    /// The report for `doctor`. No call is made, because the URL of a key contains the key id of a token.
     pub async fn probe(&self) -> BackendReport {
         let asked = async {
             Ok(
-                "not called: each token names its key. `explain` with a token calls the provider"
+                "not called, because the URL contains the key id of a token. `explain` with a token calls the provider"
                     .to_owned(),
             )
         };

@@ -42,8 +42,8 @@ const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 /// and in a queue, and the allocator's overhead.
 const CACHED_OVERHEAD: usize = 256;
 
-/// The identity of a look-up: a hash of everything that is sent to the backend. No credential is stored, and different
-/// look-ups never share an answer.
+/// The identity of a look-up: a hash of everything that is sent to the backend. The credential itself is not stored, and
+/// different look-ups never share an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question([u8; 32]);
 
@@ -111,7 +111,7 @@ struct State {
     cache: Cache,
 }
 
-/// How a request obtains its answer.
+/// The source of a request's answer.
 enum Joined {
     Cached(CachedOutcome),
     /// The call in flight, and the request's place among the requests that wait for the backend.
@@ -309,7 +309,7 @@ impl Flight {
         self.verdict = Some(verdict);
     }
 
-    /// Ends the flight without calling the backend if every request that waited for it has been dropped.
+    /// Ends the flight without a call to the backend if every request that waited for it has been dropped.
     fn abandon(&mut self) -> bool {
         let mut state = self.lookup.state();
         // `flights` holds one receiver, and further receivers are created only under the lock.
@@ -384,7 +384,7 @@ fn to_cached(outcome: &LookupOutcome) -> Option<CachedOutcome> {
     })
 }
 
-/// Cached outcomes, in the order in which they were added.
+/// Cached outcomes, and the order in which they were added.
 #[derive(Default)]
 struct Cache {
     outcomes: HashMap<Question, (Duration, CachedOutcome)>,
@@ -398,8 +398,8 @@ impl Cache {
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Adds an outcome. First removes expired outcomes, and the oldest ones as far as [`MAX_CACHED`] and `max_bytes`
-    /// require.
+    /// Adds an outcome. First removes expired outcomes, and then the oldest outcomes until [`MAX_CACHED`] and
+    /// `max_bytes` allow one more.
     fn put(
         &mut self,
         question: Question,
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn question_depends_on_how_its_bytes_are_split_into_parts() {
+    fn questions_with_equal_bytes_in_different_parts_differ() {
         let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
         assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
         for other in [
@@ -601,7 +601,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cached_answer_needs_no_waiting_place() {
+    async fn cached_answer_is_returned_even_if_max_waiting_is_reached() {
         let (lookups, _) = lookups_with(1);
         let cached = || async { decided("ann", A_WHILE) };
         assert!(lookups.ask(question("a"), cached).await.is_ok());
@@ -744,7 +744,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failing_calls_of_one_caller_do_not_affect_another_caller() {
+    async fn failing_calls_of_one_caller_do_not_affect_calls_of_another_caller() {
         let (lookups, _) = lookups();
         for n in 0..100 {
             let failing = lookups

@@ -24,7 +24,7 @@ use http::HttpClient;
 use outgoing::OutgoingConfig;
 use waiting::Backends;
 
-/// The services that are passed to an extractor when it is built.
+/// The shared services that an extractor gets when it is built.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub clock: Clock,

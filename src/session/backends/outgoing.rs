@@ -1,5 +1,5 @@
-//! The settings of outgoing calls: the proxy and the trusted server certificates. They come from `[outgoing]`; a
-//! section may set the same keys for its own calls.
+//! The settings of outgoing calls: the proxy and the trusted certificates. The section `[outgoing]` sets them, and an
+//! extractor's section may set the same keys for its own calls.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use url::Url;
 use crate::config::{List, Problems, PublicText};
 use crate::secret::Secret;
 
-/// Hosts that are always called directly, because a proxy would call its own machine instead.
+/// Hosts that are always called without the proxy, because a proxy would call its own machine instead.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// `[outgoing]`
@@ -40,7 +40,7 @@ pub struct Outgoing {
     no_proxy: Vec<String>,
     /// Certificates that are trusted in addition to the system's.
     certificates: Vec<CertificateDer<'static>>,
-    /// The same certificates in PEM, for libraries that accept no other form.
+    /// The same certificates in PEM, for libraries that accept no other format.
     pem: Vec<u8>,
     /// The content of `SSL_CERT_FILE`.
     system: Option<Vec<u8>>,
@@ -84,7 +84,7 @@ impl Outgoing {
         outgoing
     }
 
-    /// The proxy in the form that the HTTP client accepts.
+    /// The proxy in the type that the HTTP client accepts.
     pub fn proxy(&self) -> Option<reqwest::Result<reqwest::Proxy>> {
         let url = String::from_utf8_lossy(self.proxy.as_ref()?.expose()).into_owned();
         let direct = format!("{LOOPBACK},{}", self.no_proxy.join(","));
@@ -100,8 +100,8 @@ impl Outgoing {
             .map_err(io::Error::other)
     }
 
-    /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library that has its own root
-    /// certificates.
+    /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library that otherwise trusts only
+    /// its own root certificates.
     pub fn pem(&self) -> Option<Vec<u8>> {
         let mut pem = self.pem.clone();
         pem.extend(self.system.iter().flatten());
@@ -118,7 +118,7 @@ impl fmt::Debug for Outgoing {
     }
 }
 
-/// Blocks while it reads and parses the files of the system's certificates.
+/// The TLS configuration for [`Outgoing::load_tls`]. Blocks while it reads and parses the system's certificates.
 fn tls_that_trusts(
     certificates: &[CertificateDer<'static>],
 ) -> Result<ClientConfig, rustls::Error> {
@@ -139,7 +139,7 @@ fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
     let url = Url::parse(text).map_err(|_| HELP)?;
     match url.scheme() {
         "http" if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
-            Err("must end after the port: a proxy has no path")
+            Err("must end after the port: the URL of a proxy has no path")
         }
         "http" => Ok(()),
         "https" | "socks4" | "socks5" | "socks5h" => Err(
@@ -180,7 +180,7 @@ fn host_pattern(text: &str) -> Result<String, &'static str> {
 /// Parses certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
 ///
 /// # Errors
-/// If `pem` is not valid. The message says why.
+/// If `pem` contains no certificate, or an invalid one. The message says which.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let mut authorities = RootCertStore::empty();
     let mut certificates = Vec::new();
@@ -198,9 +198,10 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
     }
 }
 
-/// The system's verifier, extended by the given certificates. A given certificate that is self-signed is trusted as a
-/// server certificate until it expires, whatever its name and key usage, because the operator named exactly this one.
-/// Without this exception, rustls would refuse the CA certificate that plain `openssl req -x509` creates.
+/// The system's verifier, which also trusts the configured certificates. A configured certificate that is self-signed
+/// is trusted as a server certificate until it expires, whatever its name and key usage, because the operator
+/// configured exactly this certificate. Without this exception, rustls would refuse the CA certificate that plain
+/// `openssl req -x509` creates.
 #[derive(Debug)]
 struct PinningVerifier {
     system: Verifier,
@@ -269,7 +270,8 @@ pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Whether issuer and subject are the same. The TLS handshake proves that the server has the private key.
+/// Whether the certificate's issuer and subject are the same. Its signature need not be checked, because the TLS
+/// handshake proves that the server has the private key.
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate)
         .is_ok_and(|certificate| certificate.issuer() == certificate.subject())
@@ -444,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_self_signed_certificate_is_trusted_whatever_its_name_and_use() {
+    fn configured_self_signed_certificate_is_trusted_whatever_its_name_and_key_usage() {
         let plain = certificate(|_| {});
         let authority = certificate(|parameters| {
             parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -1,5 +1,5 @@
-//! A pool of connections to a session store. Each connection is used by one request at a time.
-//! The extractor implements the store's protocol.
+//! A pool of connections to a session store. Each connection is used by one request at a time. The extractor implements
+//! the store's protocol.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,7 +44,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The host and port, or the file, without user name and password, for logs.
     fn address(&self) -> String;
 
-    /// Advice for the case that the store accepts no connection in time.
+    /// Advice that is added to the error if the store accepts no connection in time.
     fn connect_advice(&self) -> &'static str {
         ""
     }
@@ -59,7 +59,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
 }
 
-/// Why a query returned no answer.
+/// Why a query failed.
 #[derive(Debug)]
 pub enum StoreError {
     /// The connection broke, or the store's data violates its protocol. The text is the error message.
@@ -228,7 +228,7 @@ impl<S: Store> Pool<S> {
         BackendReport::of(format!("{what} in {}", self.store.system()), asking).await
     }
 
-    /// `Stale` if the last call of any statement failed.
+    /// `Stale` if the last call with any statement failed.
     pub fn readiness(&self) -> Readiness {
         self.health.readiness()
     }
@@ -259,15 +259,16 @@ impl<S: Store> Pool<S> {
                 } else {
                     ("no connection", self.store.connect_advice())
                 };
-                let detail = format!("{address}: {what} within {limit} (key timeout){advice}");
+                let detail =
+                    format!("{address}: {what} within {limit} (set by the key timeout){advice}");
                 Err(ExtractError::unavailable(Reason::StoreTimeout).because(detail))
             }
         }
     }
 
-    /// Tries an idle connection first. The store may have closed it, which shows only when the connection is used. The
-    /// query is then repeated on a new connection, and the other idle connections are dropped, because they are
-    /// probably closed too.
+    /// Tries an idle connection first. The store may have closed it, which is detected only when the connection is
+    /// used. The query is then repeated on a new connection, and the other idle connections are dropped, because they
+    /// are probably closed too.
     async fn ask_twice(
         &self,
         question: &S::Question,
@@ -318,7 +319,7 @@ impl<S: Store> Pool<S> {
                 }
                 Err(_) => {
                     let detail = format!(
-                        "{}: no connection within {} (key timeout){}",
+                        "{}: no connection within {} (set by the key timeout){}",
                         pool.store.address(),
                         HumanDuration(pool.limits.operation),
                         pool.store.connect_advice()
@@ -329,7 +330,7 @@ impl<S: Store> Pool<S> {
         });
     }
 
-    /// Takes the most recently used connection, so that the others can reach their idle timeout.
+    /// Takes the most recently used idle connection, so that the other connections can reach their idle timeout.
     fn take(&self) -> Option<S::Connection> {
         let (connection, since) = lock(&self.idle).connections.pop_back()?;
         (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
@@ -345,14 +346,15 @@ impl<S: Store> Pool<S> {
     }
 }
 
-/// Closes each connection when it reaches its idle timeout. Returns when none is left.
+/// Closes each idle connection when it reaches its idle timeout. Returns when no idle connection is left.
 async fn close_in_time<C>(idle: Weak<Mutex<Idle<C>>>) {
     while let Some(next) = close_expired(&idle) {
         sleep_until(next).await;
     }
 }
 
-/// Closes the connections that have reached their idle timeout. Returns the time at which the next one reaches it.
+/// Closes the connections that have reached their idle timeout. Returns the time at which the next connection reaches
+/// it.
 fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
     let idle = idle.upgrade()?;
     let mut idle = lock(&idle);
@@ -529,7 +531,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refused_statement_keeps_the_pool_stale_while_another_is_answered() {
+    async fn refused_statement_keeps_the_pool_stale_while_another_statement_is_answered() {
         let pool = pool(1);
         for _ in 0..3 {
             assert_eq!(
@@ -547,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn broken_idle_connection_is_replaced_once() {
+    async fn query_on_a_broken_idle_connection_is_repeated_once_on_a_new_connection() {
         let pool = pool(2);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         pool.store.broken.store(1, Ordering::SeqCst);
@@ -572,7 +574,7 @@ mod tests {
         assert_eq!(
             idle(&pool),
             1,
-            "the other connection was used for 200 ms longer"
+            "the other connection became idle 200 ms later"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(idle(&pool), 0);
@@ -582,7 +584,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn task_for_idle_connections_ends_when_the_pool_is_dropped() {
+    async fn task_that_closes_idle_connections_ends_when_the_pool_is_dropped() {
         let pool = pool(1);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         let closer = lock(&pool.idle).closer.clone().expect("a task");
@@ -592,7 +594,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_beyond_max_connections_are_store_busy_after_pool_wait() {
+    async fn requests_that_get_no_connection_within_pool_wait_are_store_busy() {
         let pool = pool(8);
         let mut requests = tokio::task::JoinSet::new();
         for _ in 0..1000 {

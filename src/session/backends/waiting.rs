@@ -16,12 +16,12 @@ const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 #[derive(Debug, Default)]
 pub struct Backends {
     in_force: Arc<Totals>,
-    /// Counted while the sections are read.
+    /// The number of backends, counted while the sections are read.
     count: AtomicUsize,
 }
 
-/// The values of the configuration that is in force. All configurations of a service have the same `Totals`, because a
-/// reload keeps unchanged extractors.
+/// The numbers from which the default limit is computed, for the configuration that is in force. All configurations of
+/// a service share one `Totals`, because a reload keeps unchanged extractors.
 #[derive(Debug)]
 struct Totals {
     max_in_flight: AtomicUsize,
@@ -29,7 +29,7 @@ struct Totals {
 }
 
 impl Backends {
-    /// The backends of another configuration of the same service.
+    /// The backends of the configuration that a reload of the same service loads.
     #[must_use]
     pub fn of_reload(&self) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Default for Totals {
     }
 }
 
-/// Counts the requests that wait for one backend.
+/// Counts and limits the requests that wait for one backend.
 pub struct Waiting {
     /// The section's `max_waiting`, if set.
     max: Option<usize>,
@@ -72,7 +72,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Adds the backend of `section`, whose key `max_waiting` has the value `max`.
+    /// Adds the backend of `section` to the backends of `context`. `max` is the value of the key `max_waiting`.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_place_is_free_again() {
+    fn dropped_place_can_be_entered_again() {
         let waiting = Waiting::new(Some(1), &Arc::default());
         let place = waiting.enter();
         assert!(place.is_some() && waiting.enter().is_none() && waiting.enter().is_none());

@@ -74,7 +74,7 @@ impl<'a> Members<'a> {
         any_base64::decode(text.as_bytes()).ok_or_else(|| format!("its {name} is not base64url"))
     }
 
-    /// The bytes of the unsigned integer `name`, without leading zeros.
+    /// The bytes of the unsigned integer in the member `name`, without leading zeros.
     fn integer(&self, name: &str) -> Result<Vec<u8>, String> {
         let bytes = self.bytes(name)?;
         let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
@@ -147,7 +147,7 @@ impl<'a> Members<'a> {
             .map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
         if !RSA_BITS.contains(&bits) {
             return Err(format!(
-                "it has {bits} bits, and RSA keys need 2048 to 4096"
+                "it has {bits} bits, and an RSA key must have 2048 to 4096"
             ));
         }
         let exponent = e

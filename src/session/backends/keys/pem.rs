@@ -20,19 +20,20 @@ pub(super) enum PublicKey {
     Pkcs1(Vec<u8>),
 }
 
-const PRIVATE: &str = "is a private key, which this service does not need: give the public key \
+const PRIVATE: &str = "is a private key, which this service does not need: use the public key \
                        (openssl pkey -in key.pem -pubout), and keep the private key in the app that signs tokens";
 const BROKEN: &str = "has a PEM block that is incomplete or not base64: copy the file again";
 const UNKNOWN: &str = "is not a public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
                        -----BEGIN CERTIFICATE-----";
-const TOO_MANY: &str = "has more than 10 keys: keep only those that verify valid tokens";
+const TOO_MANY: &str = "has more than 10 keys: keep only the keys that are still in use";
 /// The maximum number of keys. It is small, because each key may be tried for a token.
 const MAX_KEYS: usize = 10;
 
 /// Parses all public keys in `bytes`.
 ///
 /// # Errors
-/// If `bytes` is anything but one to ten public keys. The message says what was found, and what to do.
+/// If `bytes` does not contain one to ten public keys, or contains a private key. The message says what was found, and
+/// what to do.
 pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
     if bytes.first() == Some(&0x30)
         && let Some(key) = from_der(bytes)
@@ -100,8 +101,7 @@ pub(super) fn key(public: &PublicKey, kid: Option<&str>) -> Result<Key, Unusable
     jwk::parse(&Value::from(json))
 }
 
-/// Decodes the text, which may have a byte order mark, be encoded in UTF-16, or contain literal `\n` instead of line
-/// breaks.
+/// Decodes text in UTF-8 or UTF-16, removes a byte order mark, and replaces literal `\n` by line breaks.
 fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |order: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..]
@@ -134,7 +134,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
         match label {
             label if label.ends_with("PRIVATE KEY") => return Err(PRIVATE),
             "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => {
-                return Err("is a certificate request: give the certificate, or the public key");
+                return Err("is a certificate request: use the certificate, or the public key");
             }
             label if label.starts_with("PGP") => {
                 return Err("is an OpenPGP key, which cannot sign JWTs");
@@ -162,13 +162,13 @@ fn other_than_a_key(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         Some("is empty")
     } else if text.starts_with('{') || text.starts_with('[') {
-        Some("is JSON: give a JWK set as jwks or jwks_file")
+        Some("is JSON: if it is a JWK set, set jwks or jwks_file instead")
     } else if text.starts_with("http://") || text.starts_with("https://") {
-        Some("is a URL: give the URL of a JWK set as jwks_url")
+        Some("is a URL: if a JWK set is published there, set jwks_url instead")
     } else if text.starts_with("ssh-") || text.starts_with("ecdsa-sha2-") {
         Some(SSH)
     } else if text.starts_with('/') && text.contains('.') || text.starts_with("./") {
-        Some("is the name of a file: give it as public_key_file")
+        Some("is the name of a file: set public_key_file to it")
     } else {
         None
     }

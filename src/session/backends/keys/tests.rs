@@ -1,4 +1,4 @@
-//! Tests of keys in the forms in which providers publish them.
+//! Tests of the parsing of keys in the formats that providers and operators use.
 
 use super::*;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -35,7 +35,7 @@ fn rsa_of(bits: usize) -> serde_json::Value {
 }
 
 #[test]
-fn only_public_signature_keys_of_supported_types_are_used() {
+fn only_public_signature_keys_of_supported_types_are_usable() {
     let with = |name: &str, value: serde_json::Value| {
         let mut jwk = rsa_of(2048);
         jwk[name] = value;
@@ -320,7 +320,7 @@ fn der(pem: &str) -> Vec<u8> {
 }
 
 #[test]
-fn public_key_is_read_in_every_common_form() {
+fn public_key_is_parsed_from_every_common_format() {
     let sample = Sample::new();
     let Sample {
         pem, certificate, ..
@@ -343,7 +343,10 @@ fn public_key_is_read_in_every_common_form() {
             "no line breaks",
             pem.lines().collect::<String>().into_bytes(),
         ),
-        ("text around", format!("# our key\n{pem}\nbye").into_bytes()),
+        (
+            "surrounding text",
+            format!("# our key\n{pem}\nbye").into_bytes(),
+        ),
         ("bare base64", STANDARD.encode(der(pem)).into_bytes()),
         (
             "bare base64url",
@@ -380,7 +383,7 @@ fn public_key_is_read_in_every_common_form() {
 }
 
 #[test]
-fn error_says_what_was_found_instead_of_a_public_key() {
+fn input_that_is_not_1_to_10_public_keys_is_an_error_that_names_what_was_found() {
     let Sample { pem, private, .. } = Sample::new();
     for (text, want) in [
         (private.as_str(), "is a private key"),
@@ -428,7 +431,7 @@ fn coordinates_with_too_many_or_too_few_leading_zeros_are_accepted() {
     let (x, y) = jwk;
     let longer = |bytes: &[u8]| [&[0, 0], bytes].concat();
     for (case, x, y) in [
-        ("as they should be", x.clone(), y.clone()),
+        ("32 bytes each", x.clone(), y.clone()),
         ("a zero too few", x[1..].to_vec(), y.clone()),
         ("two zeros too many", longer(&x), longer(&y)),
     ] {
@@ -486,7 +489,7 @@ fn unusable_key_is_reported_with_its_kid_unless_it_is_meant_for_another_use() {
         [
             "kid alg: its alg ES512 is not supported",
             "kid p521: the curve P-521 is not supported",
-            "a key without kid: it has 17 bits, and RSA keys need 2048 to 4096",
+            "a key without kid: it has 17 bits, and an RSA key must have 2048 to 4096",
             "a key without kid: it is not a JSON object",
         ]
     );
