@@ -72,7 +72,7 @@ reasons! {
     Unsigned "unsigned" "The signature, or the cookie that contains it, is missing.",
     MissingPart "missing_part" "A chunk of the cookie is missing.",
     TooManyParts "too_many_parts" "The cookie has too many chunks.",
-    TooLarge "too_large" "The credential is longer than the limit.",
+    TooLarge "too_large" "The credential, or the backend's answer, is longer than the limit.",
     AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name different identities, or the request has a second header whose name differs from the identity header's name only in `-`, `_` and `.`.",
     DuplicateHeader "duplicate_header" "The header that contains the credential occurs more than once.",
     CookieName "cookie_name" "The value was encrypted for a cookie with another name.",
