@@ -972,7 +972,7 @@ async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
 
 /// A backend on port 1 is unreachable, which shows that the credential was read and would have been sent.
 #[tokio::test]
-async fn every_kind_reads_a_bearer_after_two_spaces_like_after_one() {
+async fn several_spaces_after_bearer_are_read_like_one_by_every_kind() {
     let jwt = session_token(json!({}));
     let store = "from = [\"header:authorization\"]\nkey_hash = \"sha256\"";
     for (kind, header, keys) in [

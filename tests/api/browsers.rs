@@ -352,7 +352,7 @@ async fn page_allowed_by_a_pattern_gets_a_token_only_for_a_bearer_token() {
 
 /// The operator pastes requests to their app, so another `Host` and another path are no reason for a refusal.
 #[tokio::test]
-async fn dev_explain_checks_origin_and_fetch_before_the_extractors() {
+async fn dev_explain_checks_origin_and_fetch_metadata_before_the_extractors() {
     let token = session_token(json!({}));
     let config =
         format!("[origins]\nallowed = [\"https://*-team.vercel.app\"]\n{BEARER_COOKIE_OR_PROXY}");
@@ -418,7 +418,7 @@ async fn dev_explain_checks_origin_and_fetch_before_the_extractors() {
 }
 
 #[tokio::test]
-async fn dev_explain_suggests_only_kinds_and_presets_of_the_service() {
+async fn dev_explain_suggests_only_kinds_and_presets_in_the_registry() {
     fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         Err(Problems::of("extractors", "is not used"))
     }

@@ -445,7 +445,7 @@ fn banner(command: &mut Command) -> String {
 }
 
 #[test]
-fn dev_banner_sends_the_credential_in_the_place_that_the_first_extractor_reads() {
+fn curl_command_in_the_dev_banner_sends_the_credential_that_the_first_extractor_reads() {
     for (order, want) in [
         ("cookie,bearer", "curl -sS -X POST -b 'session=…' http://"),
         (
@@ -459,7 +459,7 @@ fn dev_banner_sends_the_credential_in_the_place_that_the_first_extractor_reads()
 }
 
 #[test]
-fn hint_at_a_config_file_in_the_current_folder_is_printed_by_dev_and_if_extractors_are_missing() {
+fn config_file_in_the_current_folder_is_suggested_if_no_extractors_are_configured() {
     let directory = tempfile::tempdir().unwrap();
     let hint = "rollout-token.toml is in this folder: add --config rollout-token.toml";
     let without_extractors = |arguments: &[&str]| {
@@ -495,7 +495,7 @@ fn hint_at_a_config_file_in_the_current_folder_is_printed_by_dev_and_if_extracto
 }
 
 #[test]
-fn command_ends_silently_if_the_reader_of_its_output_has_ended() {
+fn closed_output_pipe_ends_a_command_with_exit_code_0_and_no_error() {
     let commands: [&[&str]; 4] = [
         &["check-config", "--print"],
         &["config-schema"],
@@ -930,7 +930,7 @@ async fn web_page() -> String {
 }
 
 #[tokio::test]
-async fn doctor_reports_why_rollout_refuses_the_client() {
+async fn doctor_reports_why_the_request_to_rollout_failed() {
     const OTHER: &str = "another-secret-another-secret";
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -316,7 +316,7 @@ fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, St
 }
 
 #[test]
-fn section_and_scalar_for_one_key_in_two_layers_are_refused_with_both_places() {
+fn section_and_scalar_for_one_key_in_two_layers_are_refused_and_both_sources_are_named() {
     let server = ("ROLLOUT__SERVER__DOCS_ALIAS", "true");
     let below = |toml: &str| format!("{toml}\n{BY_HEADER}");
     for (case, files, variables, key, places) in [
@@ -765,7 +765,7 @@ pub fn section(keys: &str) -> String {
 }
 
 #[test]
-fn secret_keys_accept_a_file_and_other_keys_do_not() {
+fn keys_that_hold_a_secret_accept_a_file_and_other_keys_do_not() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let with = |content: &[u8], keys: &str| {
         std::fs::write(file.path(), content).unwrap();
@@ -1075,7 +1075,7 @@ fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
 }
 
 #[test]
-fn variables_override_files_and_foreign_variables_are_ignored() {
+fn variables_override_files_and_kubernetes_service_variables_are_ignored() {
     let settings = load_variables(&[
         ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9"),
         ("ROLLOUT__SERVER__MAX_HEADERS", "10"),
@@ -1393,7 +1393,7 @@ fn store_on_another_host_without_tls_is_a_warning_that_hides_the_password() {
 }
 
 #[test]
-fn unsigned_redis_session_id_needs_a_key_prefix_and_an_empty_prefix_is_a_warning() {
+fn unsigned_redis_session_id_needs_key_prefix_or_key_hash_and_an_empty_prefix_is_a_warning() {
     let plain = "kind = \"redis_session\"\nurl = \"redis://localhost\"\ncookie = \"sid\"\n";
     let problems = problems(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"

@@ -332,7 +332,7 @@ fn init_writes_keys_from_set_options_and_refuses_secrets() {
 }
 
 #[test]
-fn detect_names_the_tried_subject_and_the_candidates_of_the_session() {
+fn detect_names_the_tried_subject_and_the_subject_candidates_in_the_session() {
     let (cookies, key) = cookie_session();
     let set = format!("keys={key}");
     for (subject, want) in [
@@ -354,7 +354,7 @@ fn detect_names_the_tried_subject_and_the_candidates_of_the_session() {
 }
 
 #[test]
-fn detect_asks_for_the_address_of_the_store_instead_of_a_missing_key() {
+fn detect_without_the_store_address_suggests_set_url() {
     let (code, _, err) = run(&mut bare(&[
         "detect",
         "-b",
@@ -393,7 +393,7 @@ fn token_of(issuer: &str) -> String {
 }
 
 #[test]
-fn init_takes_addresses_from_the_request_and_marks_every_guess() {
+fn init_derives_urls_from_the_request_and_marks_every_guess() {
     let opaque = "Cookie: sid=0123456789abcdef0123456789abcdef";
     let bearer = |issuer| format!("Authorization: Bearer {}", token_of(issuer));
     for (request, line, guesses) in [
@@ -468,7 +468,7 @@ fn init_takes_addresses_from_the_request_and_marks_every_guess() {
 }
 
 #[test]
-fn init_example_of_variables_keeps_special_characters_when_a_shell_reads_it() {
+fn env_example_written_by_init_keeps_special_characters_when_a_shell_reads_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     let (code, out, err) = run(&mut init(path, &["--app", "express"]));
@@ -498,7 +498,7 @@ fn init_writes_nothing_if_a_key_is_misspelled() {
 }
 
 #[test]
-fn init_names_the_other_credentials_of_the_request() {
+fn init_names_the_other_credentials_in_the_request() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     let (cookies, _) = cookie_session();
@@ -520,7 +520,7 @@ fn init_names_the_other_credentials_of_the_request() {
 }
 
 #[test]
-fn name_of_a_library_is_answered_with_the_kinds_and_presets_that_read_its_sessions() {
+fn library_name_as_kind_or_preset_is_refused_with_the_kinds_and_presets_to_use() {
     let directory = tempfile::tempdir().expect("a directory");
     for flag in ["--preset", "--kind"] {
         for arguments in [
@@ -551,7 +551,7 @@ fn name_of_a_library_is_answered_with_the_kinds_and_presets_that_read_its_sessio
 }
 
 #[test]
-fn completion_offers_the_kinds_and_presets_of_init_and_other_kinds_are_not_refused_by_the_parser() {
+fn completion_offers_kinds_and_presets_and_an_unknown_kind_is_refused_with_the_list_of_kinds() {
     for shell in ["bash", "zsh", "fish"] {
         let (_, script, _) = run(&mut bare(&["completions", shell]));
         for name in ["redis_session", "connect-pg-simple"] {

@@ -192,7 +192,7 @@ async fn valid_request_id_of_the_caller_is_kept_and_an_invalid_one_is_replaced()
 }
 
 #[tokio::test]
-async fn error_body_does_not_contain_the_cause() {
+async fn error_body_contains_no_request_text_and_no_internal_names() {
     let service = Service::start(BY_JWT);
     let sentinel = "SENTINEL-5c1b";
     for (name, value) in [

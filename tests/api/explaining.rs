@@ -304,7 +304,7 @@ fn explain_without_a_request_is_a_usage_error() {
 }
 
 #[test]
-fn explain_of_a_value_without_a_scheme_in_authorization_advises_to_send_bearer() {
+fn authorization_value_without_a_scheme_is_explained_with_advice_to_send_bearer() {
     let explain = |value: &str| {
         let header = format!("authorization: {value}");
         run(&mut binary(&["explain", "-H", &header])).1

@@ -511,7 +511,7 @@ fn cloudflare_access_and_google_iap_presets_allow_unverified_email() {
 }
 
 #[test]
-fn supabase_subject_below_user_metadata_is_refused() {
+fn supabase_subject_from_user_metadata_is_refused() {
     let config = |subject: &str| {
         load(&format!(
             "[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\npreset = \"supabase\"\n\
@@ -616,7 +616,7 @@ async fn given(service: &Service, cookies: impl Iterator<Item = String>) -> usiz
 }
 
 #[tokio::test]
-async fn one_credential_is_rate_limited_while_others_of_its_subject_are_served() {
+async fn one_credential_is_rate_limited_while_other_credentials_of_its_subject_are_served() {
     let service = brokerage();
     let session = agent(0).split_once(' ').expect("two cookies").1.to_owned();
     // Another cookie, which changes with each call, does not change the credential.

@@ -114,7 +114,7 @@ async fn service_listens_on_ipv4_and_ipv6_and_trusts_an_ipv4_peer_by_its_ipv4_ad
 }
 
 #[test]
-fn start_line_has_the_address_as_its_first_field_and_the_source_of_the_port() {
+fn startup_log_line_has_the_address_as_its_first_field_and_the_source_of_the_port() {
     for (command, from) in [
         (&mut on_all_addresses(), "PORT"),
         (&mut binary(&["serve"]), "ROLLOUT__SERVER__LISTEN"),

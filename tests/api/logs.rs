@@ -161,7 +161,7 @@ fn unread_log_does_not_delay_the_exit() {
 }
 
 #[test]
-fn last_lines_are_written_when_a_second_signal_ends_the_process() {
+fn last_log_lines_are_written_when_a_second_signal_ends_the_process() {
     const TIMES: usize = 500;
     let (process, mut stdout) = Process::start_unread(&mut without_rate_limit());
     // An incomplete request keeps the process running after the first signal.
@@ -198,7 +198,7 @@ fn json(line: &str) -> Value {
 }
 
 #[test]
-fn start_line_has_version_extractors_addresses_and_fingerprint() {
+fn startup_log_line_has_version_extractors_addresses_and_fingerprint() {
     let output = tempfile::NamedTempFile::new().unwrap();
     let admin = free();
     let process = Process::start_silent(
@@ -241,7 +241,7 @@ fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String 
 }
 
 #[test]
-fn times_key_and_candidates_are_logged_as_the_cause_of_a_refusal() {
+fn logged_cause_of_a_refusal_has_the_times_the_key_or_the_subject_candidates() {
     let mut command = without_rate_limit();
     command.env("ROLLOUT__EXTRACTORS__BEARER__SUBJECT", "{user.id}");
     let mut process = Process::start(&mut command);
@@ -283,7 +283,7 @@ fn times_key_and_candidates_are_logged_as_the_cause_of_a_refusal() {
 }
 
 #[test]
-fn other_secret_and_unsigned_id_are_logged_with_the_key_and_the_expected_form() {
+fn wrong_secret_is_logged_with_its_configuration_key_and_unsigned_id_with_the_expected_form() {
     let mut command = without_rate_limit();
     command
         .env("ROLLOUT__SESSION__EXTRACTORS", "store,flask,cookie,bearer")
@@ -331,7 +331,7 @@ fn other_secret_and_unsigned_id_are_logged_with_the_key_and_the_expected_form() 
 }
 
 #[test]
-fn refused_token_is_logged_with_the_found_and_the_expected_value() {
+fn refused_token_is_logged_with_the_failed_check_and_the_expected_value() {
     let mut command = without_rate_limit();
     command
         .env("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "false")
@@ -375,7 +375,7 @@ fn refused_token_is_logged_with_the_found_and_the_expected_value() {
 }
 
 #[test]
-fn flood_of_one_refusal_is_suppressed_and_counted_and_other_refusals_are_logged() {
+fn flood_of_refusals_with_one_reason_is_suppressed_and_counted_and_other_refusals_are_logged() {
     let mut process = Process::start(&mut without_rate_limit());
     // The requests are pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
@@ -522,7 +522,7 @@ fn each_cause_of_403_is_logged_with_a_separate_reason_and_with_origin_and_host()
 }
 
 #[test]
-fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
+fn refusal_before_any_extractor_runs_is_logged_with_method_path_host_and_origin() {
     let mut process = Process::start(&mut without_rate_limit());
     let mut logged = |head: &str| {
         send(
@@ -868,7 +868,7 @@ impl Write for Lines {
 }
 
 #[tokio::test(start_paused = true)]
-async fn embedding_app_decides_about_level_and_format_and_log_subject_applies() {
+async fn log_level_and_format_are_ignored_in_an_embedding_app_but_log_subject_applies() {
     let mut sources = Sources {
         environment: client_variables(),
         ..Sources::default()

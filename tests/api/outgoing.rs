@@ -148,7 +148,7 @@ async fn https_call_goes_through_a_connect_tunnel_with_the_proxy_password() {
 }
 
 #[tokio::test]
-async fn commands_read_a_configuration_from_a_pipe_whole() {
+async fn doctor_and_credentials_read_the_whole_configuration_from_a_pipe() {
     for arguments in [&["doctor"][..], &["credentials", "ann"]] {
         // The proxy refuses the tunnel, so the test needs no TLS handshake, which the command's fixed timeouts would
         // cut off on a busy machine.
@@ -193,7 +193,7 @@ async fn plain_http_call_goes_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn loopback_hosts_no_proxy_hosts_and_sections_with_an_empty_proxy_bypass_the_proxy() {
+async fn call_to_a_loopback_or_no_proxy_host_or_from_a_section_with_an_empty_proxy_is_direct() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Proxy::start().await;
     for host in ["127.0.0.1", "localhost"] {
@@ -307,7 +307,7 @@ async fn explain(url: &str, name: &str, value: &Path) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn ssl_cert_file_is_used_and_a_missing_or_empty_file_is_exit_code_2() {
+async fn ssl_cert_file_is_used_and_exit_code_is_2_if_it_is_missing_or_has_no_certificate() {
     let (certificate, key) = plain_openssl();
     let issuer = {
         let mut parameters = CertificateParams::default();

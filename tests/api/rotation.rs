@@ -597,7 +597,7 @@ async fn extractor_is_replaced_at_reload_only_if_its_section_a_file_or_a_setting
 }
 
 #[tokio::test]
-async fn kept_extractor_has_a_smaller_share_after_a_reload_with_more_backends() {
+async fn max_waiting_of_a_kept_extractor_is_recomputed_at_reload() {
     let (arrived, mut calls) = tokio::sync::watch::channel(0);
     let hung = Backend::start(move |_| {
         arrived.send_modify(|count| *count += 1);

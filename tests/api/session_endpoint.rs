@@ -266,7 +266,7 @@ async fn foreign_credential_in_a_header_is_forwarded_with_context_headers_only()
 }
 
 #[tokio::test]
-async fn forwarded_sends_the_scheme_of_the_request_or_the_configured_scheme_and_host() {
+async fn x_forwarded_headers_have_the_scheme_of_the_request_or_the_configured_scheme_and_host() {
     let app = Backend::json(ANN).await;
     let url = "'https://app.example.com:8443'";
     for (forwarded, origin, host, proto, forwarded_host) in [
@@ -458,7 +458,7 @@ async fn chunks_of_a_configured_cookie_are_forwarded() {
 }
 
 #[tokio::test]
-async fn redirect_to_the_endpoint_itself_is_503_unless_in_signed_out() {
+async fn redirect_to_the_endpoint_itself_is_503_unless_its_status_is_in_signed_out() {
     for (status, location, want) in [
         (302, "https://app.example/me?full=1", 503),
         (302, "https://app.example:8443/me?full=1", 503),
@@ -552,7 +552,7 @@ async fn explain_shows_the_location_of_a_redirect_without_its_query() {
 }
 
 #[tokio::test]
-async fn error_of_the_endpoint_has_its_url_status_content_type_and_fix() {
+async fn explain_shows_an_endpoint_error_with_url_status_content_type_and_fix() {
     for (status, content_type, want) in [
         (
             500,

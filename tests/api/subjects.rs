@@ -20,7 +20,7 @@ async fn subject_of(service: &Service, session: &str) -> Result<String, String> 
 }
 
 #[tokio::test]
-async fn subjects_are_minted_byte_for_byte() {
+async fn subject_is_copied_into_the_token_byte_for_byte() {
     let service = Service::start(BY_JWT);
     for subject in [
         "Admin",

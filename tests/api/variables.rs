@@ -117,7 +117,7 @@ fn claims(variables: &[(&str, &str)]) -> serde_json::Value {
 }
 
 #[test]
-fn section_and_key_names_ignore_case_but_mixed_case_claim_names_are_kept() {
+fn case_of_section_and_key_names_is_ignored_but_mixed_case_claim_names_are_kept() {
     for (name, want) in [
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__AZP", "azp"),
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__orgId", "orgId"),
@@ -369,7 +369,7 @@ fn misspelled_variable_is_named_beside_the_problems_that_it_causes() {
 }
 
 #[test]
-fn variable_with_missing_or_extra_underscores_is_refused_with_the_right_name() {
+fn variable_with_missing_or_extra_underscores_is_refused_with_a_hint() {
     let report = load(&[("ROLLOUT__EXTRACTORS____WEB__KIND", "flask")]).unwrap_err();
     assert!(
         report.contains("ROLLOUT__EXTRACTORS____WEB__KIND: has an empty part"),
@@ -390,13 +390,13 @@ fn variable_with_missing_or_extra_underscores_is_refused_with_the_right_name() {
 }
 
 #[test]
-fn rollout_config_with_a_file_name_is_refused_with_the_right_flag() {
+fn file_name_in_rollout_config_is_refused_with_a_hint_at_the_config_flag() {
     let report = load(&[("ROLLOUT_CONFIG", "rollout-token.toml")]).unwrap_err();
     assert!(report.contains("use --config FILE"), "{report}");
 }
 
 #[test]
-fn string_of_several_origins_is_refused_with_the_form_of_a_list() {
+fn several_origins_in_one_string_are_refused_with_a_hint_to_write_a_list() {
     let toml = "origins.allowed = \"https://a.example, https://b.example\"";
     let report = load(&[("ROLLOUT_CONFIG", toml)]).unwrap_err();
     assert!(report.contains("write a list"), "{report}");

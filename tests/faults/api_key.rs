@@ -98,7 +98,7 @@ async fn api_key_in_the_query_is_ignored() {
 }
 
 #[tokio::test]
-async fn weak_api_key_is_refused_at_start() {
+async fn weak_or_malformed_api_key_hash_is_refused_at_start() {
     for bad in [
         String::new(),
         "changeme".to_owned(),

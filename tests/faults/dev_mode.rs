@@ -36,7 +36,7 @@ async fn dev_mode_on_a_public_address_or_in_production_is_refused_at_start() {
 }
 
 #[tokio::test]
-async fn dev_mode_adds_the_dev_header_to_every_answer() {
+async fn dev_mode_adds_x_rollout_dev_to_every_answer() {
     let s = Service::start_with(&dev()).await;
     for asked in [
         post(""),

@@ -58,7 +58,7 @@ async fn content_length_with_transfer_encoding_is_400() {
 }
 
 #[tokio::test]
-async fn two_content_lengths_are_400() {
+async fn two_different_content_lengths_are_400() {
     let s = Service::start(by_jwt()).await;
     for (label, headers) in [
         ("0 and 5", "Content-Length: 0\r\nContent-Length: 5\r\n"),
@@ -499,7 +499,7 @@ async fn long_header_name_is_431_and_repeated_credential_is_401() {
 }
 
 #[tokio::test]
-async fn expect_continue_with_10_gib_is_413_without_100() {
+async fn expect_continue_with_a_10_gib_body_is_413_without_100_continue() {
     let s = Service::start(by_jwt()).await;
     let head = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{}Expect: 100-continue\r\nContent-Length: 10737418240\r\n\r\n",

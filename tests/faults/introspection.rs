@@ -83,7 +83,7 @@ fn opaque(name: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn active_other_than_true_is_401() {
+async fn introspection_answer_with_active_other_than_true_is_401() {
     let s = Stage::start().await;
     for active in [
         json!(false),

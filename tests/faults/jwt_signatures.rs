@@ -95,7 +95,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn missing_none_or_unknown_algorithm_is_401() {
+async fn missing_or_unknown_algorithm_or_alg_none_is_401() {
     let s = Stage::start().await;
     let good = s
         .public
@@ -354,7 +354,7 @@ async fn key_or_key_url_in_the_token_header_is_never_used() {
 }
 
 #[tokio::test]
-async fn hostile_kid_is_401_and_logged_escaped() {
+async fn hostile_kid_selects_no_key_and_is_logged_escaped() {
     let s = Stage::start().await;
     let long = "k".repeat(5000);
     for kid in [

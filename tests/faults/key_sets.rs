@@ -233,7 +233,7 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
 }
 
 #[tokio::test]
-async fn unusable_key_set_answer_keeps_the_old_keys() {
+async fn old_keys_stay_in_use_after_an_unusable_key_set_answer() {
     let other = Signer::p256("other");
     let set = jwks(&[other.jwk()]);
     let page = answer(
@@ -298,7 +298,7 @@ async fn unusable_key_set_answer_keeps_the_old_keys() {
 }
 
 #[tokio::test]
-async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
+async fn endless_key_set_answer_is_aborted_and_the_old_keys_stay_in_use() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let with = |more: &[u8]| [head.as_slice(), more].concat();
     let long = with(format!("Content-Length: {}\r\n\r\n", 10 * 1024 * 1024).as_bytes());

@@ -28,7 +28,7 @@ fn all_json(log: &str) {
 }
 
 #[tokio::test]
-async fn line_break_in_a_request_stays_in_one_log_line() {
+async fn line_break_in_a_request_does_not_split_a_log_line() {
     let s = Service::start(by_jwt()).await;
     let evil = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\nforged";
     for kid in [

@@ -12,7 +12,7 @@ use crate::wire::{bearer, post};
 const INVALID: &[&str] = &["401 session_invalid"];
 
 #[tokio::test]
-async fn look_alike_subjects_are_minted_unchanged() {
+async fn look_alike_subject_is_copied_unchanged_into_the_token() {
     let s = Service::start(by_jwt()).await;
     for sub in [
         "Admin",
@@ -92,7 +92,7 @@ async fn numeric_subject_other_than_a_canonical_integer_is_401() {
 }
 
 #[tokio::test]
-async fn reserved_word_or_template_text_is_minted_as_a_literal_subject() {
+async fn reserved_word_or_template_text_is_used_as_a_literal_subject() {
     let s = Service::start(by_jwt()).await;
     for sub in [
         "__proto__",

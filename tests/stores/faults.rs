@@ -99,7 +99,7 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
 }
 
 /// Delays the store's replies until close to the timeout, and checks that each caller gets only its own session.
-async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
+async fn each_caller_gets_only_its_own_session(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;
     let service = service(
@@ -217,7 +217,7 @@ async fn cancelled_requests_leave_the_pool_intact(toml: &str, upstream: u16) {
 async fn redis_network_faults_are_503_and_no_caller_gets_another_session() {
     let redis = redis_with_users(&[]).await;
     every_fault_is_503(REDIS, redis.port).await;
-    answers_reach_only_their_own(REDIS, redis.port).await;
+    each_caller_gets_only_its_own_session(REDIS, redis.port).await;
     concurrent_callers_stay_within_the_pool(REDIS, redis.port).await;
     cancelled_requests_leave_the_pool_intact(REDIS, redis.port).await;
 }
@@ -227,7 +227,7 @@ async fn postgres_network_faults_are_503_and_no_caller_gets_another_session() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     every_fault_is_503(POSTGRES, postgres.port).await;
-    answers_reach_only_their_own(POSTGRES, postgres.port).await;
+    each_caller_gets_only_its_own_session(POSTGRES, postgres.port).await;
     concurrent_callers_stay_within_the_pool(POSTGRES, postgres.port).await;
     cancelled_requests_leave_the_pool_intact(POSTGRES, postgres.port).await;
 }
@@ -242,7 +242,7 @@ async fn mariadb_network_faults_and_query_errors_are_503() {
         .run("INSERT INTO sessions SELECT concat('s', seq), concat('user-', seq) FROM seq_0_to_9")
         .await;
     every_fault_is_503(MARIADB, mariadb.port).await;
-    answers_reach_only_their_own(MARIADB, mariadb.port).await;
+    each_caller_gets_only_its_own_session(MARIADB, mariadb.port).await;
     concurrent_callers_stay_within_the_pool(MARIADB, mariadb.port).await;
     cancelled_requests_leave_the_pool_intact(MARIADB, mariadb.port).await;
     let query = "SELECT user_id FROM sessions WHERE id = $1";
@@ -568,7 +568,7 @@ async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_
 
 /// For each session id, the service reads exactly one key from Redis, or none if the id is invalid.
 #[tokio::test]
-async fn each_session_id_reads_at_most_one_redis_key() {
+async fn at_most_one_redis_key_is_read_for_each_session_id() {
     let redis = redis_with_users(&[]).await;
     let mut monitor = redis.monitor().await;
     let signed = REDIS.replace(
@@ -686,7 +686,7 @@ async fn redis_acl_user_with_only_getrange_can_read_sessions() {
 }
 
 /// Checks that the store is used only with a certificate that a trusted authority issued for the store's host name.
-async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
+async fn only_a_server_with_a_trusted_certificate_is_used(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
     // Use a long timeout, because TLS handshakes are slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
@@ -743,7 +743,7 @@ async fn redis_over_tls_is_used_only_with_a_trusted_certificate() {
     ])
     .await;
     let toml = REDIS.replace("redis://127.0.0.1", "rediss://localhost");
-    only_the_right_server_is_asked(&toml, port, &certificate).await;
+    only_a_server_with_a_trusted_certificate_is_used(&toml, port, &certificate).await;
     drop(redis);
 }
 
@@ -793,7 +793,7 @@ async fn postgres_over_tls_is_used_only_with_a_trusted_certificate() {
     let toml = POSTGRES
         .replace("@127.0.0.1", "@localhost")
         .replace("sslmode=disable", "sslmode=verify-full");
-    only_the_right_server_is_asked(&toml, postgres.port, &certificate).await;
+    only_a_server_with_a_trusted_certificate_is_used(&toml, postgres.port, &certificate).await;
     // `sslrootcert` is libpq's URL parameter for the certificate authority.
     let in_url = toml.replace(
         "verify-full",
@@ -826,7 +826,7 @@ async fn mariadb_over_tls_is_used_only_with_a_trusted_certificate() {
     let toml = MARIADB
         .replace("@127.0.0.1", "@localhost")
         .replace("disabled", "verify_identity");
-    only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
+    only_a_server_with_a_trusted_certificate_is_used(&toml, mariadb.port, &certificate).await;
 }
 
 /// A missing key or a malformed session gets 401, because a request with such a session id must not look like an

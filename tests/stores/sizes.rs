@@ -135,7 +135,7 @@ async fn expires_in(service: &Service, id: &str) -> Result<i64, String> {
 }
 
 #[tokio::test]
-async fn cap_to_session_expires_the_token_with_the_redis_key() {
+async fn cap_to_session_limits_the_token_to_the_expiry_of_the_redis_key() {
     let redis = redis_with_users(&[]).await;
     redis.run(&["PEXPIRE", "sess:s1", "100500"]).await;
     redis.run(&["PEXPIRE", "sess:s2", "100000000"]).await;
@@ -201,7 +201,7 @@ async fn connect_redis_session_is_active_until_its_key_expires() {
 }
 
 #[tokio::test]
-async fn key_hash_sha256_finds_the_session_stored_by_hash() {
+async fn key_hash_sha256_finds_the_session_under_the_hash_of_its_id() {
     let redis = Redis::start(&[]).await;
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     redis
