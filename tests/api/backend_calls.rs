@@ -536,7 +536,7 @@ async fn subject_and_expiry_are_read_from_the_configured_response_headers() {
     }
 }
 
-/// The JSON with which the fake app answers: the user whom the cookie `sid` names, and an expiry 5 s after [`NOW`].
+/// The fake app's JSON response: the value of the cookie `sid` as the subject, and an expiry 5 s after [`NOW`].
 fn user_of(seen: &Seen) -> String {
     let cookie = seen.header("cookie").unwrap_or("sid=none");
     format!(
@@ -896,7 +896,8 @@ async fn forged_seals_do_not_block_other_extractors() {
          password = \"hunter2-hunter2-hunter2-hunter2-hunter2\"\n[extractors.own]\nkind = \"trusted_header\"\n\
          header = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]\n",
     ));
-    // At any time, 32 forged seals are on their way. Of them, 8 wait: `max_waiting` is 16 divided by (1 backend + 1).
+    // 32 clients keep sending forged seals. At most 8 of their requests wait, because `max_waiting` is
+    // 16 / (1 backend + 1).
     let (count, busy) = (Arc::new(AtomicUsize::new(0)), unavailable());
     let mut strangers = tokio::task::JoinSet::new();
     for _ in 0..32 {
@@ -970,7 +971,7 @@ async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
     }
 }
 
-/// A backend on port 1 is unreachable, which shows that the credential was read and would have been sent.
+/// Nothing listens on port 1. The error that the backend is unavailable therefore shows that the credential was read.
 #[tokio::test]
 async fn several_spaces_after_bearer_are_read_like_one_by_every_kind() {
     let jwt = session_token(json!({}));

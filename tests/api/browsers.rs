@@ -350,7 +350,7 @@ async fn page_allowed_by_a_pattern_gets_a_token_only_for_a_bearer_token() {
     }
 }
 
-/// The operator pastes requests to their app, so another `Host` and another path are no reason for a refusal.
+/// An operator pastes requests that were sent to the app, so a request with another host or path is not refused.
 #[tokio::test]
 async fn dev_explain_checks_origin_and_fetch_metadata_before_the_extractors() {
     let token = session_token(json!({}));
@@ -408,7 +408,7 @@ async fn dev_explain_checks_origin_and_fetch_metadata_before_the_extractors() {
         let refused = answer.starts_with("403");
         assert_eq!(explained["refused"], refused, "{request}");
         assert_eq!(explained["subject"].is_string(), answer == "200");
-        // The extractors are tried even so, and none of them decides about a refused request.
+        // The extractors are tried even if the request is refused, but then none of them decides.
         let steps = explained["steps"].as_array().unwrap();
         let decides = steps.iter().any(|step| step["decides"] == true);
         assert_eq!(decides, answer == "200", "{request}");

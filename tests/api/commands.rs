@@ -576,7 +576,7 @@ async fn service_configured_by_variables_logs_no_secret_at_level_trace() {
     assert_eq!(
         refused.get("trace_id"),
         None,
-        "a request without traceparent has no trace_id: {refused}"
+        "the log line of a request without traceparent has no trace_id: {refused}"
     );
     assert_eq!(
         (refused["extractor"].as_str(), refused["code"].as_str()),
@@ -919,7 +919,7 @@ pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     format!("http://{address}/api")
 }
 
-/// A web site instead of the API: every path returns a page.
+/// A server that returns an HTML page for every path, in place of Rollout's API.
 async fn web_page() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -25,8 +25,8 @@ pub fn problems(toml: &str) -> String {
     load(toml).map(|_| ()).expect_err("a refusal").to_string()
 }
 
-/// Loads [`BY_HEADER`] with additional environment variables; the value `(unset)` removes a variable. The configuration
-/// itself is not in a file, so only the files that the variables name can change.
+/// Loads [`BY_HEADER`] with additional environment variables; the value `(unset)` removes a variable. There is no
+/// configuration file, so `are_outdated` checks only the files that the variables name.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     for (name, value) in variables {
@@ -771,7 +771,7 @@ fn keys_that_hold_a_secret_accept_a_file_and_other_keys_do_not() {
         std::fs::write(file.path(), content).unwrap();
         let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
         let toml = toml.replace("FILE", &format!("{:?}", file.path()));
-        // The configuration itself is not in a file, so only the secret's file can change.
+        // The configuration is in a variable, so `are_outdated` checks only the secret's file.
         let mut environment = client_variables();
         environment.insert("ROLLOUT_CONFIG".to_owned(), toml);
         load_from(Vec::new(), environment, &Registry::builtin(), &context())
@@ -1285,7 +1285,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     }
     assert!(
         documented.is_empty(),
-        "documented, but do not exist: {:?}",
+        "default.toml documents kinds that do not exist: {:?}",
         documented.keys()
     );
 }

@@ -382,7 +382,7 @@ fn detect_without_a_terminal_suggests_a_file_for_the_secret() {
     assert!(err.contains("use --set cookie_secrets_file=PATH"), "{err}");
 }
 
-/// A JWT with this issuer that is signed with a private key.
+/// A JWT with this issuer, the algorithm RS256 and an invalid signature.
 fn token_of(issuer: &str) -> String {
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
     format!(

@@ -199,7 +199,7 @@ async fn doctor_fails_if_an_issuer_accepts_a_made_up_token() {
     );
 }
 
-/// A fake of Rollout's API that returns these credentials for a token of `ann`, and none for other users.
+/// A fake of Rollout's API that returns these credentials for the subject `ann`, and an empty list for other subjects.
 async fn api(credentials: &'static str) -> String {
     let answer = move |headers: HeaderMap| async move {
         let bearer = headers["authorization"].to_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Tests of refusals: their status, code and headers, and that their body does not contain the cause.
+//! Tests of refusals: their status, code and headers, and that their body contains no internal details.
 
 use reqwest::Method;
 use serde_json::json;

@@ -140,7 +140,7 @@ fn explain_and_the_service_give_the_same_answer_to_a_raw_request() {
         assert_eq!(answer, format!("answer: {want}"), "{raw}\n{said}");
         assert_eq!(served(&process, &raw), want, "{raw}");
     }
-    // An empty chunked body is valid, so both answers are a token.
+    // An empty chunked body is valid, so `explain` and the service both answer with a token.
     let chunked =
         format!("{post}\r\n{good}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n");
     assert!(explain(&chunked).ends_with("answer: 200, a token\n"));
@@ -271,7 +271,7 @@ fn explain_lists_the_searched_credential_sources_and_the_names_of_cookies_and_he
         said.contains("cookies in the request: none; headers: none"),
         "{said}"
     );
-    // Browsers send no Sec-Fetch-Site to the service's own origin over plain HTTP.
+    // Browsers send no `Sec-Fetch-Site` over plain HTTP, except to loopback hosts.
     let own = [
         "explain",
         "curl",

@@ -69,7 +69,7 @@ impl Service {
         Self::try_with(toml, registry, dev).expect("a valid configuration")
     }
 
-    /// Must be called inside a Tokio runtime.
+    /// Like [`Service::start`], but returns the problems of an invalid configuration.
     #[allow(
         dead_code,
         reason = "some test programs that include this harness do not call it"

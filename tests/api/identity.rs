@@ -590,7 +590,7 @@ async fn session_whose_token_would_exceed_4_kib_is_session_invalid() {
     }
 }
 
-/// A service in which the 120 agents of an organisation have the same subject.
+/// A service in which all agents of an organisation have the same subject.
 fn brokerage() -> Service {
     chain(
         &["web"],

@@ -191,6 +191,6 @@ async fn while_draining_healthz_is_200_and_readyz_is_503() {
         (&draining["code"], draining.get("secret_fingerprint")),
         (&"draining".into(), None)
     );
-    // Requests are still served during the drain delay, so that load balancers have time to notice.
+    // Requests are still served during the drain delay, because load balancers need time to stop sending them.
     assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
 }

@@ -253,7 +253,7 @@ async fn changed_log_level_and_format_apply_without_a_restart() {
             .contains("\"httpRequest\"")
     );
 
-    // At level `error`, no token is logged, so the next line in the log is that of the next reload.
+    // At level `error`, `token.issued` is not logged, so the next line in the log is that of the next reload.
     write("level = \"error\"");
     while !process.reloads_metric().await.contains("} 3") {}
     ask().await.unwrap();

@@ -227,7 +227,7 @@ fn startup_log_line_has_version_extractors_addresses_and_fingerprint() {
     );
 }
 
-/// The cause in the log line of a request with this header, and the reason, which is checked.
+/// Sends a request with this header, which must be refused for this reason. Returns the cause from its log line.
 fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String {
     let head =
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\n{header}\r\n");
@@ -391,7 +391,7 @@ fn flood_of_refusals_with_one_reason_is_suppressed_and_counted_and_other_refusal
         (&line["message"], &line["reason"]),
         (&json!("token.refused"), &json!("no_credential"))
     );
-    // The flood has ended, so the report does not depend on a later line with the same reason.
+    // The number of suppressed lines is reported although no further request is refused for this reason.
     let line = json(&process.line_with("suppressed"));
     assert_eq!(
         (&line["level"], &line["reason"]),
@@ -900,11 +900,11 @@ async fn log_level_and_format_are_ignored_in_an_embedding_app_but_log_subject_ap
 
     let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let issued = written.lines().find(|line| line.contains("token.issued"));
-    let issued = issued.unwrap_or_else(|| panic!("no line about the token: {written}"));
+    let issued = issued.unwrap_or_else(|| panic!("no line with token.issued: {written}"));
     assert!(issued.contains("subject=\"ann\""), "{issued}");
     assert!(!issued.contains("http.status"), "{issued}");
 
-    // The router is dropped, and with it the task that reports suppressed lines every second.
+    // The router has been dropped, so the task that reports suppressed lines every second must end.
     let tasks = tokio::runtime::Handle::current().metrics();
     assert_eq!(tasks.num_alive_tasks(), 1);
     tokio::time::advance(Duration::from_secs(2)).await;

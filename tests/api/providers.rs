@@ -150,7 +150,7 @@ async fn subject(
         .map(|user| user.subject.to_string())
 }
 
-/// The configuration at the index `block` of the page.
+/// The TOML block with the index `block` on the page.
 fn shown(page: &str, block: usize) -> Table {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/providers/{page}.md"));
     let text = std::fs::read_to_string(page).unwrap();
@@ -190,7 +190,7 @@ fn configured(
         let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else {
             continue;
         };
-        // Keys that the case does not set are left out, so that the preset's defaults apply.
+        // Rules for claims that the case does not set are removed, so that the preset's rules apply.
         shown.retain(|claim, _| !case[checks][claim].is_null());
         for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];

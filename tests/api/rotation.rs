@@ -339,7 +339,7 @@ async fn rotated_client_secret_is_used_while_the_provider_is_down_and_cached_key
     );
 }
 
-/// A service in this process, without sockets, whose reloads run on a paused clock.
+/// A service in this process, without sockets. Its reloads use Tokio's clock, which a test can pause.
 struct Reloading {
     directory: tempfile::TempDir,
     app: Arc<App>,
@@ -632,7 +632,7 @@ async fn max_waiting_of_a_kept_extractor_is_recomputed_at_reload() {
         assert!(service.reload().await);
         assert!(
             std::ptr::addr_eq(Arc::as_ptr(&kept), Arc::as_ptr(&service.extractor())),
-            "the section of a did not change"
+            "the section of the extractor a did not change"
         );
         for n in 0..max_in_flight {
             let extractor = kept.clone();

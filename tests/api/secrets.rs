@@ -110,8 +110,8 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// Variants of the value as Docker's `--env-file`, editors, Windows or pasting the whole line may damage it, each with
-/// the words that the report must contain.
+/// Damaged variants of the value, as Docker's `--env-file`, an editor, Windows or pasting a whole line may produce
+/// them, each with the words that the report must contain.
 fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
     [
         (format!("\"{value}\""), "double quotes"),

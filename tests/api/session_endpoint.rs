@@ -87,7 +87,7 @@ async fn set_cookie_lines_are_passed_on_only_if_the_answer_has_a_subject() {
         ("down", 503, ANN, (503, false)),
         ("no JSON", 200, "<html>", (503, false)),
         (
-            "a subject whose session ends at a fraction of a second",
+            "a subject whose session has a fractional expiry time",
             200,
             &format!(r#"{{"sub":"ann","end":{}.5}}"#, NOW + 60),
             (200, true),
@@ -494,7 +494,7 @@ async fn redirect_to_the_endpoint_itself_is_503_unless_its_status_is_in_signed_o
     }
 }
 
-/// `explain` for a request with the cookie `sid`, in a process of its own.
+/// Runs `explain` for a request with the cookie `sid`, and returns its output.
 async fn explained(config: &ConfigBuilder) -> String {
     let file = file_of(&config.to_string());
     let mut command = binary(&["explain", "-b", "sid=s3cr3t", "--config"]);
@@ -685,8 +685,7 @@ async fn explain_names_the_cookies_set_by_the_app_but_not_their_values() {
     }
 }
 
-/// Strangers can register host names that match a pattern, so the browser's cookies do not identify the user of such a
-/// page, and are not renewed for it.
+/// Strangers can register host names that match a pattern, so cookies from such a page are not accepted as credentials.
 #[tokio::test]
 async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed() {
     let app = app_that_sets(&["sid=renewed; Path=/"], 200, ANN).await;
@@ -721,7 +720,7 @@ async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed(
     assert_eq!(answer, (200, vec!["sid=renewed; Path=/".to_owned()]));
     assert_eq!(seen.header("cookie"), Some("sid=bobs; sid.0=bobs"));
 
-    // The cookie alone does not identify a user, so the app is not called.
+    // From such a page only a bearer token is accepted. This request has none, so the app is not called.
     let visits = app.visits();
     let headers = [
         ("origin", "https://x-team.vercel.app"),

@@ -109,7 +109,7 @@ async fn client_secret_as_a_session_secret_is_refused_even_if_base64_encoded_or_
             format!("secrets = ['{encoded}']\nsecret_encoding = 'base64'"),
             Some("secrets"),
         ),
-        // Here the app signs with the base64 text itself, which is a different key.
+        // Here the key is the base64 string itself, which differs from the client secret.
         (format!("secret = '{encoded}'"), None),
     ] {
         let toml =
@@ -203,7 +203,7 @@ impl Entra {
         }
     }
 
-    /// A token signed with the key called `kid`, whose `iss` names the tenant `issuer`.
+    /// A token that is signed with the key `kid` and whose `iss` names the tenant `issuer`.
     fn token(&self, kid: &str, issuer: &str, changes: Value) -> String {
         let mut all = json!({
             "iss": format!("{}/{issuer}/v2.0", self.base), "tid": issuer, "oid": "oid-1", "sub": "s-1", "aud": "api",

@@ -274,7 +274,7 @@ fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
             "{report}"
         );
     }
-    // Docker's `--env-file` keeps the quotes around the list, so a warning advises to remove them.
+    // Docker's `--env-file` keeps the quotes around the list, so a warning suggests removing them.
     let settings = session("\"mX3v9QwL0aTz7RkB,nX3v9QwL0aTz7RkC\"").unwrap();
     assert!(
         settings

@@ -50,7 +50,7 @@ impl OnTerminal {
             let count = self.terminal.read(&mut bytes).unwrap_or(0);
             assert!(
                 count > 0,
-                "the command ended without printing {text:?}, after {}",
+                "the command ended without printing {text:?}; it printed {}",
                 self.shown
             );
             self.shown += &String::from_utf8_lossy(&bytes[..count]);

@@ -23,7 +23,7 @@ pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
         .await;
 }
 
-/// The JSON text of valid claims in which the claim `name` has the value `value`, which is any JSON text.
+/// The JSON text of valid claims, with `value` as the value of the claim `name`. `value` need not be valid JSON.
 pub fn with_text(name: &str, value: &str) -> String {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove(name);

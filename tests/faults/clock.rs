@@ -17,7 +17,7 @@ const LIBRARY: [&str; 2] = [
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
 
-/// The process's clocks that the test changes.
+/// The clocks of the process that the test sets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clocks {
     Both,
@@ -54,7 +54,7 @@ impl Timed {
         }
     }
 
-    /// Sets the clocks this many seconds ahead of the machine's.
+    /// Sets the process's clocks this many seconds ahead of the machine's clocks.
     pub async fn ahead(&self, seconds: i64) {
         std::fs::write(self.file.path(), format!("{seconds:+}")).expect("a file");
         // The runtime sleeps until a time on the old clock; a request wakes it up.

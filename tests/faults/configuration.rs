@@ -180,7 +180,6 @@ async fn missing_issuer_or_audience_is_refused_at_start() {
 
 #[tokio::test]
 async fn check_config_makes_no_network_calls() {
-    // `check-config` makes no network call, even for a valid configuration with a JWKS URL.
     let trap = Upstream::start(Act::Hang).await;
     let config = by_jwks_url(&format!("http://127.0.0.1:{}/keys", trap.port));
     let (code, text) = Setup::new(config)

@@ -268,7 +268,8 @@ async fn stalled_body_is_408() {
     s.finish().await;
 }
 
-/// Sends ten legitimate requests per second. Returns each request's duration, or `None` if it got no token.
+/// Sends ten legitimate requests per second for `seconds`. Returns the duration of each request that got a token, and
+/// `None` for the others.
 async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     let mut asking = JoinSet::new();
     for n in 0..seconds * 10 {
@@ -343,7 +344,7 @@ async fn honest_requests_are_served_despite_idle_connections_over_the_limit() {
     s.finish().await;
 }
 
-/// [`Service::usage`] checks the memory: its peak must stay below the limit in the shipped deployment files.
+/// [`Service::usage`] asserts that the peak memory stays within the limit in the shipped deployment files.
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_requests_on_6000_connections_stay_within_the_shipped_memory_limit() {
     let head = "POST /rollout/token HTTP/1.1\r\nHost: a\r\n";
@@ -412,7 +413,7 @@ fn slow_refusals(log: &str) -> Vec<&str> {
     let shed = log.lines().filter(|line| line.contains("\"overloaded\""));
     shed.filter(|line| {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        // The line about suppressed lines has no duration.
+        // The line that reports suppressed lines has no `duration_ms`.
         line["duration_ms"]
             .as_f64()
             .is_some_and(|duration| duration > 100.0)
@@ -604,7 +605,7 @@ mod alone {
         println!(
             "{shed} requests were shed, {unknown} timed out; memory: {idle} KiB at the start, {connected} KiB with connections"
         );
-        assert_eq!(shed + unknown, 10_000, "answers with another outcome");
+        assert_eq!(shed + unknown, 10_000, "some answers have another outcome");
         assert!(most <= 512.0, "{most} in flight");
         assert!(shed > 1000, "{shed} were shed");
         s.count(&answers);
@@ -705,7 +706,7 @@ mod alone {
         s.does_not_count();
         let rate = made / started.elapsed().as_secs();
         println!("{rate} connections per second; (second, resident KiB): {table:?}");
-        // The memory of in-flight requests varies, so the minima of the first and second half are compared.
+        // The memory of in-flight requests varies, so the minima of both halves of the samples are compared.
         let least = |rows: &[(u64, u64)]| rows.iter().map(|row| row.1).min().expect("a row");
         let (early, late) = table[1..].split_at(table.len() / 2);
         assert!(least(late) <= least(early) + 1024, "{table:?}");

@@ -111,7 +111,7 @@ async fn ten_thousand_made_up_kids_cause_one_fetch_per_cooldown() {
 async fn thousand_requests_before_the_first_key_fetch_share_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else {
-        panic!("`keys` returns another act")
+        panic!("`keys` must return `Act::Say`")
     };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
     // At most half of `max_in_flight` requests may wait for the provider.

@@ -516,7 +516,7 @@ mod slow {
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(s.ready().await.outcome(), "503 draining");
-        // New requests are answered during the drain delay, until load balancers stop sending them.
+        // New requests are answered during the drain delay, because load balancers need time to stop sending them.
         for n in 0..40 {
             let answer = s
                 .expect(

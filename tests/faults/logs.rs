@@ -188,7 +188,6 @@ async fn check_config_print_redacts_secrets() {
     assert!(text.contains("[REDACTED]"), "{text}");
 }
 
-/// The log contains the location of a panic but not its message.
 #[tokio::test]
 async fn panic_is_logged_with_its_location_and_without_its_message() {
     let s = panicking_service().await;

@@ -157,7 +157,8 @@ impl Setup {
         (child, Dir::new(files).expect("a directory"), directory)
     }
 
-    /// Runs a service that must not start. Returns its exit code and its output.
+    /// Runs a command that must exit by itself, such as a service that refuses to start. Returns its exit code and its
+    /// output.
     pub async fn refusal(&self) -> (i32, String) {
         let (mut child, _, _directory) = self.spawn();
         let output = Output::of(&mut child);
@@ -177,7 +178,7 @@ pub async fn refuses(toml: impl Display, key: &str) {
     let (code, text) = setup.refusal().await;
     assert!(
         code == 2 && text.contains(key),
-        "exit code {code}, and the report does not name {key}: {text}"
+        "expected exit code 2 and a report that names {key}, found exit code {code}: {text}"
     );
     let (code, text) = setup.arguments(&["check-config"]).refusal().await;
     assert!(
@@ -365,7 +366,8 @@ impl Service {
         answers.remove(0)
     }
 
-    /// Expects exactly one response, with one of these outcomes, such as `200` or `401 no_session`.
+    /// Sends these bytes, and expects exactly one response, with one of these outcomes, such as `200` or
+    /// `401 no_session`.
     pub async fn expect(&self, label: &str, bytes: &[u8], outcomes: &[&str]) -> Answer {
         let answer = self.one(bytes).await;
         let outcome = answer.outcome();
@@ -376,7 +378,8 @@ impl Service {
         answer
     }
 
-    /// Expects one response with one of these outcomes, or a closed connection without a response.
+    /// Sends these bytes, and expects one response with one of these outcomes, or a closed connection without a
+    /// response.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
         let answers = self.exchange(bytes).await;
         let known = answers
@@ -385,7 +388,7 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// Skips the next comparison of the metrics with the number of responses: the test leaves some responses unread.
+    /// Skips the next comparison of the metrics with the number of responses, because some are left unread.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
@@ -437,7 +440,7 @@ impl Service {
         let peak_kib = kib("VmHWM");
         assert!(
             peak_kib <= self.memory_limit,
-            "the peak memory is {peak_kib} KiB, but docs/operations.md says {} KiB",
+            "the peak memory is {peak_kib} KiB, but the limit in docs/operations.md is {} KiB",
             self.memory_limit
         );
         let files = {

@@ -52,7 +52,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// Sends a request with a new cookie while the backend does `act`, and expects one of these outcomes.
+    /// Sends a request with a new cookie, to which the backend reacts with `act`, and expects one of these outcomes.
     async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
         self.app.does(act);
         let n = self.count.fetch_add(1, Ordering::SeqCst);
@@ -861,7 +861,8 @@ async fn duplicate_or_malformed_user_id_is_refused() {
     s.finish().await;
 }
 
-/// The backend sends more bytes than `Content-Length` says. They must not become the response to the next call.
+/// The backend sends more bytes than `Content-Length` announces. The extra bytes must not become the response to the
+/// next call.
 #[tokio::test]
 async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     let s = Stage::start().await;
@@ -1004,7 +1005,7 @@ async fn over_tls(
     let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), tls).await;
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), &authority.pem).expect("a file");
-    // Many tests start services at the same time, which makes TLS handshakes slow.
+    // TLS handshakes are slow while many tests start services, so the timeouts are longer than the defaults.
     let config = config(&format!("https://{host}:{}/me", app.port))
         .with("[extractors.app]\nconnect_timeout = '4s'\ntimeout = '4s'");
     let mut setup = Setup::new(config);

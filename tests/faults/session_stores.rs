@@ -447,7 +447,7 @@ async fn failing_redis_is_503() {
     refused.expect("refused", &sid("good"), UNKNOWN).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     refused.finish().await;
-    // The server at this port does not speak the Redis protocol correctly.
+    // The server at this port sends malformed replies, or replies of the wrong type.
     for words in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",

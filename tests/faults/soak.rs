@@ -18,8 +18,8 @@ const LANES: u64 = 32;
 /// The number of pipelined requests in one batch. A new connection is opened after every thousand batches.
 const BATCH: u64 = 50;
 const ROWS: u64 = 10;
-/// The service's memory limit in KiB: 50 % above the memory use after a million requests from returning users,
-/// because here the rate limiter keeps an entry for each new user for one second.
+/// The service's memory limit in KiB: 50 % above the memory use after a million requests from returning users. Here
+/// every user is new, and the rate limiter keeps an entry for each new user for one second.
 const BOUND: u64 = 24 * 1024;
 
 /// With this configuration the rate limiter counts every user's requests but refuses none.
@@ -119,7 +119,7 @@ async fn soak(requests: u64) {
     assert_eq!(lost, 0, "requests were lost");
     assert!(
         last <= early + 4096 && last <= BOUND,
-        "memory use grew by more than 4 MiB after the first fifth, or exceeds {BOUND} KiB"
+        "memory use grew by more than 4 MiB after the first fifth of the requests, or exceeds {BOUND} KiB"
     );
     s.finish().await;
 }

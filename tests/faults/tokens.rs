@@ -154,7 +154,7 @@ impl Signer {
         json!({"typ": "JWT", "alg": self.alg(), "kid": self.kid()})
     }
 
-    /// The signature of these bytes with the private key.
+    /// Signs these bytes with the private key.
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {

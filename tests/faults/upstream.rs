@@ -141,7 +141,7 @@ impl Upstream {
         self.decides(move |_| act.clone());
     }
 
-    /// Sets a function that chooses the reaction from the request.
+    /// Sets a function that chooses the reaction to each request.
     pub fn decides(&self, script: impl Fn(&str) -> Act + Send + Sync + 'static) {
         *State::lock(&self.state.script) = Arc::new(script);
     }
@@ -214,7 +214,7 @@ async fn next_request(
     }
 }
 
-/// Performs one reaction. Returns whether the connection continues.
+/// Performs one reaction. Returns whether the connection stays open.
 async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) -> bool {
     match act {
         Act::Say(bytes) => stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok(),

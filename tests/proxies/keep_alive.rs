@@ -1,5 +1,5 @@
-//! Keep-alive connections between a proxy and the service: the proxy closes idle connections first, and its request
-//! buffering does not change the response.
+//! Keep-alive connections between a proxy and the service: the proxy closes idle connections before the service does,
+//! and the proxy's request buffering does not change the response.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,8 +12,8 @@ use crate::helpers::client;
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service, start_service};
 use crate::smuggling::{Talk, talk};
 
-/// The proxy's idle timeout. By default it is 60 s in nginx and 75 s in the service; the tests use a hundredth of both,
-/// so the proxy still closes idle connections first.
+/// The proxy's idle timeout. The default idle timeouts are 60 s in nginx and 75 s in the service; the tests use a
+/// hundredth of each, so the proxy still closes idle connections before the service does.
 const PROXY_KEEPS: Duration = Duration::from_millis(600);
 const SERVICE_KEEPS: &str = "750ms";
 
@@ -32,7 +32,8 @@ async fn request_near_the_proxys_idle_timeout_is_not_lost() {
     );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
-        // The clients' pauses range from 420 ms, below the proxy's idle timeout, to 774 ms, above the service's.
+        // The clients' pauses range from 420 ms, which is below the proxy's idle timeout, to 774 ms, which is above the
+        // service's idle timeout.
         let clients = (0..60_u32).map(|n| {
             let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
             tokio::spawn(async move {

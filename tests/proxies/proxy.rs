@@ -153,7 +153,7 @@ impl Proxy {
 
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
-    // As root, nginx's workers would switch to a user without write access to this directory.
+    // If nginx runs as root, its workers would switch to a user without write access to this directory.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {

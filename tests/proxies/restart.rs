@@ -68,7 +68,7 @@ impl Load {
             .filter(|outcome| **outcome != Ok(200))
             .collect();
         println!(
-            "{} requests while {replaced} instances were replaced, {} of them lost",
+            "{} requests, {} of them lost, while {replaced} instances were replaced",
             outcomes.len(),
             lost.len()
         );

@@ -21,7 +21,7 @@ use toml::Table;
 use crate::helpers;
 use crate::vectors::{Case, join, load};
 
-/// The service's settings for a case, loaded from a file like an operator's.
+/// The service's settings for a case, loaded from a configuration file.
 fn settings(case: &Case, section: Table) -> Result<Settings, Problems> {
     let context = Context::new(
         Clock::new(ManualClock::at(case.now)),
@@ -38,7 +38,7 @@ fn section(case: &Case) -> Table {
     case.section(None, std::path::Path::new("/nowhere"))
 }
 
-/// Returns the subject, or the reason of the refusal. These kinds need no I/O, so the future is ready at once.
+/// Returns the subject, or the reason for the refusal. These kinds need no I/O, so the future is ready at once.
 fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     let mut request = contract::request(&[]);
     request.headers.insert(
@@ -143,7 +143,7 @@ fn damaged_is_refused(
     let which = which % good.pairs.len();
     let (name, value) = &good.pairs[which];
     let damaged = damage.apply(value.as_bytes());
-    // A trailing space or semicolon is not part of the value.
+    // Surrounding spaces, and everything after a semicolon, are not part of the value.
     let sent = damaged
         .split(|&byte| byte == b';')
         .next()
@@ -313,7 +313,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
     ];
     let mut seen = 0;
     for (family, _) in FAMILIES {
-        // Use the case with the most secrets, at any depth of the section.
+        // Use the case whose section contains the most secrets, at any depth.
         let cases = load(family)
             .into_iter()
             .filter(|case| case.text("scheme") != "better-auth");
@@ -342,7 +342,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
                 !problems.contains(helpers::CLIENT_SECRET),
                 "{family}: {problems}"
             );
-            // The client secret is not as long as a Laravel key, so it is refused with another message.
+            // The client secret does not have the length of a Laravel key, so it is refused with another message.
             let word = if family == "laravel" {
                 "app_key"
             } else {

@@ -136,7 +136,6 @@ fn h3_sealed_session_is_detected_in_a_header_and_in_a_chunked_cookie() {
     }
 }
 
-/// The section that `detect` prints is a valid configuration once its secrets are set.
 #[tokio::test]
 async fn every_section_drafted_by_detect_is_valid_once_its_secrets_are_set() {
     let mut seen = BTreeSet::new();

@@ -1,5 +1,5 @@
 //! Tests every session in `tests/vectors/` that needs no other server. Here, SQLite replaces the session stores;
-//! `tests/stores/` tests them in their own stores, and `damaged.rs` tests damaged cookies.
+//! `tests/stores/` tests sessions in their own stores, and `damaged.rs` tests damaged cookies.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,9 +28,9 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use vectors::{Case, Place, check_all, directory, load};
 
-/// One row per family, with the numbers of cases. Each pair is the total and how many of them are signed in: first the
-/// cases with the session in the request alone, then those in a store that SQLite can replace. The last number counts
-/// the cases that need another server or store.
+/// One row per family, with the numbers of its cases. A pair consists of the number of cases and the number of those
+/// that are signed in: the first pair for sessions in the request alone, the second pair for sessions in a store that
+/// SQLite can replace. The last number counts the cases that need another server or store.
 macro_rules! families {
     ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
         $(

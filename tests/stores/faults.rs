@@ -1,5 +1,5 @@
-//! Stores that are down, slow, disconnected, out of connections or have a wrong certificate: the response is 503, never
-//! 401 and never another user's session.
+//! Stores that are down, slow, disconnected or out of connections, or that have a wrong certificate: the response is
+//! 503, never 401 and never a token for another user.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -686,7 +686,11 @@ async fn redis_acl_user_with_only_getrange_can_read_sessions() {
 }
 
 /// Checks that the store is used only with a certificate that a trusted authority issued for the store's host name.
-async fn only_a_server_with_a_trusted_certificate_is_used(toml: &str, port: u16, ours: &Certificate) {
+async fn only_a_server_with_a_trusted_certificate_is_used(
+    toml: &str,
+    port: u16,
+    ours: &Certificate,
+) {
     let other = Certificate::issue("root");
     // Use a long timeout, because TLS handshakes are slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");

@@ -124,7 +124,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // Prisma's column has the type `timestamp` (in UTC); the column of the `pg` adapter has `timestamptz`.
+    // Prisma's column has the type `timestamp` (in UTC); the `pg` adapter's column has the type `timestamptz`.
     for time in ["timestamp(3)", "timestamptz"] {
         let columns = format!(
             "\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL"
@@ -235,7 +235,8 @@ async fn better_auth_sessions_in_postgres_and_redis_are_accepted() {
     assert_eq!(ran.await, (57, 11));
 }
 
-/// Laravel's Redis driver stores the session payload as a serialized PHP string, under a prefix and the session id.
+/// Laravel's Redis driver stores the session payload as a serialized PHP string. The key consists of a prefix and the
+/// session id.
 #[tokio::test]
 async fn laravel_sessions_in_redis_are_accepted() {
     let redis = Redis::start(&[]).await;

@@ -17,7 +17,7 @@ pub enum Fault {
     Delay(Duration),
     /// Replies are forwarded one byte at a time, with this delay before each byte.
     Drip(Duration),
-    /// The connection is closed instead of forwarding a reply.
+    /// The connection is closed when a reply arrives, and the reply is not forwarded.
     Reset,
     /// Replies are discarded, and the connection stays open.
     BlackHole,
