@@ -85,7 +85,7 @@ impl Process {
         process
     }
 
-    /// Starts the process, and reads its output up to the line with its addresses.
+    /// Starts the process, and reads its output up to the log line with the service's addresses.
     pub fn start_unread(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
         let mut process = Self::start_silent(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.child.stdout.take().expect("piped"));

@@ -884,8 +884,8 @@ async fn jwt_section_configured_by_variables_alone_verifies_provider_tokens() {
     assert_eq!(ready["state"], "ready");
 }
 
-/// A fake of Rollout's API that verifies a token's signature, client id and times, or always responds with the status
-/// `broken`. Its clock is `ahead` seconds ahead of the machine's clock.
+/// A fake of Rollout's API that verifies a token's signature, `iss`, `iat` and `exp`, or always responds with the
+/// status `broken`. Its clock is `ahead` seconds ahead of the machine's clock.
 pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {

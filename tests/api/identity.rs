@@ -91,7 +91,7 @@ async fn api_key_section_before_introspection_accepts_api_keys_and_opaque_tokens
         outcome(&service, &[(name, &token)]).await,
         Ok("opaque:bobs-token".to_owned())
     );
-    // The header with the subject is read only in combination with a valid key.
+    // The header with the subject is read only in combination with a valid API key.
     let spoofed = [(name, &*token), ("x-rollout-subject", "ann")];
     assert_eq!(
         outcome(&service, &spoofed).await,

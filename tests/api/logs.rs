@@ -660,7 +660,7 @@ fn log_line_of_a_failed_key_fetch_has_the_request_id_and_the_extractor() {
     );
 }
 
-/// Line breaks and terminal escapes in a request are logged escaped, so each event stays one line.
+/// Line breaks and terminal escapes in a request are escaped in the log, so each event stays one line.
 #[test]
 fn request_text_cannot_forge_a_log_line() {
     let forged = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{1b}[31m\u{9b}2J";

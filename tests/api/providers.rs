@@ -95,7 +95,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
                     faults.push(format!(
-                        "{name} gives {subject:?}, not {}",
+                        "{name}: the subject is {subject:?}, not {}",
                         expect["subject"]
                     ));
                 }

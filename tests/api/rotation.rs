@@ -169,7 +169,7 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, client_secret),
-                            "the session secret and the client secret are of different versions"
+                            "the session secret and the client secret belong to different versions"
                         );
                         good += 1;
                     }
@@ -202,7 +202,7 @@ async fn request_during_a_reload_uses_only_one_version_of_the_configuration() {
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
         let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
-        // The content is written to another file, which then replaces this one, as editors and deployments do.
+        // A new file is written and then replaces the configuration file, as editors and deployments do.
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
@@ -225,7 +225,7 @@ async fn request_during_a_reload_uses_only_one_version_of_the_configuration() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, secret),
-                            "the allowed origin and the client secret are of different versions"
+                            "the allowed origin and the client secret belong to different versions"
                         );
                     }
                     Err(refusal) => assert_eq!(refusal, (403, "origin_not_allowed".to_owned())),

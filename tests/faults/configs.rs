@@ -14,7 +14,7 @@ pub fn one_extractor(name: &str, kind: &str, keys: &str) -> ConfigBuilder {
     ))
 }
 
-/// Accepts an HS256 session token as a bearer token or in the cookie `session`.
+/// A configuration that accepts an HS256 session token as a bearer token or in the cookie `session`.
 pub fn by_jwt() -> ConfigBuilder {
     let keys = "
         from = ['header:authorization', 'cookie:session']
@@ -25,7 +25,7 @@ pub fn by_jwt() -> ConfigBuilder {
     one_extractor("web", "jwt", keys)
 }
 
-/// Accepts tokens signed with one of the keys in the JWKS at this URL.
+/// A configuration that accepts tokens signed with one of the keys in the JWKS at this URL.
 pub fn by_jwks_url(url: &str) -> ConfigBuilder {
     by_jwt()
         .without("extractors.web.secret")
@@ -33,7 +33,7 @@ pub fn by_jwks_url(url: &str) -> ConfigBuilder {
         .with(format!("extractors.web.jwks_url = '{url}'"))
 }
 
-/// Forwards the cookie `sid` to `http://127.0.0.1:PORT/me`.
+/// A configuration that forwards the cookie `sid` to `http://127.0.0.1:PORT/me`.
 pub fn by_endpoint(port: u16) -> ConfigBuilder {
     by_endpoint_url(&format!("http://127.0.0.1:{port}/me"))
 }

@@ -206,7 +206,7 @@ async fn bytes_after_a_body_are_parsed_as_the_next_request() {
     s.finish().await;
 }
 
-/// Returns the number of seconds until the service closes the connection without a response.
+/// Waits until the service closes the connection without a response. Returns the number of seconds that this took.
 async fn seconds_until_closed(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;

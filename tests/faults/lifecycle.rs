@@ -562,7 +562,7 @@ mod slow {
                         let all = addresses.lock().expect("addresses");
                         all[(lane + usize::try_from(sent).expect("small")) % all.len()]
                     };
-                    // Reuse the kept connection if it is to this instance.
+                    // Reuse the kept connection if it goes to this instance.
                     let mut wire = match kept.take() {
                         Some((of, wire)) if of == address => wire,
                         _ => {

@@ -34,7 +34,7 @@ pub fn no_sentinel(place: &str, bytes: &[u8]) {
     }
 }
 
-/// All encoded forms of the secrets, each with a name for failure messages.
+/// All forms of the secrets, plain and encoded, each with a name for failure messages.
 fn forms() -> &'static [(&'static str, String)] {
     static FORMS: OnceLock<Vec<(&str, String)>> = OnceLock::new();
     FORMS.get_or_init(|| {

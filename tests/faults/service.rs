@@ -43,7 +43,7 @@ fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
     assert!(
         path.exists(),
-        "{} is missing: run cargo build --release",
+        "{} is missing: run `cargo build --release`",
         path.display()
     );
     path

@@ -33,7 +33,7 @@ pub fn service(address: SocketAddr) -> Command {
     command
 }
 
-/// Starts the service at this address. The returned process keeps reading its log.
+/// Starts the service at this address. A thread reads the log of the returned process.
 pub fn start_service(address: SocketAddr) -> Process {
     Process::start(&mut service(address))
 }

@@ -168,7 +168,7 @@ async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
             ),
         }
     }
-    // The pool has at most 8 connections, but on a busy machine the proxy still counts closing ones.
+    // The pool has at most 8 connections, but on a busy machine the proxy still counts connections that are closing.
     assert!(
         proxy.most() <= 32,
         "{} connections, including closing ones",
