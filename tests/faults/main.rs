@@ -8,7 +8,7 @@
     clippy::too_many_lines,
     clippy::cast_precision_loss,
     clippy::similar_names,
-    reason = "tables of cases are long, counts fit into f64, and related variables have similar names"
+    reason = "case tables are long, counts fit into f64, and related variables have similar names"
 )]
 #![allow(
     clippy::expect_used,

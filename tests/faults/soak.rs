@@ -119,7 +119,7 @@ async fn soak(requests: u64) {
     assert_eq!(lost, 0, "requests were lost");
     assert!(
         last <= early + 4096 && last <= BOUND,
-        "memory use grew by more than 4 MiB after the first fifth of the requests, or exceeds {BOUND} KiB"
+        "memory use grew by more than 4 MiB after a fifth of the requests, or exceeds {BOUND} KiB"
     );
     s.finish().await;
 }
