@@ -1,4 +1,4 @@
-//! A service with a custom session extractor, in addition to the built-in extractors.
+//! A service with a custom kind of session extractor, in addition to the built-in kinds.
 //!
 //! In this example, users of the app send tickets in a header, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
 //!
@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default. The secret may also be stored in a file
-/// that `key_file` names; [`Section::read`] reads it.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default. The secret may also be in a file
+/// that `key_file` names; [`Section::read`] reads the file.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
@@ -44,13 +44,13 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Builds the extractor. The service calls this function at start and on a reload, and so does `check-config`, so
-    /// it must not use the network. Every problem names its key.
+    /// Builds the extractor. The service calls this function at start and on a reload. `check-config` calls it too, so
+    /// it must not use the network. Every problem names the key that has it.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
         let name = section.key("key");
-        // A file that cannot be read is already reported.
+        // If the file of the key cannot be read, this is already reported.
         problems.require(
             config.key.is_some() || problems.are_about(&name),
             name,
@@ -70,7 +70,7 @@ impl Ticket {
     }
 
     fn session(&self, request: &Parts) -> Extracted {
-        // A repeated header is refused, because another reader of the request might use the other value.
+        // A repeated header is refused, because another program, such as a proxy, might use the other value.
         let ticket = headers::single(&request.headers, &TICKET);
         let Some(ticket) = ticket.map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
         else {

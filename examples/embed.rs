@@ -17,7 +17,7 @@ use axum::routing::get;
 use rollout_token::{Metrics, Problems, Registry, Sources};
 use tokio::net::TcpListener;
 
-/// The router with the app's own routes and the token route, which supports the extractor kinds of the registry.
+/// The router with the app's own routes and the token route. The token route supports the built-in extractor kinds.
 fn app(sources: &Sources) -> Result<Router, Problems> {
     let metrics = Arc::new(Metrics::new());
     let rollout = rollout_token::router(sources, &Registry::builtin(), metrics.clone())?;

@@ -1,6 +1,6 @@
 // The demo app of docker-compose.yml, a minimal replacement for your app. It signs users in, stores their sessions, and
-// forwards /rollout/token and /rollout/client.js to rollout-token with the signed-in user. Never publish it: it has no
-// passwords.
+// forwards /rollout/token and /rollout/client.js to rollout-token with the signed-in user. Never expose it to a
+// network: it has no passwords.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -38,8 +38,8 @@ const homePage = (user) => page(`<h1>Hello, ${user}</h1>
   };
 </script>`);
 
-// Copy this part into your own app. It forwards only the listed headers of the browser, so that a browser cannot send
-// an identity or the secret. rollout-token checks the browser's origin.
+// Copy this part into your own app. It forwards only the listed headers of the browser's request, so that a browser
+// cannot set X-Demo-User or X-Demo-Secret. rollout-token checks the request's origin.
 const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id', 'if-none-match'];
 
 function forward(path, request, response, user) {
@@ -98,5 +98,5 @@ const server = http.createServer((request, response) => {
   }
 });
 server.listen(Number(PORT), () => console.log(`demo app: http://localhost:${server.address().port}`));
-// Process 1 of a container has no default signal handlers.
+// Linux applies no default action for these signals to process 1 of a container, so exit explicitly.
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run this once before `docker compose up`. It writes the client id to .env and the secrets to files that git ignores.
-# It reads the client id and secret from the environment (ROLLOUT_CLIENT_ID, and ROLLOUT_CLIENT_SECRET or
+# It reads the client id and secret from environment variables (ROLLOUT_CLIENT_ID, and ROLLOUT_CLIENT_SECRET or
 # ROLLOUT_CLIENT_SECRET_FILE), or prompts for them.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -15,7 +15,7 @@ id=${ROLLOUT_CLIENT_ID-}
 secret=${ROLLOUT_CLIENT_SECRET-}
 [ -n "$secret" ] || [ -z "${ROLLOUT_CLIENT_SECRET_FILE-}" ] || secret=$(cat "$ROLLOUT_CLIENT_SECRET_FILE")
 if [ -z "$id$secret" ] && [ -t 0 ]; then
-  printf 'Rollout client id (leave it empty to use a throwaway client): '
+  printf 'Rollout client id (leave it empty to use a demo client id and secret): '
   read -r id
   if [ -n "$id" ]; then
     printf 'Rollout client secret (not shown): '
@@ -28,7 +28,7 @@ if [ -z "$id$secret" ] && [ -t 0 ]; then
 fi
 if [ -z "$id$secret" ]; then
   id=demo-client secret=$(random)
-  echo "Using a throwaway client: its tokens have the right form, but Rollout does not accept them."
+  echo "Using a demo client id and secret: the tokens have the right form, but Rollout refuses them."
 elif [ -z "$id" ] || [ -z "$secret" ]; then
   echo "setup.sh: set both the client id and the client secret, or neither" >&2
   exit 2
@@ -39,7 +39,7 @@ chmod 700 "$secrets"
 printf %s "$secret" | write rollout_client_secret
 [ -s "$secrets/demo_proxy_secret" ] || random | write demo_proxy_secret
 
-# Other environment variables in .env are not changed.
+# Keep the other variables in .env.
 touch .env
 rest=$(grep -v '^ROLLOUT_CLIENT_ID=' .env || true)
 { [ -z "$rest" ] || printf '%s\n' "$rest"; printf "ROLLOUT_CLIENT_ID='%s'\n" "$id"; } >.env
