@@ -50,7 +50,7 @@ impl Ticket {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
         let name = section.key("key");
-        // If the file of the key cannot be read, this is already reported.
+        // A file that `key_file` names and that cannot be read is already reported.
         problems.require(
             config.key.is_some() || problems.are_about(&name),
             name,
