@@ -1,5 +1,5 @@
-# The container image: one static binary on an empty base, without a shell, a package manager or a libc. `make
-# image-test` builds and tests it, even without Docker.
+# The container image: one static binary on an empty base, without a shell or a package manager. `make image-test`
+# builds and tests it, even without Docker.
 
 # With the glibc of this Debian release (2.34 or later), a static binary resolves host names without loading a library,
 # so it works on an empty base.

@@ -5,7 +5,7 @@
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-run: ## Runs the service for development, on loopback with a throwaway client
+run: ## Runs `dev`: serves on loopback with a generated client id and secret
 	cargo run -- dev
 
 check: ## Runs cargo fmt, clippy (warnings are errors) and cargo test: under two minutes once everything is built
@@ -143,7 +143,7 @@ audit: ## Checks the dependencies for published advisories (needs network access
 
 sbom: ## Writes the binary's CycloneDX SBOM to target/rollout-token.cdx.json
 	@command -v cargo-cyclonedx >/dev/null || { echo "Install it: cargo install cargo-cyclonedx --locked" >&2; exit 1; }
-	@# The SBOM lists all crates in cargo's metadata, even those of weak features that are not compiled, such as `ring`.
+	@# The SBOM lists all crates in cargo's metadata, even those of weak dependency features that are not compiled, such as `ring`.
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
 	mv rollout-token.cdx.json target/
 

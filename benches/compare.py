@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compares the service with routes that developers write: the CPU cost of a request, the requests per second of one
-core, the start-up time, the size, and whether the limits are kept. `make bench` runs this; the tables go into
+"""Compares the service with routes that developers write: the CPU time per request, the requests per CPU-second,
+the start-up time and the size. It checks that the limits are kept. `make bench` runs it; the tables go into
 docs/performance.md.
 
 Every server except the first does the same work: it verifies the same session JWT (HS256) and responds with a new token
@@ -42,7 +42,7 @@ def peers(log):
 
 
 # The limits. AT_MOST: the service uses at most this multiple of the other server's CPU time per request. AT_LEAST: the
-# service answers at least this multiple of the other server's requests per second of CPU time. The bare route of axum and
+# service answers at least this multiple of the other server's requests per CPU-second. The bare route of axum and
 # jsonwebtoken has no protection; the service has all protections and must not use more CPU time.
 AT_MOST = [(WARN, NAIVE, 1.0), (WARN, HELLO, 1.65), (INFO, HELLO, 2.0)]
 AT_LEAST = {"Go net/http + golang-jwt": 2, "FastAPI + PyJWT": 12, "Express + jsonwebtoken": 60}

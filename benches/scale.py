@@ -111,7 +111,7 @@ def jwks(algorithm, key, public):
 
 
 def kinds(scratch):
-    """`{name: (environment, environment of the bare route or None, headers)}`."""
+    """Returns `{name: (the service's environment, the bare route's environment or None, request headers)}`."""
     found = {"`jwt`, HS256 secret": (JWT, PEER, bearer())}
     pairs = {
         "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
@@ -278,7 +278,7 @@ def draw(name, panels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="the number of rounds for the costs by kind")
-    parser.add_argument("--seconds", type=int, default=4, help="the duration of each load")
+    parser.add_argument("--seconds", type=int, default=4, help="the duration of each load test")
     parser.add_argument("--write", action="store_true", help="writes the results into docs/performance.md and docs/performance/")
     parser.add_argument("--backend", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()

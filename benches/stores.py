@@ -124,7 +124,7 @@ KINDS = {
 
 
 def log_in(server):
-    """The cookies of this many sessions, as the app set them."""
+    """Starts `SESSIONS` sessions in the app, and yields their cookies."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     for _ in range(SESSIONS):
         connection.request("POST", "/login")
@@ -174,7 +174,7 @@ def table(figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="the duration of each load")
+    parser.add_argument("--seconds", type=int, default=2, help="the duration of each load test")
     parser.add_argument("--write", action="store_true", help="writes the results into docs/performance.md")
     options = parser.parse_args()
     figures = {kind: measure(kind, options.rounds, options.seconds) for kind in KINDS}

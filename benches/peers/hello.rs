@@ -4,7 +4,7 @@
 #![expect(
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "a peer of the benchmarks, not a service"
+    reason = "a server for comparison in benchmarks only"
 )]
 
 use axum::Router;

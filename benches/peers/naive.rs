@@ -1,10 +1,10 @@
-//! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: no limits, no log, no
-//! metrics. The other peers implement the same route in their languages.
+//! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: without limits, log
+//! or metrics. The other servers in this folder implement the same route in their languages.
 
 #![expect(
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "a peer of the benchmarks, not a service"
+    reason = "a server for comparison in benchmarks only"
 )]
 
 use std::sync::Arc;

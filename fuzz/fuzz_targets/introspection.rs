@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert!(claims["exp"].is_null() || claims["exp"].as_f64().expect("an end") > NOW as f64);
         }
         Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
-        Err(ExtractError::NotMine(..)) => panic!("an opaque token belongs to this section"),
+        Err(ExtractError::NotMine(..)) => panic!("an opaque token was taken for another issuer's"),
         Ok(None) => panic!("a token was sent"),
     }
 });

@@ -15,7 +15,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             serde_json::from_slice::<serde_json::Value>(bytes).expect("a session is JSON");
         }
         Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
-        Err(ExtractError::NotMine(..)) => panic!("a cookie that the section lists belongs to this section"),
+        Err(ExtractError::NotMine(..)) => panic!("a cookie of the section was taken for another issuer's"),
         Ok(None) => panic!("a cookie was sent"),
     }
 });
