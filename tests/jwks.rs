@@ -2,7 +2,7 @@
 //! Each test sets the clock itself, so no test waits for time to pass.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
-#![expect(clippy::too_many_lines, reason = "tables of cases are long")]
+#![expect(clippy::too_many_lines, reason = "test-case tables are long")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -420,7 +420,7 @@ async fn cancelled_request_does_not_cancel_the_shared_fetch() {
 }
 
 #[tokio::test]
-async fn stale_keys_are_used_for_an_hour_of_outage() {
+async fn stale_keys_are_used_during_an_outage_until_an_hour_after_their_lifetime() {
     let (signer, new) = (Signer::new("k"), Signer::new("new"));
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::new(&server);
@@ -607,7 +607,7 @@ async fn old_keys_stay_in_use_after_an_unusable_answer() {
 }
 
 #[tokio::test]
-async fn set_with_unusable_keys_verifies_tokens_with_its_other_keys() {
+async fn usable_keys_of_a_set_are_used_despite_unusable_keys() {
     let signer = Signer::new("k");
     let mut keys: Vec<Value> = vec![
         json!(7),
@@ -894,7 +894,7 @@ async fn discovery_document_with_another_issuer_or_an_unsafe_jwks_uri_is_refused
 }
 
 #[tokio::test]
-async fn key_url_with_kid_placeholder_is_fetched_per_kid() {
+async fn key_url_with_kid_placeholder_is_fetched_once_per_kid() {
     let signer = Signer::new("11111111-2222");
     let server = Server::start(Reply::ok(signer.pair.public_key_pem())).await;
     let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"", server.base));
@@ -913,7 +913,7 @@ async fn key_url_with_kid_placeholder_is_fetched_per_kid() {
     assert_eq!(subject.ask(&signer.token()).await, "ok");
 }
 
-/// A provider whose only key has its own URL, and an extractor that fetches it.
+/// A provider that serves one key, at a URL with the key's `kid`, and an extractor that fetches the key.
 async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
     let reply = Reply {
         only_at: Some(signer.kid),
@@ -924,7 +924,7 @@ async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
     (server, subject)
 }
 
-/// A token whose header names another key. Its signature does not matter: the key is looked up first.
+/// A token whose header names the key `kid`. Its signature does not matter: the key is looked up first.
 fn made_up(signer: &Signer, kid: &str) -> String {
     let good = signer.token();
     let (_, rest) = good.split_once('.').expect("a header");

@@ -1,5 +1,5 @@
-//! Tests of the server and the request checks from the outside: raw bytes over real sockets. `tests/api` tests the
-//! application.
+//! Tests of the server and the request checks from the outside, with raw bytes over real sockets. `tests/api` tests
+//! the application.
 #![expect(
     clippy::too_many_lines,
     clippy::unwrap_used,
@@ -218,8 +218,8 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     String::from_utf8(answer[..length].to_vec()).unwrap()
 }
 
-/// Asserts that there is exactly one response, with one of these statuses, and with the headers and JSON of every
-/// refusal.
+/// Asserts that there is exactly one response, with one of these statuses, and with the headers and JSON members that
+/// every refusal has.
 fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
     assert_eq!(
         answer.to_lowercase().matches("x-request-id: ").count(),
@@ -525,7 +525,7 @@ async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout
     ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
-    // An incomplete head after an answered request is treated in the same way.
+    // A connection with an incomplete head after an answered request is closed too.
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut stream).await;

@@ -264,7 +264,7 @@ const refusals = {
         };
       }
     }
-    return { kind: REAL, why: "None of 100 requests in a row was refused: rate_limit is off or high here.", text: "" };
+    return { kind: REAL, why: "None of 100 requests in a row was refused: rate_limit is off, or its limits are high here.", text: "" };
   },
   async 403() {
     return {
@@ -446,7 +446,7 @@ function flow(parts, reached) {
 
 const REACHED = { nothing: 0, place: 1, session: 3, subject: 5 };
 
-/** The result of the checks before the extractors, such as the check of the origin. */
+/** The result of the checks before the extractors, such as the origin check. */
 const showChecks = (checks, refused) =>
   element(
     "div",

@@ -110,7 +110,7 @@ test("a refused request shows the error code instead of the previous token", asy
   assert.equal(await page.getByRole("timer").count(), 0, "the previous user's token must not be shown");
 });
 
-test("copied snippets get a token without changes", async () => {
+test("the page's snippets get a token without being changed", async () => {
   const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
   const copied = async (tab) => {
     await page.getByRole("tab", { name: tab, exact: true }).click();

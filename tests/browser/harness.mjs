@@ -1,4 +1,4 @@
-// Shared by the tests in this folder: starts the binary, browsers, an example app and a fake of Rollout's API.
+// Functions for the tests in this folder: they start the binary, browsers, an example app and a fake Rollout API.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";

@@ -201,7 +201,7 @@ class Page:
             problem = self.run(text, options="-a")
             check = "ROLLOUT__SESSION__EXTRACTORS" in text
             return problem or (self.run("rollout-token check-config") if check else "")
-        # On such a page, the file and the variables are alternatives: a reader who writes the file sets no variables.
+        # A page shows the file and the variables as alternatives: a reader who writes the file sets no variables.
         reads_file = text.startswith("rollout-token --config rollout-token.toml ")
         return self.run(text, environment=self.fresh if reads_file else None)
 

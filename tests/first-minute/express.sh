@@ -37,7 +37,7 @@ start_app() {
 }
 start_app
 
-step "$(block express sh 1)" # installs nothing: the packages are linked above
+step "$(block express sh 1)" # counted as a step, but not run: the packages are already linked
 
 step "$(block express sh 2)"
 copy_request >request.txt

@@ -33,7 +33,7 @@ BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
 # A client id and a client secret in the format that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
-# The environment variables that the programs inherit. ROLLOUT variables would change the service's configuration.
+# The environment variables that the programs inherit. Others are left out, because ROLLOUT_… would change the settings.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -180,7 +180,7 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     # If sessions are not in the cookie: the kind of store, and the name of the recipe's file with the store's URL.
     store: tuple[str, str] | None = None
-    # Ends a session other than by signing out. It runs last, because the user may be unable to sign in afterwards.
+    # Ends the session without a sign-out. It runs last, because the user may be unable to sign in afterwards.
     ending: Callable[[Browser, str], None] | None = None
     # The error code that the service returns after `ending`.
     ended: str = "session_invalid"
@@ -225,7 +225,7 @@ IRON_SESSION = Case(
     "app_session",
     ("SESSION_PASSWORD", "iron_password"),
 )
-H3 = Case("h3 1", "h3", "h3", [NODE, "app.mjs"], "nuxt-session", ("SESSION_PASSWORD", "nuxt_password"))
+H3 = Case("h3 version 1", "h3", "h3", [NODE, "app.mjs"], "nuxt-session", ("SESSION_PASSWORD", "nuxt_password"))
 HAPI = Case("hapi", "hapi", "hapi", [NODE, "app.mjs"], "sid", ("SESSION_PASSWORD", "hapi_password"))
 REACT_ROUTER = Case(
     "React Router", "react_router", "react-router", [NODE, "app.mjs"], "__session", ("SESSION_SECRET", "session_secrets")
@@ -316,10 +316,10 @@ CASES = [
         nextauth_sign_out,
         block=1,
     ),
-    replace(H3, name="h3 2", environment={"APP_H3": "h3-v2"}),
+    replace(H3, name="h3 version 2", environment={"APP_H3": "h3-v2"}),
     replace(
         H3,
-        name="h3 2 with a chunked cookie",
+        name="h3 version 2 with a chunked cookie",
         cookie="nuxt-session.2",
         environment={"APP_H3": "h3-v2", "APP_NOTE": "4000"},
     ),
@@ -527,7 +527,7 @@ def run(case: Case, report: Report) -> None:
             check("signing in again", lambda: case.sign_in(again, app))
             for form, service in services.items():
                 check(f"{form}: a token again", lambda: equal(subject(again.ask("POST", service)), user))
-            check("ending the session in another way", lambda: case.ending(again, app))
+            check("the session can be ended without signing out", lambda: case.ending(again, app))
             for form, service in services.items():
                 check(f"{form}: the session has ended", lambda: refused(again.ask("POST", service), case.ended))
 

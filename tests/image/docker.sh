@@ -112,7 +112,7 @@ check "BuildKit builds the unchanged Dockerfile" build
 stop_if_failed
 
 started=yes
-check "setup.sh creates a throwaway client" env -u ROLLOUT_CLIENT_ID -u ROLLOUT_CLIENT_SECRET "$work/project/examples/compose/setup.sh"
+check "setup.sh generates a throwaway client id and secret" env -u ROLLOUT_CLIENT_ID -u ROLLOUT_CLIENT_SECRET "$work/project/examples/compose/setup.sh"
 # Use a free port, because another demo may be running on the default port.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -i "s/127.0.0.1:3000:3000/127.0.0.1:$port:3000/" "$work/project/docker-compose.yml"

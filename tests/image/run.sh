@@ -60,7 +60,7 @@ check "the image contains only the binary and the CA certificates" equal "$files
 static() { file "$1" | grep -E 'static-pie linked|statically linked'; }
 check "the binary is static" static "$image/rollout-token"
 size=$(stat -c %s "$image/rollout-token")
-check "the binary is at most 12 MiB large (it is $((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
+check "the binary is at most 12 MiB (it is $((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
 
 # ---- Running it ----------------------------------------------------------------------------------
 

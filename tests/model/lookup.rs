@@ -33,7 +33,11 @@ pub const MODELS: [Model; 5] = [
         down,
         Schedule::Any,
     ),
-    ("lookup_frees_every_waiting_place", places, Schedule::Any),
+    (
+        "lookup_frees_the_waiting_places_of_finished_and_dropped_requests",
+        places,
+        Schedule::Any,
+    ),
     (
         "lookup_continues_when_its_first_request_is_dropped",
         abandoned,

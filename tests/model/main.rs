@@ -43,7 +43,7 @@ type Model = (&'static str, fn(), Schedule);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Schedule {
-    /// A random scheduler, and PCT, which switches tasks rarely but at critical points.
+    /// A random scheduler, and PCT (probabilistic concurrency testing), which switches tasks at a few random points.
     Any,
     /// Only the random scheduler: the model contains a loop that ends only when another task runs, such as a loop with
     /// a timeout that may expire at any moment.

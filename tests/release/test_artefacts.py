@@ -99,7 +99,7 @@ def machine(tmp_path):
         subprocess.run([*AS_ROOT, "umount", f"{base}.part/proc"], capture_output=True)
         run(*AS_ROOT, "mv", f"{base}.part", base)
     root = tmp_path / "root"
-    # `--one-file-system` skips a mounted `/proc`, whose files are endless.
+    # `--one-file-system` skips a mounted `/proc`, which contains endless files.
     run(*AS_ROOT, "cp", "-a", "--one-file-system", base, root)
     run(*AS_ROOT, "chmod", "o+rwx", root / "etc")
     yield root
@@ -219,7 +219,7 @@ def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
         assert service.token({"X-User": "ann"})[0] == 200
         subprocess.run(["pkill", "-TERM", "-P", str(service.process.pid)], check=True)
         service.process.wait(30)
-    # Run directly, as by a process manager, the command forwards SIGTERM and exits with the service's exit code.
+    # If a process manager runs the command directly, it forwards SIGTERM and exits with the service's exit code.
     with serving(tmp_path, ["serve"], on_path(), [tmp_path / "node_modules/.bin/rollout-token"]) as service:
         gives_a_token(service)
 

@@ -1,5 +1,5 @@
-// Tests what a developer with only Node does, from an empty folder to a token in a new Vite page: installs the packed
-// npm packages, and uses the Vite configuration in docs/connect.md. Prints the steps and the time.
+// Tests what a developer who has only Node does, from an empty folder to a token in a new Vite page: installs the
+// packed npm packages, and uses the Vite configuration in docs/connect.md. Prints the steps and the time.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -18,7 +18,7 @@ use toml::{Table, Value};
 /// The folder in which the pages place their secret files.
 const SECRETS: &str = "/run/secrets";
 
-/// A code block of a page that is a whole configuration.
+/// A code block that contains a whole configuration.
 #[derive(Debug)]
 enum Form {
     File(String),
@@ -50,7 +50,7 @@ fn whole_configurations(page: &str) -> Vec<Form> {
         let text = block.join("\n");
         match language {
             "toml" if text.contains("[session]") => found.push(Form::File(text)),
-            // A block that uses the output of a command as a value is run by `make docs-test` only.
+            // Skip a block in which a value is the output of a command: only `make docs-test` runs it.
             "sh" if text.contains("ROLLOUT__SESSION__EXTRACTORS=") && !text.contains("$(") => {
                 found.push(Form::Variables(block.into_iter().map(variable).collect()));
             }

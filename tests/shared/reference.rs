@@ -54,7 +54,7 @@ pub fn pages() -> Vec<Page> {
     .collect()
 }
 
-/// Replaces what stands between the markers of this part of the page.
+/// Replaces the text between the markers of this part of the page.
 fn renew(page: &str, part: &str, text: &str) -> String {
     let begin = format!("<!-- {part}: written by `make generate` -->\n");
     let end = format!("<!-- end of {part} -->");

@@ -66,7 +66,7 @@ enum Outcome {
     NotApplicable,
 }
 
-/// The numbers of cases that were run, that were signed in, and whose store this test does not provide.
+/// The numbers of cases that were run, that got a token, and whose store this test does not provide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,

@@ -1,4 +1,4 @@
-//! Tests of exported traces: the binary with the feature `otel`, and an OTLP collector over HTTP. Run: `make traces`.
+//! Tests of the traces that a binary with the feature `otel` exports to an OTLP/HTTP collector: `make traces`.
 
 #![allow(
     clippy::too_many_lines,
@@ -358,7 +358,7 @@ async fn key_fetches_and_store_queries_are_client_spans() {
     }
 }
 
-/// A key with its own URL (`{kid}`) is fetched in a separate task on behalf of the request that needs it.
+/// With `{kid}` in `jwks_url`, a key is fetched in a separate task on behalf of the request that needs it.
 #[tokio::test]
 async fn key_fetch_in_a_spawned_task_has_the_trace_and_request_id_of_its_request() {
     let receiver = Receiver::start().await;

@@ -127,7 +127,7 @@ Route::middleware('web')->group(function () {
             return new Response('', 403);
         }
         $request->session()->regenerate();
-        // Stores an object in the session, as after a failed form validation.
+        // Stores an object in the session, as Laravel does after a failed form validation.
         $errors = (new ViewErrorBag())->put('default', new MessageBag(['name' => ['too short']]));
         $request->session()->flash('errors', $errors);
         return new Response('', 204);
