@@ -278,7 +278,7 @@ impl SubjectLog {
 
     /// The keyed hash, even if subjects are logged in plain text.
     pub(super) fn hash(&self, subject: &str) -> String {
-        short_hex(hmac::sign(&self.key, subject.as_bytes()).as_ref())
+        short_hex(hmac::sign(&self.key, subject.as_bytes()))
     }
 }
 
@@ -286,7 +286,7 @@ impl SubjectLog {
 /// Guesses of a weak secret can be checked against it, so only operators may see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
-    short_hex(hmac::sign(&key, b"").as_ref())
+    short_hex(hmac::sign(&key, b""))
 }
 
 /// Derives the key for one purpose from the client secret, so that no hash in the log uses the key that signs tokens.
@@ -296,16 +296,11 @@ fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, &message).as_ref())
 }
 
-fn short_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .take(8)
-        .fold(String::with_capacity(16), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+/// The first 64 bits of a MAC, in hexadecimal.
+fn short_hex(mac: hmac::Tag) -> String {
+    let bytes = mac.as_ref().iter().take(8);
+    let bits = bytes.fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
+    format!("{bits:016x}")
 }
 
 #[cfg(test)]
