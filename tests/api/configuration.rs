@@ -888,7 +888,7 @@ fn secret_in_a_list_of_tables_accepts_a_file_and_other_keys_do_not() {
         ),
         (
             "secret_key_base_file = FILE, digest = 5",
-            ": is a list that must contain text in quotes",
+            ": is a list, in which each value must be a string in quotes",
         ),
         (
             "digest_file = FILE",
