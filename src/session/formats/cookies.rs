@@ -254,9 +254,13 @@ mod tests {
 
     #[test]
     fn value_that_is_not_printable_ascii_is_malformed() {
-        assert_eq!(
-            find(&headers(&[b"sid=\xff"]), "sid"),
-            Err(ExtractError::rejected(Reason::Malformed))
-        );
+        for line in [&b"sid=\xff"[..], b"sid=\xc3\xa9", b"sid=a\tb"] {
+            assert_eq!(
+                find(&headers(&[line]), "sid"),
+                Err(ExtractError::rejected(Reason::Malformed)),
+                "{}",
+                line.escape_ascii()
+            );
+        }
     }
 }

@@ -126,3 +126,28 @@ pub mod sealing {
         format!("{covered}*bb*{}", URL_SAFE_NO_PAD.encode(mac))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seal_without_one_of_its_salts_is_malformed() {
+        for (seal, want) in [
+            ("Fe26.2**aa*AAAA*AAAA**bb*AAAA", true),
+            ("Fe26.2***AAAA*AAAA**bb*AAAA", false),
+            ("Fe26.2**aa*AAAA*AAAA***AAAA", false),
+        ] {
+            assert_eq!(Seal::parse(seal).is_some(), want, "{seal}");
+        }
+    }
+
+    #[test]
+    fn expiry_in_milliseconds_is_rounded_down_to_seconds() {
+        for (expires_at, want) in [("1800000000999", Some(1_800_000_000)), ("", None)] {
+            let seal = format!("Fe26.2**aa*AAAA*AAAA*{expires_at}*bb*AAAA");
+            let seal = Seal::parse(&seal).expect("a seal");
+            assert_eq!(seal.expires_at(), want, "{expires_at}");
+        }
+    }
+}

@@ -82,6 +82,22 @@ mod tests {
     }
 
     #[test]
+    fn known_issuers_overlap_if_they_are_equal_or_one_is_of_a_tenant_of_the_other() {
+        let tenant = format!("https://login.example/{GUID}/v2.0");
+        let every_tenant = "https://login.example/{tenantid}/v2.0";
+        for (one, other, want) in [
+            ("https://a", "https://a", true),
+            ("https://a", "https://b", false),
+            (every_tenant, every_tenant, true),
+            (every_tenant, &tenant, true),
+            (every_tenant, "https://login.example/common/v2.0", false),
+        ] {
+            assert_eq!(overlap(one, other), want, "{one} {other}");
+            assert_eq!(overlap(other, one), want, "{other} {one}");
+        }
+    }
+
+    #[test]
     fn common_and_organizations_in_an_entra_issuer_become_the_tenant_placeholder() {
         for (issuer, want) in [
             (

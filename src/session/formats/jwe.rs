@@ -236,6 +236,15 @@ mod tests {
         let keys = [ContentKey::cbc_hs512(&[1; 64], Some(Thumbprint::Sha512))];
         for (header, want) in [
             (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "bad_seal"),
+            // The SHA-512 thumbprint of the key, and its SHA-256 thumbprint.
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"hg0ZIDbnmKWtOQlQqHbPDO_k7jE3VMAX0H2NpNTozmg1VlFsduBN2cBkIo_jUVwTVnMA-MbNsoMM2b9WH2tFnQ"}"#,
+                "bad_seal",
+            ),
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"sTdiT2qTK74m6RtHrNKT9-y-PruwDFntulezq5LbDVc"}"#,
+                "unknown_key",
+            ),
             (
                 r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"x"}"#,
                 "unknown_key",
@@ -271,6 +280,12 @@ mod tests {
             let token = format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
             let answer = open(&token, keys.iter()).expect_err(header);
             assert_eq!(answer.reason(), want, "{header}");
+        }
+        for (spaces, want) in [(768, "bad_seal"), (769, "malformed")] {
+            let header = format!("{:spaces$}", r#"{"alg":"dir","enc":"A256CBC-HS512"}"#);
+            let token = format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
+            let answer = open(&token, keys.iter()).expect_err(want);
+            assert_eq!(answer.reason(), want, "a header of {spaces} bytes");
         }
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256CBC-HS512"}"#);
         for token in [

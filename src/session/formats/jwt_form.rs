@@ -140,6 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn algorithm_that_begins_with_hs_is_hmac_and_unknown_algorithm_is_neither() {
+        for (alg, want) in [
+            ("HS256", Some(true)),
+            ("HS512", Some(true)),
+            ("RS256", Some(false)),
+            ("PS384", Some(false)),
+            ("ES256", Some(false)),
+            ("EdDSA", Some(false)),
+            ("none", None),
+            ("hs256", None),
+            ("H", None),
+            ("", None),
+        ] {
+            assert_eq!(is_hmac(alg), want, "{alg}");
+        }
+    }
+
+    #[test]
     fn unreadable_or_duplicate_alg_or_iss_is_rejected() {
         for (header, payload) in [
             (r#"{"alg":5}"#, "{}"),

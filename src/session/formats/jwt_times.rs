@@ -118,4 +118,19 @@ mod tests {
             assert_eq!(checked(claims), want, "{claims}");
         }
     }
+
+    #[test]
+    fn malformed_date_is_refused_with_the_reason_of_its_claim() {
+        let claims = br#"{"exp":"1","nbf":"1","iat":"1","auth_time":"1"}"#;
+        let claims = Value::parse(claims).unwrap();
+        for (name, want) in [
+            ("exp", Reason::Exp),
+            ("nbf", Reason::Nbf),
+            ("iat", Reason::Iat),
+            ("auth_time", Reason::Malformed),
+        ] {
+            let refused = date(claims.as_object().unwrap(), name);
+            assert_eq!(refused, Err(ExtractError::rejected(want)), "{name}");
+        }
+    }
 }

@@ -193,6 +193,7 @@ mod tests {
                 r#"{"a":1,"b":{"c":[]}}"#,
             ),
             (b"\x83\x01\xa1x\xc4\x01k\x02\xc2\x03", r#"{"1":"x"}"#),
+            (b"\x81\xff\x01", r#"{"-1":1}"#),
             // A 32-bit timestamp, a 96-bit timestamp, and another extension.
             (b"\x81\xa1t\xd6\xff\x6a\x00\x00\x00", r#"{"t":null}"#),
             (

@@ -123,3 +123,27 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
         Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_decoded_only_with_a_valid_signature_of_the_encoded_text() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
+        let data = STANDARD.encode("{}");
+        let sign = |text: &str| hex::encode(hmac::sign(&key, text.as_bytes()));
+        let signature = sign(&data);
+        for (text, want) in [
+            (format!("{data}--{signature}"), Some(&b"{}"[..])),
+            (format!("{data}--{}", signature.to_uppercase()), None),
+            (format!("{data}--{}", &signature[..32]), None),
+            (format!("{data}--{}", sign("{}")), None),
+            (format!("{data}x--{signature}"), None),
+            (format!("{data}{signature}"), None),
+            (format!("{{}}--{}", sign("{}")), None),
+        ] {
+            assert_eq!(verify(&key, &text).as_deref(), want, "{text}");
+        }
+    }
+}
