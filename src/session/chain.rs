@@ -422,3 +422,18 @@ impl ConfiguredExtractor {
         format!("no value at {absent}; candidates: {}", listed(candidates))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+
+    #[test]
+    fn debug_of_a_walk_shows_its_state_but_no_credential() {
+        let credentials = [("authorization", "Bearer s3cr3t"), ("cookie", "sid=s3cr3t")];
+        let (chain, request) = (Chain::default(), contract::request(&credentials));
+        let walk = format!("{:?}", chain.walk_with_bearer_alone(&request));
+        assert!(walk.contains("is_bearer_alone: true"), "{walk}");
+        assert!(!walk.contains("s3cr3t"), "{walk}");
+    }
+}

@@ -10,7 +10,10 @@ use rollout_token::session::backends::Context;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Session, SessionExtractor};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
+use crate::backend::{Backend, json};
 use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
@@ -150,6 +153,31 @@ async fn readiness_probe_of_an_unready_instance_is_not_counted_as_a_token_reques
     );
     assert!(
         metrics.contains("rollout_token_request_duration_seconds_count 0"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn key_set_is_fetched_at_start_and_its_gauges_are_set_when_metrics_are_read() {
+    let fetched = Arc::new(Notify::new());
+    let fetch = fetched.clone();
+    let idp = Backend::start(move |_| {
+        fetch.notify_one();
+        async { json(r#"{"keys":[]}"#) }
+    })
+    .await;
+    let service = Service::start(format!(
+        "[session]\nextractors = ['idp']\n[extractors.idp]\nkind = 'jwt'\njwks_url = '{}'\n\
+         issuers = ['https://idp.example']\nallow_any_audience = true",
+        idp.url("/jwks")
+    ));
+    let limit = Duration::from_secs(30);
+    timeout(limit, fetched.notified())
+        .await
+        .expect("a fetch without a request");
+    let metrics = service.metrics().await;
+    assert!(
+        metrics.contains("rollout_token_jwks_unusable_keys{extractor=\"idp\"} 0"),
         "{metrics}"
     );
 }
