@@ -114,7 +114,7 @@ enum Command {
     /// Shows the result of each extractor for a request.
     ///
     /// No token is minted, and the client id and secret are not needed. Apps, identity providers and stores are called
-    /// as for a token request.
+    /// as for a token request. The exit code is 0 even if the request would be refused.
     Explain(explain::Args),
 }
 
