@@ -16,8 +16,9 @@ use super::waiting::{self, WaitNotice};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted::{self, CurlArgs};
-use crate::session::detect::{Detected, Draft, Role, detect_for, page_link, variable};
+use crate::session::detect::{Detected, Draft, Role, detect_for, variable};
 use crate::session::explain::{self, Said, Tried};
+use crate::session::formats::page_link::page_link;
 use crate::session::registry::Registry;
 use crate::settings;
 

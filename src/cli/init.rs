@@ -10,9 +10,8 @@ use clap::ValueEnum;
 use super::{CONFIG, Failure, context, names, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted;
-use crate::session::detect::{
-    Detected, Draft, DraftKey, Role, detect_for, page_link, template, variable,
-};
+use crate::session::detect::{Detected, Draft, DraftKey, Role, detect_for, template, variable};
+use crate::session::formats::page_link::page_link;
 use crate::session::registry::Registry;
 use crate::settings;
 

@@ -10,6 +10,7 @@ use crate::json::Value;
 use crate::session::chain::{Chain, ChainWalk, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
 use crate::session::formats::cookies;
+use crate::session::formats::page_link::page_link;
 use crate::session::formats::shown::escaped;
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
@@ -317,7 +318,7 @@ pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap)
             "this request has a {what} {name:?} that looks like {}: kind = {:?}{preset}{keys} ({})",
             detected.product,
             draft.kind,
-            detect::page_link(detected.page)
+            page_link(detected.page)
         ))
     };
     // A section for the credential in `Authorization` exists, and only the scheme is missing.

@@ -61,9 +61,9 @@ struct Good {
     subject: String,
 }
 
-/// The sessions of a family that are stored in cookies and accepted by both the framework and the service.
-fn good(family: &str) -> Vec<Good> {
-    let cases = load(family).into_iter().filter(|case| {
+/// The sessions of a family that are stored in cookies and accepted by the framework.
+fn in_cookies(family: &str) -> impl Iterator<Item = Case> {
+    load(family).into_iter().filter(|case| {
         let in_store = case.text("scheme") == "better-auth"
             || case.text("scheme") == "laravel" && case.config["driver"] != "cookie";
         case.expect["outcome"] == "authenticated"
@@ -73,8 +73,12 @@ fn good(family: &str) -> Vec<Good> {
             // The cookies of these cases include some that the session does not need.
             && !case.name.contains("other-cookies")
             && !case.name.contains("chunked-and-whole")
-    });
-    let made = cases.map(|case| Good {
+    })
+}
+
+/// Those of [`in_cookies`] that the service accepts too.
+fn good(family: &str) -> Vec<Good> {
+    let made = in_cookies(family).map(|case| Good {
         settings: settings(&case, section(&case)).unwrap(),
         pairs: case.cookies(),
         subject: case.expect["subject"]
@@ -304,13 +308,51 @@ fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     section
 }
 
+/// Secrets with which no case was created. They are 32 bytes long, like Laravel's keys.
+const SECRETS: [&str; 2] = [
+    "the-current-secret-of-the-app-32",
+    "an-older-secret-of-the-app-of-32",
+];
+
+#[test]
+fn cookie_of_another_secret_is_refused_and_the_cause_names_the_key() {
+    for (family, _) in FAMILIES {
+        for case in in_cookies(family) {
+            let cookies = join(&case.cookies());
+            let own = settings(&case, section(&case)).unwrap();
+            if authenticate(&own, cookies.as_bytes()).is_err() {
+                continue;
+            }
+            // A Laravel key is as long as the key of its cipher.
+            let is_short = section(&case)
+                .get("cipher")
+                .and_then(toml::Value::as_str)
+                .is_some_and(|cipher| cipher.starts_with("aes-128"));
+            let length = if is_short { 16 } else { 32 };
+            let secrets = SECRETS.map(|secret| &secret[..length]);
+            let other = settings(&case, with_secrets(&case, secrets)).unwrap();
+            let answer = authenticate(&other, cookies.as_bytes());
+            let Err(Denied {
+                denial: Denial::Rejected(rejection),
+                ..
+            }) = answer
+            else {
+                panic!("{family}, {}: {answer:?}", case.name)
+            };
+            let cause = rejection.detail.unwrap_or_default();
+            assert!(
+                cause.starts_with("the app's secret differs from ")
+                    || cause.starts_with("password has no id "),
+                "{family}, {}: {:?} {cause}",
+                case.name,
+                rejection.reason
+            );
+        }
+    }
+}
+
 #[test]
 fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
-    // The secrets are 32 bytes long, like Laravel's keys.
-    const SECRETS: [&str; 2] = [
-        "the-current-secret-of-the-app-32",
-        "an-older-secret-of-the-app-of-32",
-    ];
     let mut seen = 0;
     for (family, _) in FAMILIES {
         // Use the case whose section contains the most secrets, at any depth.

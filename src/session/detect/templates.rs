@@ -6,7 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::draft::{Draft, Role};
-use super::{Detected, detect, page_link};
+use super::{Detected, detect};
+use crate::session::formats::page_link::page_link;
 use crate::session::registry::{Registry, sections_for};
 
 /// The kinds that are searched for a preset if the operator names no kind, in this order.

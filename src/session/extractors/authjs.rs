@@ -187,10 +187,11 @@ impl Version {
 impl AuthJs {
     fn session(&self, request: &Parts) -> Extracted {
         let payload = match self.cookie(request)? {
-            Some(CookieToken { token, keys }) => jwe::open(&token, keys.into_iter())?,
+            Some(CookieToken { token, keys }) => jwe::open(&token, keys.into_iter(), "secrets")?,
             None => match self.bearer(request)? {
                 Some(token) => {
-                    jwe::open(&token, self.cookies.iter().flat_map(|cookie| &cookie.keys))?
+                    let keys = self.cookies.iter().flat_map(|cookie| &cookie.keys);
+                    jwe::open(&token, keys, "secrets")?
                 }
                 None => return Ok(None),
             },

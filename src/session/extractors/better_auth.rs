@@ -135,7 +135,7 @@ impl Strategy {
         match self {
             Self::Compact(key) => open_compact(key, text),
             Self::Jwt(key) => with_claims(&open_jwt(key, text)?, now),
-            Self::Jwe(key) => with_claims(&jwe::open(text, std::iter::once(key))?, now),
+            Self::Jwe(key) => with_claims(&jwe::open(text, std::iter::once(key), "secret")?, now),
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::session::backends::Context;
 use crate::session::backends::waiting::Waiting;
 use crate::session::formats::iron::Seal;
 use crate::session::formats::jwt_form;
+use crate::session::formats::page_link::page_link;
+use crate::session::formats::shown::shown;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
@@ -62,11 +64,6 @@ const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
 const H3_ITERATIONS: NonZeroU32 = NonZeroU32::new(8192).expect("not zero");
 /// The cookie of `WorkOS` `AuthKit`.
 const AUTHKIT: &str = "wos-session";
-/// Why a session of `AuthKit` is refused.
-const AUTHKIT_ADVICE: &str = "is a session of WorkOS AuthKit: it has no expiry of its own, and the access token \
-     inside, which expires after minutes, is not checked here. Use session_endpoint, as \
-     docs/recipes/workos-authkit.md describes";
-
 /// `[extractors.NAME]` with `kind = "iron_session"`
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -134,7 +131,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         name != AUTHKIT,
         section.key("cookie"),
-        format!("{name} {AUTHKIT_ADVICE}"),
+        format!("{name} {}", authkit_advice()),
     );
     let passwords = passwords(section, config.password, config.version, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
@@ -278,10 +275,10 @@ impl IronSession {
             Version::Raw => Some(&*text),
         };
         let seal = sealed.and_then(Seal::parse).ok_or_else(malformed)?;
-        let password = self
-            .passwords
-            .get(seal.id, self.version)
-            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
+        let password = self.passwords.get(seal.id, self.version).ok_or_else(|| {
+            let found = format!("password has no id {}", shown(seal.id));
+            ExtractError::rejected(Reason::UnknownKey).because(found)
+        })?;
         let opened = match (seal.open(password, ITERATIONS), &self.derivations) {
             (None, Some(derivations)) => derivations.open(&text, password).await?,
             (opened, _) => opened,
@@ -361,12 +358,22 @@ impl IronSession {
         self.authkit_warning.call_once(|| {
             tracing::warn!(
                 extractor = self.extractor,
-                "the cookie {} {AUTHKIT_ADVICE}",
-                self.cookie.name()
+                "the cookie {} {}",
+                self.cookie.name(),
+                authkit_advice()
             );
         });
-        ExtractError::rejected(Reason::Purpose).because(format!("the cookie {AUTHKIT_ADVICE}"))
+        ExtractError::rejected(Reason::Purpose).because(format!("the cookie {}", authkit_advice()))
     }
+}
+
+/// Why a session of `AuthKit` is refused.
+fn authkit_advice() -> String {
+    let page = page_link("docs/recipes/workos-authkit.md");
+    format!(
+        "is a session of WorkOS AuthKit: it has no expiry of its own, and the access token inside, which expires after \
+         minutes, is not checked here. Use session_endpoint: see {page}"
+    )
 }
 
 /// Whether the session has the form that `AuthKit` seals (`authkit-nextjs` `src/session.ts`), whatever the cookie's

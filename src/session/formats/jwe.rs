@@ -118,10 +118,11 @@ struct Sealed<'a> {
 }
 
 /// Decrypts the payload of `token` with the first of `keys` that has the token's `enc` and `kid` and opens it. An `enc`
-/// that no key has is refused.
+/// that no key has is refused. The keys are derived from the secrets in the section's key `key`.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
+    key: &str,
 ) -> Result<Vec<u8>, ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
     let sealed = split(token).ok_or_else(malformed)?;
@@ -142,11 +143,11 @@ pub fn open<'k>(
         .filter(|key| encryption == Some(key.encryption()) && key.matches(kid))
         .peekable();
     if candidates.peek().is_none() {
-        return Err(ExtractError::rejected(Reason::UnknownKey));
+        return Err(ExtractError::other_secret(Reason::UnknownKey, key));
     }
     candidates
         .find_map(|key| key.open(&sealed))
-        .ok_or_else(|| ExtractError::rejected(Reason::BadSeal))
+        .ok_or_else(|| ExtractError::other_secret(Reason::BadSeal, key))
 }
 
 fn split(token: &str) -> Option<Sealed<'_>> {
@@ -278,13 +279,13 @@ mod tests {
             ("", "malformed"),
         ] {
             let token = format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
-            let answer = open(&token, keys.iter()).expect_err(header);
+            let answer = open(&token, keys.iter(), "secrets").expect_err(header);
             assert_eq!(answer.reason(), want, "{header}");
         }
         for (spaces, want) in [(768, "bad_seal"), (769, "malformed")] {
             let header = format!("{:spaces$}", r#"{"alg":"dir","enc":"A256CBC-HS512"}"#);
             let token = format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
-            let answer = open(&token, keys.iter()).expect_err(want);
+            let answer = open(&token, keys.iter(), "secrets").expect_err(want);
             assert_eq!(answer.reason(), want, "a header of {spaces} bytes");
         }
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256CBC-HS512"}"#);
@@ -301,7 +302,7 @@ mod tests {
             &format!("{header}=..AAAA.AAAA.AAAA"),
         ] {
             assert_eq!(
-                open(token, keys.iter()),
+                open(token, keys.iter(), "secrets"),
                 Err(ExtractError::rejected(Reason::Malformed)),
                 "{token}"
             );

@@ -16,6 +16,7 @@ pub mod jwt_form;
 pub mod jwt_times;
 pub mod loopback;
 pub mod msgpack;
+pub mod page_link;
 pub mod payload;
 pub mod percent;
 pub mod php;

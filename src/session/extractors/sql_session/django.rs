@@ -10,6 +10,7 @@ use crate::session::formats::hkdf;
 use crate::session::formats::payload::{MAX_STORED, inflate};
 use crate::session::formats::signatures::verifies_any;
 use crate::session::reason::Reason;
+use crate::session::types::ExtractError;
 
 /// The salt that `django.contrib.sessions.backends.base` uses for signing.
 const SALT: &str = "django.contrib.sessions.SessionStore";
@@ -29,28 +30,56 @@ impl DjangoKeys {
     }
 
     /// The verified JSON in `data`.
-    ///
-    /// # Errors
-    /// Returns the reason for the rejection.
-    pub fn open(&self, data: &str) -> Result<Vec<u8>, Reason> {
-        let (signed, signature) = data.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| Reason::SessionCorrupt)?;
+    pub fn open(&self, data: &str) -> Result<Vec<u8>, ExtractError> {
+        let corrupt = || {
+            ExtractError::rejected(Reason::SessionCorrupt)
+                .because("expected PAYLOAD:TIMESTAMP:SIGNATURE, as Django writes it")
+        };
+        let (signed, signature) = data.rsplit_once(':').ok_or_else(corrupt)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| corrupt())?;
         if !verifies_any(&self.0, signed, &signature) {
-            return Err(Reason::BadSignature);
+            return Err(ExtractError::other_secret(
+                Reason::BadSignature,
+                "secret_key",
+            ));
         }
-        let (payload, _timestamp) = signed.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
+        let (payload, _timestamp) = signed.rsplit_once(':').ok_or_else(corrupt)?;
         let (payload, is_compressed) = payload
             .strip_prefix('.')
             .map_or((payload, false), |rest| (rest, true));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(payload)
-            .map_err(|_| Reason::SessionCorrupt)?;
+        let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| corrupt())?;
         if is_compressed {
-            inflate(&bytes, MAX_STORED).map_err(|_| Reason::SessionCorrupt)
+            inflate(&bytes, MAX_STORED).map_err(|_| corrupt())
         } else {
             Ok(bytes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_session_data_is_rejected_with_its_cause() {
+        let keys = DjangoKeys::new(&[Secret::new("the-current-secret-of-the-app")]);
+        for (data, reason, cause) in [
+            (
+                "e30:1vKx2y:AAAA",
+                "bad_signature",
+                "the app's secret differs from secret_key, or the credential was changed",
+            ),
+            (
+                "e30",
+                "session_corrupt",
+                "expected PAYLOAD:TIMESTAMP:SIGNATURE, as Django writes it",
+            ),
+        ] {
+            let Err(ExtractError::Rejected(rejection)) = keys.open(data) else {
+                panic!("{data} was accepted")
+            };
+            assert_eq!(rejection.reason.as_str(), reason);
+            assert_eq!(rejection.detail.as_deref(), Some(cause));
         }
     }
 }

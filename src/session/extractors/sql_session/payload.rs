@@ -60,7 +60,7 @@ impl Payload {
             // The column has the database's own JSON type.
             (Self::Stored(_, format), Value::Object(_)) if format.is_json() => Ok(value.clone()),
             (Self::Django(_, keys), Value::String(text)) => {
-                let json = keys.open(text).map_err(ExtractError::rejected)?;
+                let json = keys.open(text)?;
                 Value::parse(&json).map_err(|_| corrupt("the payload is not JSON"))
             }
             (Self::Laravel(_, keys), Value::String(text)) => {
