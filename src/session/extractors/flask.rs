@@ -244,12 +244,12 @@ mod tests {
                 (
                     "no unit",
                     &with("max_age = \"2678400\""),
-                    "max_age: must be a duration in whole seconds",
+                    "max_age: must be a duration with its unit: write \"2678400s\" for seconds",
                 ),
                 (
                     "a number",
                     &with("max_age = 2678400"),
-                    "max_age: must be a string in quotes",
+                    "max_age: must be a duration with its unit: write \"2678400s\" for seconds",
                 ),
                 ("cookie", &with("cookie = \"\""), "cookie: must be"),
             ],

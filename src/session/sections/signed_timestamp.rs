@@ -172,8 +172,6 @@ impl SessionExtractor for SignedTimestampSession {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::session::reason::Reason;
 
@@ -199,14 +197,10 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        for number in [json!(3600), json!("3600")] {
-            assert_eq!(
-                serde_json::from_value::<MaxAge>(number)
-                    .unwrap_err()
-                    .to_string(),
-                "must be a duration with its unit: write \"3600s\" for seconds"
-            );
-        }
+        assert_eq!(
+            parse("3600").unwrap_err(),
+            "must be a duration with its unit: write \"3600s\" for seconds"
+        );
     }
 
     #[test]
