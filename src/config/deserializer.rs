@@ -43,7 +43,7 @@ impl Error {
 }
 
 /// Whether the value is a list or a table.
-pub(super) fn is_container(value: &Value) -> bool {
+fn is_container(value: &Value) -> bool {
     matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_))
 }
 
@@ -91,10 +91,7 @@ impl de::Error for Error {
     }
 
     fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
-        Self::UnknownKey(format!(
-            "{key} {}",
-            unknown("key of its table", key, known.iter().copied())
-        ))
+        Self::UnknownKey(unknown("key of its table", key, known.iter().copied()))
     }
 }
 

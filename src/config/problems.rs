@@ -56,13 +56,13 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a problem with this key or with the key that names its file. If so, the value is missing
-    /// although the operator set it.
+    /// Whether there is a problem with this key, a part of its value, or the key that names its file. If so, the value
+    /// is missing although the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
-        let is_same = |other: &str| other.strip_suffix("_file").unwrap_or(other) == key;
-        self.list
-            .iter()
-            .any(|(other, _)| other == key || is_same(other))
+        self.list.iter().any(|(other, _)| {
+            let rest = other.strip_prefix(key);
+            rest.is_some_and(|rest| ["", "_file"].contains(&rest) || rest.starts_with('.'))
+        })
     }
 
     /// Whether there are problems, and all of them concern this key.

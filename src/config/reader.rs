@@ -7,8 +7,9 @@ use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
+use serde_path_to_error::{Segment, Track};
 
-use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER, is_container};
+use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER};
 use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
 use super::structured::expand;
@@ -99,7 +100,9 @@ where
                 problems.add(join(path, name), format!("{whose}{error}"));
             }
             Err(error) => {
-                problems.add(join(path, key), describe(&error, &value));
+                let (key, invalid) = find_invalid::<T>(key, given, &value);
+                let text = describe(&error, invalid);
+                problems.add(join(path, &key), format!("{text}{}", origin(invalid)));
             }
         }
     }
@@ -243,22 +246,41 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
+/// The part of a list or a table that `T` refuses, and its path, which begins with `key`.
+fn find_invalid<'a, T: DeserializeOwned>(
+    key: &str,
+    given: StrictValue,
+    value: &'a Value,
+) -> (String, &'a Value) {
+    let mut track = Track::new();
+    let entry = MapDeserializer::new(std::iter::once((key, given)));
+    // The caller has the error. Only the path is used here.
+    let _ = T::deserialize(serde_path_to_error::Deserializer::new(entry, &mut track));
+    let mut found = (key.to_owned(), value);
+    for segment in track.path().iter().skip(1) {
+        let (path, value) = &found;
+        let inner = match (segment, &value.kind) {
+            (Segment::Map { key }, ValueKind::Table(members)) => {
+                members.get(key).map(|inner| (join(path, key), inner))
+            }
+            (Segment::Seq { index }, ValueKind::Array(items)) => {
+                let path = join(path, &index.to_string());
+                items.get(*index).map(|inner| (path, inner))
+            }
+            _ => None,
+        };
+        let Some(inner) = inner else { break };
+        found = inner;
+    }
+    found
+}
+
 /// Describes why a value was refused, without repeating the value.
 fn describe(error: &Error, value: &Value) -> String {
-    let text = match error {
-        Error::Type {
-            expected,
-            is_container: false,
-        } if is_container(value) => {
-            format!(
-                "is {}, in which each value must be {expected}",
-                type_name(value)
-            )
-        }
+    match error {
         Error::Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
         error => error.to_string(),
-    };
-    format!("{text}{}", origin(value))
+    }
 }
 
 /// The message for a value where a section is expected.

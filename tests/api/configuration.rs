@@ -455,7 +455,7 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "[origins]\nallowed = [5]",
-            "origins.allowed: is a list, in which each value must be a string in quotes (from /",
+            "origins.allowed.0: must be a string in quotes, not a whole number (from /",
         ),
         (
             "[token]\nclaims = \"x\"",
@@ -888,11 +888,11 @@ fn secret_in_a_list_of_tables_accepts_a_file_and_other_keys_do_not() {
         ),
         (
             "secret_key_base_file = FILE, digest = 5",
-            ": is a list, in which each value must be a string in quotes",
+            ".1.digest: must be a string in quotes, not a whole number",
         ),
         (
             "digest_file = FILE",
-            ": digest_file is not a key of its table",
+            ".1.digest_file: is not a key of its table",
         ),
     ] {
         let report = with(rotation).map(|_| ()).expect_err(rotation);
