@@ -1396,12 +1396,23 @@ async fn better_auth_preset_forwards_the_session_token_cookie_and_reads_user_id(
                 SESSION,
             ),
             (path, "better-auth.session_token=out", 200, "null"),
+            // Without the cookie `dont_remember`, the app would make this user's session cookie persistent.
+            (
+                path,
+                "better-auth.session_token=brief; better-auth.dont_remember=true.sig",
+                200,
+                SESSION,
+            ),
         ],
     )
     .await;
     for (cookie, want) in [
         (
             "better-auth.session_token=t.sig%3D; better-auth.session_data=cached",
+            Ok("u-7".to_owned()),
+        ),
+        (
+            "better-auth.dont_remember=true.sig; better-auth.session_token=brief",
             Ok("u-7".to_owned()),
         ),
         (

@@ -21,14 +21,18 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     // `GET /api/auth/get-session`: null for a caller who is not signed in. The cache cookie is not sent, because the
-    // app would accept it for minutes after a sign-out.
+    // app would accept it for minutes after a sign-out. The cookie `dont_remember` is no credential, but without it the
+    // app would renew the session of a user who did not want to be remembered, and make its cookie persistent.
     (
         "better-auth",
         r#"
             subject = "{user.id}"
             path = "/api/auth/get-session"
             expires_path = "{session.expiresAt}"
-            cookies = ["better-auth.session_token", "__Secure-better-auth.session_token"]
+            cookies = [
+                "better-auth.session_token", "__Secure-better-auth.session_token",
+                "better-auth.dont_remember", "__Secure-better-auth.dont_remember",
+            ]
         "#,
     ),
     // `GET /sessions/whoami` of the public API: 401 for a caller who is not signed in, 403 if a second factor is
