@@ -1,6 +1,7 @@
 //! `better_auth`: Better Auth's cookie cache, a short-lived copy of the session that needs no look-up. Format:
 //! better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`) and `crypto/jwt.ts`.
 //! The session token, in another cookie, needs a look-up in the app's store: see `sql_session` and `redis_session`.
+//! Here it is only compared with the token in the cache, as `api/routes/session.ts` does.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
-use crate::session::formats::{hkdf, jwt_times};
+use crate::session::formats::{hkdf, jwt_times, percent};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
@@ -34,6 +35,9 @@ pub const KIND: Kind = Kind {
 
 /// The maximum number of chunks of the cookie. A cache of session and user needs one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
+/// The ends of the names of the cookies that contain the cache and the session token.
+const CACHE_NAME: &str = "session_data";
+const TOKEN_NAME: &str = "session_token";
 /// The tolerated clock skew of the app, in seconds.
 const SKEW: UnixSeconds = 60;
 
@@ -65,6 +69,9 @@ impl Default for BetterAuthConfig {
 #[derive(Debug)]
 struct BetterAuth {
     cookie: Cookie,
+    /// The cookie that contains the session token; `None` if the app chose a name for the cache that does not end in
+    /// [`CACHE_NAME`].
+    token_cookie: Option<Cookie>,
     strategy: Strategy,
     max_age: UnixSeconds,
     end: SessionEnd,
@@ -105,10 +112,16 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let (Some(cookie), Some(secret)) = (cookie, secret) else {
         return Err(problems);
     };
+    let token_cookie = cookie
+        .name()
+        .strip_suffix(CACHE_NAME)
+        .map(|prefix| format!("{prefix}{TOKEN_NAME}"))
+        .and_then(|name| Cookie::named(section, "cookie", &name, &mut problems));
     let strategy = Strategy::new(&config.strategy, &secret);
     let max_age = config.max_age.whole_seconds();
     problems.or(Arc::new(BetterAuth {
         cookie,
+        token_cookie,
         strategy,
         max_age,
         end,
@@ -229,7 +242,9 @@ impl BetterAuth {
         };
         let now = self.clock.now();
         let (cache, expires_at) = self.strategy.open(&text, now)?;
-        let session_ends = session_end(&cache)?;
+        let session = session(&cache)?;
+        self.check_token(session, request)?;
+        let session_ends = session_end(session)?;
         let written = written_at(&cache)?;
         if let Some(written) = written.filter(|written| *written > now + SKEW) {
             let reason = Reason::FromTheFuture;
@@ -248,14 +263,43 @@ impl BetterAuth {
             expires_at: Some(session_ends),
         }))
     }
+
+    /// Refuses the cache of another session than the one that the token names. Such a cache is left over from another
+    /// user, or was set by an attacker on a sibling domain, and the app itself ignores it. The token's signature is not
+    /// verified, because the token only restricts which cache is accepted.
+    fn check_token(&self, session: &Object, request: &Parts) -> Result<(), ExtractError> {
+        let Some(cookie) = &self.token_cookie else {
+            return Ok(());
+        };
+        let (Some(signed), Ok(Some(Value::String(token)))) =
+            (cookie.find(request)?, session.get("token"))
+        else {
+            return Ok(());
+        };
+        let signed = percent::decode_or_raw(signed);
+        if signed.rsplit_once('.').map(|(sent, _)| sent) == Some(token) {
+            return Ok(());
+        }
+        Err(
+            ExtractError::rejected(Reason::AmbiguousIdentity).because(format!(
+                "{} and {} belong to different sessions",
+                self.cookie.name(),
+                cookie.name()
+            )),
+        )
+    }
+}
+
+fn session(cache: &Object) -> Result<&Object, ExtractError> {
+    match cache.get("session") {
+        Ok(Some(Value::Object(session))) => Ok(session),
+        _ => Err(ExtractError::rejected(Reason::Malformed)),
+    }
 }
 
 /// The expiry of the session itself. Like the library, the extractor checks it in addition to the expiry of the cache.
-fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
+fn session_end(session: &Object) -> Result<UnixSeconds, ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
-    let Ok(Some(Value::Object(session))) = cache.get("session") else {
-        return Err(malformed());
-    };
     match session.get("expiresAt") {
         Ok(Some(Value::String(time))) => Expiry::of_text(time)
             .map(|end| end.floor)
@@ -468,6 +512,46 @@ mod tests {
             assert_eq!(answer, want, "{case}");
         }
         assert!(asked("max_age = \"1h\"", &compact(&written(NOW - 3000), SOON)).is_ok());
+    }
+
+    #[test]
+    fn cache_of_another_session_than_the_session_token_names_is_refused() {
+        let session = SESSION.replacen(r#"{"expiresAt""#, r#"{"token":"t.1","expiresAt""#, 1);
+        let cache = compact(&session, SOON);
+        for (names, token, want) in [
+            ("better-auth", None, Ok(())),
+            ("better-auth", Some(""), Ok(())),
+            ("better-auth", Some("t.1.c2lnbmVk%3D"), Ok(())),
+            (
+                "better-auth",
+                Some("t.2.c2lnbmVk%3D"),
+                Err("ambiguous_identity"),
+            ),
+            ("better-auth", Some("t.1"), Err("ambiguous_identity")),
+            ("__Secure-app", Some("t.1.c2lnbmVk"), Ok(())),
+            (
+                "__Secure-app",
+                Some("t.2.c2lnbmVk"),
+                Err("ambiguous_identity"),
+            ),
+        ] {
+            let extractor = extractor(&format!("cookie = \"{names}.session_data\""));
+            let mut cookies = format!("{names}.session_data={cache}");
+            if let Some(token) = token {
+                cookies = format!("{names}.session_token={token}; {cookies}");
+            }
+            let answer = answer(&*extractor, &[("cookie", &cookies)]).map(|_| ());
+            assert_eq!(answer, want, "{names} {token:?}");
+        }
+        // The names need not be those of the library, and old versions may not have cached the token.
+        let renamed = extractor("cookie = \"cache\"");
+        let cookies = format!("cache={cache}; better-auth.session_token=t.2.c2lnbmVk");
+        assert!(answer(&*renamed, &[("cookie", &cookies)]).is_ok());
+        let cookies = format!(
+            "better-auth.session_data={}; better-auth.session_token=t.2.c2lnbmVk",
+            compact(SESSION, SOON)
+        );
+        assert!(answer(&*extractor(""), &[("cookie", &cookies)]).is_ok());
     }
 
     #[test]
