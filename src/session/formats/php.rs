@@ -99,6 +99,9 @@ impl<'a> Reader<'a> {
         if self.eat("O:") {
             return self.object(depth.checked_sub(1)?);
         }
+        if self.eat("C:") {
+            return self.custom_object();
+        }
         if self.eat("E:") {
             return self.string().map(|_| Value::Null);
         }
@@ -157,6 +160,19 @@ impl<'a> Reader<'a> {
             return None;
         }
         self.array(depth).map(|_| Value::Null)
+    }
+
+    /// Skips an object of a class that writes its own data (PHP's interface `Serializable`): its class name, then the
+    /// data with its length.
+    fn custom_object(&mut self) -> Option<Value> {
+        self.quoted()?;
+        if !self.eat(":") {
+            return None;
+        }
+        let length = self.length()?;
+        let (_, rest) = self.rest.strip_prefix(b"{")?.split_at_checked(length)?;
+        self.rest = rest.strip_prefix(b"}")?;
+        Some(Value::Null)
     }
 
     /// Reads the elements one by one. No memory is reserved in advance, because the count in the text may be far too
@@ -298,6 +314,11 @@ mod tests {
                 "a:2:{s:1:\"o\";O:1:\"A\":1:{s:4:\"\0*\0p\";O:1:\"B\":0:{}}s:2:\"id\";i:7;}",
                 r#"{"o":null,"id":7}"#,
             ),
+            (
+                "a:2:{s:1:\"o\";C:1:\"A\":9:{i:1;}{x};}s:2:\"id\";i:7;}",
+                r#"{"o":null,"id":7}"#,
+            ),
+            ("C:1:\"A\":0:{}", "null"),
             ("a:1:{i:0;E:11:\"Suit:Hearts\";}", "[null]"),
             ("a:2:{i:0;i:0;i:1;R:2;}", "[0,null]"),
             ("a:2:{i:0;i:0;i:1;r:2;}", "[0,null]"),
@@ -344,7 +365,11 @@ mod tests {
             "O:8:\"stdClass\":0:{",
             "E:99:\"Suit\";",
             "R:x;",
-            "C:11:\"ArrayObject\":0:{}",
+            "C:10:\"ArrayObject\":0:{}",
+            "C:11:\"ArrayObject\":1:{}",
+            "C:11:\"ArrayObject\":0:{",
+            "C:11:\"ArrayObject\":{}",
+            "C:11:\"ArrayObject\":-1:{}",
         ] {
             assert_eq!(value(text.as_bytes()), None, "{text}");
         }
