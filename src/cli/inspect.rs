@@ -20,15 +20,23 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
-    let client = settings::load_client(sources)?;
+    let given = settings::load_client_as_given(sources)?;
     let token = if args.token == "-" {
         waiting::token_on_standard_input()?
     } else {
         args.token
     };
     let token = token.trim();
-    let Some(decoded) = verify(token, client.secret.expose()) else {
-        return Err(Failure::Runtime(why_not(token, client.secret.expose())));
+    let secret = given.secret.expose();
+    let decoded = verify(token, secret);
+    if let (None, Some(reading)) = (&decoded, fitting_reading(token, secret)) {
+        return Err(Failure::Runtime(format!(
+            "{NOT_SIGNED} as given, but {reading}"
+        )));
+    }
+    let client = settings::load_client(sources)?;
+    let Some(decoded) = decoded else {
+        return Err(Failure::Runtime(why_not(token)));
     };
 
     say(format_args!(
@@ -64,27 +72,28 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
 }
 
+const NOT_SIGNED: &str = "the token is not signed with this client secret";
+
+/// The explanation of the misread secret with which the token was signed; `None` if it was signed with another key.
+fn fitting_reading(token: &str, secret: &[u8]) -> Option<&'static str> {
+    let fitting = readings(secret).find(|(key, _)| verify(token, key).is_some());
+    fitting.map(|(_, reading)| reading)
+}
+
 /// Explains why the token cannot be verified: it is malformed, it has another algorithm, or it was signed with another
-/// key, such as a misread secret.
-fn why_not(token: &str, secret: &[u8]) -> String {
+/// key.
+fn why_not(token: &str) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
     let header: Value = serde_json::from_slice(&header).unwrap_or_default();
     match header["alg"].as_str() {
-        None => return "this is not a token: it has no header with an alg".to_owned(),
-        Some("HS512") => {}
-        Some(alg) => {
-            return format!(
-                "this is not a token for Rollout: its alg is {:?}, and Rollout accepts HS512",
-                alg.chars().take(16).collect::<String>()
-            );
-        }
-    }
-    let refused = "the token is not signed with this client secret";
-    match readings(secret).find(|(key, _)| verify(token, key).is_some()) {
-        Some((_, reading)) => format!("{refused} as given, but {reading}"),
-        None => format!(
-            "{refused}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
+        None => "this is not a token: it has no header with an alg".to_owned(),
+        Some("HS512") => format!(
+            "{NOT_SIGNED}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
+        ),
+        Some(alg) => format!(
+            "this is not a token for Rollout: its alg is {:?}, and Rollout accepts HS512",
+            alg.chars().take(16).collect::<String>()
         ),
     }
 }

@@ -17,11 +17,8 @@ pub(super) struct ClientConfig {
 }
 
 impl ClientConfig {
-    pub(super) fn check(
-        self,
-        problems: &mut Problems,
-        warnings: &mut Warnings,
-    ) -> Option<RolloutClient> {
+    /// The client id, and the secret as it was given, even if it is damaged.
+    pub(super) fn read_as_given(self, problems: &mut Problems) -> Option<RolloutClient> {
         let id = self.client_id.unwrap_or_default();
         check_id(&id, problems);
         let Some(secret) = self.client_secret else {
@@ -38,6 +35,16 @@ impl ClientConfig {
                 format!("{weakness}: copy the client secret from your Rollout dashboard"),
             );
         }
+        Some(RolloutClient { id, secret })
+    }
+
+    pub(super) fn check(
+        self,
+        problems: &mut Problems,
+        warnings: &mut Warnings,
+    ) -> Option<RolloutClient> {
+        let client = self.read_as_given(problems)?;
+        let secret = &client.secret;
         // An empty secret or a placeholder is already reported as weak.
         let names = [
             "ROLLOUT_CLIENT_SECRET",
@@ -61,7 +68,7 @@ impl ClientConfig {
                  so you need not change it",
             );
         }
-        Some(RolloutClient { id, secret })
+        Some(client)
     }
 }
 

@@ -150,6 +150,18 @@ pub fn load_even_without_extractors(
     }
 }
 
+/// Like [`load_client`], but also accepts a damaged secret, such as one in quotes, so that `inspect` can try the secret
+/// without the damage.
+///
+/// # Errors
+/// The other problems of the client id and secret.
+pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems> {
+    let (client, problems) = merge_and_read(sources, |mut sections, problems| {
+        sections.client(problems).read_as_given(problems)
+    });
+    complete(client, problems)
+}
+
 /// Loads only what `mint` and `inspect` need: the client id and secret.
 ///
 /// # Errors

@@ -303,7 +303,14 @@ fn inspect_shows_how_the_signer_misread_the_secret() {
     );
     let decoded_hex = b"0123456789abcdef\xff\xee";
     let line = [CLIENT_SECRET.as_bytes(), b"\n"].concat();
+    let (quoted, spaced) = (format!("\"{CLIENT_SECRET}\""), format!(" {CLIENT_SECRET}"));
     for (secret, key, text) in [
+        (&*quoted, CLIENT_SECRET.as_bytes(), "without the quotes"),
+        (
+            &*spaced,
+            CLIENT_SECRET.as_bytes(),
+            "without the white space",
+        ),
         (&base64[..], bytes, "decoded from base64"),
         (base64.trim_end_matches('='), bytes, "decoded from base64"),
         (hex, decoded_hex, "decoded from hexadecimal"),
