@@ -73,7 +73,7 @@ pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
     match (listing(origins, origin), site) {
         (Some(Listing::Exact | Listing::Loopback), _) => Ok(Caller::Listed),
         (_, Some(b"same-origin")) => Ok(Caller::SameOrigin),
-        (_, None) if is_own(origin, headers) => Ok(Caller::SameOrigin),
+        (_, None | Some(b"none")) if is_own(origin, headers) => Ok(Caller::SameOrigin),
         (Some(Listing::Pattern), _) => Ok(Caller::ListedByPattern),
         (None, _) if origin == "null" => Err(Reason::NullOrigin),
         (None, None) => Err(Reason::OriginIsNotHost),
@@ -109,8 +109,8 @@ pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a Head
     Some((origin, listing(origins, origin)?))
 }
 
-/// Whether the host and port of the origin equal `Host`, for browsers without `Sec-Fetch-Site`. The scheme is not
-/// compared, because TLS ends at the proxy in front of this service.
+/// Whether the host and port of the origin equal `Host`, for requests whose `Sec-Fetch-Site` is absent or `none` and so
+/// names no relation to the page. The scheme is not compared, because TLS ends at the proxy in front of this service.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let Ok(Some(host)) = single(headers, &header::HOST) else {
         return false;
@@ -235,7 +235,7 @@ mod tests {
         Result<Caller, Reason>,
     );
 
-    const CALLERS: [Case; 25] = [
+    const CALLERS: [Case; 27] = [
         (&[], Ok(Caller::NoBrowser)),
         (&[("sec-fetch-site", "none")], Ok(Caller::NoBrowser)),
         (&[("sec-fetch-site", "same-origin")], Ok(Caller::SameOrigin)),
@@ -312,6 +312,22 @@ mod tests {
                 ("origin", "https://own.example"),
                 ("host", "own.example"),
                 ("sec-fetch-site", "cross-site"),
+            ],
+            Err(Reason::OriginNotListed),
+        ),
+        (
+            &[
+                ("origin", "https://own.example"),
+                ("host", "own.example"),
+                ("sec-fetch-site", "none"),
+            ],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[
+                ("origin", "https://other.example"),
+                ("host", "own.example"),
+                ("sec-fetch-site", "none"),
             ],
             Err(Reason::OriginNotListed),
         ),

@@ -439,6 +439,28 @@ async fn dev_explain(dev: &Service, request: &str) -> Value {
 }
 
 #[tokio::test]
+async fn own_origin_is_compared_with_host_unless_sec_fetch_site_names_another_site() {
+    let service = Service::start(config());
+    for (site, want) in [
+        (None, 200),
+        (Some("none"), 200),
+        (Some("same-site"), 403),
+        (Some("cross-site"), 403),
+    ] {
+        let request = service.post().header("x-user", "ann");
+        let request = request
+            .header("host", "own.example")
+            .header("origin", "https://own.example");
+        let request = site.iter().fold(request, |request, site| {
+            request.header("sec-fetch-site", *site)
+        });
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), want, "{site:?}");
+        assert_eq!(allowed_for(response.headers()), None);
+    }
+}
+
+#[tokio::test]
 async fn null_origin_is_allowed_only_with_sec_fetch_site_same_origin() {
     let service = Service::start(config());
     for (site, want) in [
