@@ -10,7 +10,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -215,10 +215,11 @@ fn token_routes(app: &Arc<App>) -> Router<Arc<App>> {
         ),
         (
             token::DOCS_PATH,
-            get(token::issue_at_docs_path)
+            // `any`, unlike `fallback`, lets axum add no `Allow` to the 404 without `server.docs_alias`.
+            any(token::docs_method_not_allowed)
+                .get(token::issue_at_docs_path)
                 .head(token::docs_head)
-                .options(token::docs_preflight)
-                .fallback(token::docs_method_not_allowed),
+                .options(token::docs_preflight),
         ),
         ("/openapi.json", read_only(get(openapi::openapi))),
         (assets::CLIENT_PATH, read_only(get(assets::client))),

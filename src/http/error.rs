@@ -422,8 +422,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// Adds the headers that every response has. Responses are not cacheable, except for embedded files, which set their
-/// own `Cache-Control`.
+/// Adds the headers that every response has. Responses are not cacheable, except for `client.js`, which sets its own
+/// `Cache-Control`.
 pub fn protect(headers: &mut HeaderMap) {
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

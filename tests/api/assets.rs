@@ -114,6 +114,7 @@ async fn dev_page_and_its_assets_are_404_outside_dev_mode() {
     for path in parts {
         let response = dev.request(Method::GET, path).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
     }
     let page = dev.request(Method::GET, "/").send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap();

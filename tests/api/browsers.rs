@@ -702,6 +702,14 @@ async fn head_on_a_token_path_is_405_and_get_is_served_only_with_docs_alias() {
             "POST, OPTIONS"
         };
         assert_eq!(options.headers()["allow"], methods);
+        let put = service.request(Method::PUT, "/rollout-token");
+        let put = put.send().await.unwrap();
+        let allow = put
+            .headers()
+            .get("allow")
+            .map(|allow| allow.to_str().unwrap());
+        assert_eq!(allow, docs_alias.then_some("GET, OPTIONS"));
+        assert_eq!(put.status(), if docs_alias { 405 } else { 404 });
     }
 }
 

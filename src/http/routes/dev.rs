@@ -4,7 +4,7 @@
 pub mod session;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::Request;
@@ -16,7 +16,6 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use url::Url;
 
-use super::assets::Asset;
 use crate::http::app::{App, read_only};
 use crate::http::error::{self, Error};
 use crate::http::origin;
@@ -32,44 +31,29 @@ const CSP: HeaderValue = HeaderValue::from_static(
 /// The only path whose request body is used: it contains a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
-async fn page(headers: HeaderMap) -> Response {
-    static PAGE: LazyLock<Asset> = LazyLock::new(|| {
-        Asset::new(
-            include_str!("../../../web/dev.html"),
-            "text/html; charset=utf-8",
-        )
-    });
+async fn page() -> impl IntoResponse {
+    let policy = [(header::CONTENT_SECURITY_POLICY, CSP)];
     (
-        [(header::CONTENT_SECURITY_POLICY, CSP)],
-        PAGE.answer(&headers),
+        policy,
+        file("text/html", include_str!("../../../web/dev.html")),
     )
-        .into_response()
 }
 
-async fn script(headers: HeaderMap) -> Response {
-    static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
-        Asset::new(
-            include_str!("../../../web/dev.js"),
-            "text/javascript; charset=utf-8",
-        )
-    });
-    SCRIPT.answer(&headers)
+async fn script() -> impl IntoResponse {
+    file("text/javascript", include_str!("../../../web/dev.js"))
 }
 
-async fn style(headers: HeaderMap) -> Response {
-    static STYLE: LazyLock<Asset> = LazyLock::new(|| {
-        Asset::new(
-            include_str!("../../../web/dev.css"),
-            "text/css; charset=utf-8",
-        )
-    });
-    STYLE.answer(&headers)
+async fn style() -> impl IntoResponse {
+    file("text/css", include_str!("../../../web/dev.css"))
 }
 
-async fn icon(headers: HeaderMap) -> Response {
-    static ICON: LazyLock<Asset> =
-        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.svg"), "image/svg+xml"));
-    ICON.answer(&headers)
+async fn icon() -> impl IntoResponse {
+    file("image/svg+xml", include_str!("../../../web/dev.svg"))
+}
+
+fn file(media_type: &str, content: &'static str) -> impl IntoResponse {
+    let content_type = format!("{media_type}; charset=utf-8");
+    ([(header::CONTENT_TYPE, content_type)], content)
 }
 
 /// An example of an error response, for the dev page.
