@@ -116,7 +116,10 @@ async fn too_many_or_too_large_headers_are_431_with_the_limit_and_the_number_fou
             many(99),
             "The request has 101 headers, and server.max_headers is 100.",
         ),
-        (many(150), "headers, and server.max_headers is 100."),
+        (
+            many(150),
+            "The request has at least 152 headers, and server.max_headers is 100.",
+        ),
         (
             large,
             "The request's headers have 33825 bytes, and server.max_header_bytes is 32768.",

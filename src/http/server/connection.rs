@@ -170,14 +170,22 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     if request_line > limits.max_uri_bytes {
         return Error::UriTooLong;
     }
-    // hyper stops parsing at the first header over the limit, so the head may contain more headers.
-    let headers = &unparsed[request_line..];
-    let lines = headers.split(|byte| *byte == b'\n').count() - 1;
-    let (count, max_count) = (lines.saturating_sub(1), limits.restart.max_headers);
+    // hyper stops reading at the first header over the limit, so the head may contain more headers.
+    let lines = unparsed[request_line..]
+        .split(|byte| *byte == b'\n')
+        .skip(1);
+    let headers = lines.take_while(|line| !matches!(line, [] | [b'\r']));
+    let (count, bytes) = headers.fold((0, 0), |(count, bytes), line| {
+        (count + 1, bytes + line.len() + 1)
+    });
+    let (max_count, max_bytes) = (limits.restart.max_headers, limits.restart.max_header_bytes);
     if count > max_count {
         Error::too_many_headers(count, true, max_count)
+    } else if bytes > max_bytes {
+        Error::too_many_header_bytes(bytes, true, max_bytes)
     } else {
-        Error::too_many_header_bytes(headers.len(), true, limits.restart.max_header_bytes)
+        // hyper also reports a `Content-Length` as too large that exceeds its largest number.
+        Error::BodyTooLarge
     }
 }
 
