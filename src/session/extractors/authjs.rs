@@ -579,7 +579,7 @@ mod tests {
                     "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"",
                     "cookie",
                 ),
-                ("wrong type", "secrets = [1234]", "secrets"),
+                ("wrong type", "secrets = [1234]", "secrets.0"),
             ],
         );
     }

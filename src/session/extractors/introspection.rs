@@ -670,7 +670,7 @@ mod tests {
             (
                 "a rule that no claim can match",
                 format!("{good}claims.sub = {{ present = false }}"),
-                "claims",
+                "claims.sub.present",
             ),
         ] {
             let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();

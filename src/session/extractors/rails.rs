@@ -494,7 +494,7 @@ mod tests {
                 (
                     "rotation's typo",
                     &with("rotations = [{ digset = \"sha1\" }]"),
-                    "rotations",
+                    "rotations.0.digset",
                 ),
             ],
         );

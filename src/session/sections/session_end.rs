@@ -334,7 +334,7 @@ mod tests {
                 (
                     "no duration after a path",
                     &with("expires_path = { at = 30 }"),
-                    "expires_path",
+                    "expires_path.at",
                 ),
                 (
                     "a bad path of several",

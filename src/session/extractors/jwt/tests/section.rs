@@ -135,15 +135,15 @@ fn unsafe_section_is_refused_and_the_problem_names_the_key() {
             &format!("{public}required_scopes = [\"a b\"]"),
             "required_scopes",
         ),
-        (&format!("{public}claims.role = []"), "claims"),
+        (&format!("{public}claims.role = []"), "claims.role"),
         (
             &format!("{public}claims.role = {{ present = false }}"),
-            "claims",
+            "claims.role.present",
         ),
-        (&format!("{public}claims.role.inner = \"a\""), "claims"),
+        (&format!("{public}claims.role.inner = \"a\""), "claims.role"),
         (
             &format!("{public}header_claims.kid = {{ like = \"*\" }}"),
-            "header_claims",
+            "header_claims.kid.like",
         ),
     ] {
         assert_refused(toml, key);
