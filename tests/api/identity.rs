@@ -291,7 +291,7 @@ fn explain_shows_foreign_credentials_and_skipped_extractors() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(
         lines[1],
-        "api (jwt): not mine, with reason issuer (iss is https://b, and issuers is https://a): another party issued the credential in header:authorization"
+        "api (jwt): not mine, with reason issuer (iss is https://b, but issuers allows only https://a): another party issued the credential in header:authorization"
     );
     assert!(
         lines[2].starts_with(

@@ -267,7 +267,7 @@ fn logged_cause_of_a_refusal_has_the_times_the_key_or_the_subject_candidates() {
     let forged = format!("Authorization: Bearer {signed}.{}\r\n", "A".repeat(43));
     assert_eq!(
         cause(&mut process, "forged", &forged, "bad_signature"),
-        "the token has no kid and alg HS256, and the key is from the section's secret"
+        "the token has no kid and alg HS256; the keys that were tried are from the section's secret"
     );
 
     let guest = bearer(&json!({"userId": "ann@example.com", "exp": FAR}));
@@ -343,7 +343,7 @@ fn refused_token_is_logged_with_the_failed_check_and_the_expected_value() {
             "audience",
             json!({"sub": "user-1", "exp": FAR, "aud": ["x", "y"]}),
             "audience",
-            "aud is x, y, and audiences is app",
+            "aud is x, y, but audiences allows only app",
         ),
         (
             "claim",

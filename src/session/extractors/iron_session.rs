@@ -250,8 +250,9 @@ impl Derivations {
     async fn open(&self, seal: &str, password: &Secret) -> Result<Option<Vec<u8>>, ExtractError> {
         let interrupted = || ExtractError::unavailable(Reason::Interrupted);
         let _place = self.waiting.enter().ok_or_else(|| {
-            ExtractError::unavailable(Reason::BackendBusy)
-                .because("max_waiting is reached: too many seals of h3 version 2 wait to be opened")
+            ExtractError::unavailable(Reason::BackendBusy).because(
+                "max_waiting is reached: too many seals of h3 version 2 are waiting to be opened",
+            )
         })?;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| interrupted())?;

@@ -18,7 +18,7 @@ use crate::session::credential_source;
 use crate::session::formats::issuer::{self, IssuerMatch, TENANT};
 use crate::session::formats::jwt_form;
 use crate::session::formats::jwt_times::numeric_date;
-use crate::session::formats::shown::{differs, shown};
+use crate::session::formats::shown::{differs, listed, shown};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
@@ -310,7 +310,7 @@ impl Jwt {
                 let kid =
                     kid.map_or_else(|| "no kid".to_owned(), |kid| format!("kid {}", shown(kid)));
                 ExtractError::rejected(Reason::BadSignature).because(format!(
-                    "the token has {kid} and alg {}, and the key is from {}",
+                    "the token has {kid} and alg {}; the keys that were tried are from {}",
                     token.alg.name,
                     self.keys.name(token.alg)
                 ))
@@ -399,7 +399,8 @@ impl Jwt {
         if self.issuers.is_empty() || self.issuers.iter().any(is_of_tenant) {
             Ok(())
         } else {
-            wrong(differs("tid", tenant, "iss", [issuer]))
+            let tenant = listed(tenant);
+            wrong(format!("tid is {tenant}, but iss is {}", shown(issuer)))
         }
     }
 

@@ -172,7 +172,7 @@ impl ExpiryColumn {
         };
         let Some(expiry) = expiry else {
             return Err(misfit(format!(
-                "{column} is not Unix seconds, Unix milliseconds or a time in UTC"
+                "{column} is not a time: expected Unix seconds or milliseconds, or a date and time"
             )));
         };
         // As in Laravel, the session is still valid in the last second of its lifetime.

@@ -46,7 +46,7 @@ pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// "`name` is …, and `key` is …": compares the value in a credential with the values that the configuration accepts.
+/// "`name` is …, but `key` allows only …": compares the value in a credential with the values that the configuration accepts.
 pub fn differs<F: AsRef<str>, E: AsRef<str>>(
     name: &str,
     found: impl IntoIterator<Item = F>,
@@ -54,7 +54,7 @@ pub fn differs<F: AsRef<str>, E: AsRef<str>>(
     expected: impl IntoIterator<Item = E>,
 ) -> String {
     format!(
-        "{name} is {}, and {key} is {}",
+        "{name} is {}, but {key} allows only {}",
         listed(found),
         listed(expected)
     )
@@ -68,15 +68,15 @@ mod tests {
     fn found_and_expected_values_are_shown_truncated_and_escaped() {
         assert_eq!(
             differs("aud", ["a", "b\n\u{1b}"], "audiences", ["app"]),
-            r"aud is a, b\n\u{1b}, and audiences is app"
+            r"aud is a, b\n\u{1b}, but audiences allows only app"
         );
         assert_eq!(
             differs("iss", Some(""), "issuers", ["https://id"]),
-            "iss is empty, and issuers is https://id"
+            "iss is empty, but issuers allows only https://id"
         );
         assert_eq!(
             differs("iss", None::<&str>, "issuers", ["https://id"]),
-            "iss is missing, and issuers is https://id"
+            "iss is missing, but issuers allows only https://id"
         );
         let long = "x".repeat(500);
         assert_eq!(shown(&long), format!("{}…", "x".repeat(100)));

@@ -607,31 +607,31 @@ async fn refusal_names_the_found_and_the_expected_value() {
     for (token, want) in [
         (
             hs256(PLAIN, with(json!({ "iss": "https://them" }))),
-            "iss is https://them, and issuers is https://us",
+            "iss is https://them, but issuers allows only https://us",
         ),
         (
             hs256(PLAIN, claims(&json!({}))),
-            "iss is missing, and issuers is https://us",
+            "iss is missing, but issuers allows only https://us",
         ),
         (
             hs256(PLAIN, with(json!({ "aud": "x" }))),
-            "aud is x, and audiences is app",
+            "aud is x, but audiences allows only app",
         ),
         (
             hs256(PLAIN, with(json!({ "aud": ["x", "y\u{202e}"] }))),
-            r"aud is x, y\u{202e}, and audiences is app",
+            r"aud is x, y\u{202e}, but audiences allows only app",
         ),
         (
             hs256(r#"{"alg":"RS256"}"#, with(json!({}))),
-            "alg is RS256, and algorithms is HS256",
+            "alg is RS256, but algorithms allows only HS256",
         ),
         (
             hs256(r#"{"alg":"HS512"}"#, with(json!({}))),
-            "alg is HS512, and algorithms is HS256",
+            "alg is HS512, but algorithms allows only HS256",
         ),
         (
             hs256(r#"{"alg":"HS256","typ":"id+jwt"}"#, with(json!({}))),
-            "typ is id+jwt, and token_types is JWT, at+jwt",
+            "typ is id+jwt, but token_types allows only JWT, at+jwt",
         ),
         (
             hs256(PLAIN, with(json!({ "x": "x".repeat(300) }))),
