@@ -35,7 +35,7 @@ pub(crate) struct Built {
 #[derive(PartialEq)]
 pub(crate) struct BuiltFrom {
     section: Table,
-    /// `token.cap_to_session`. If it is true, the extractors of session stores also read the session's expiry.
+    /// `token.cap_to_session`. If it is true, `redis_session` also reads the expiry of the session's key.
     cap_to_session: bool,
     /// `[outgoing]`, whose keys a section may override.
     outgoing: Outgoing,

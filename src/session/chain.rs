@@ -59,7 +59,8 @@ pub struct Authenticated {
 /// A caller who gets no token.
 #[derive(Clone, Debug)]
 pub struct Denied {
-    /// The name of the extractor that decided; `None` if none found a credential.
+    /// The name of the extractor that decided or, if none decided, of the first that returned `NotMine`; `None` if no
+    /// extractor found a credential.
     pub extractor: Option<Arc<str>>,
     pub denial: Denial,
 }

@@ -62,7 +62,7 @@ pub enum Said {
     Denied(Denial),
 }
 
-/// Tries the extractors in order, also after one has decided. Calls `asking` with each extractor before it is tried.
+/// Tries the extractors in order, even after one has decided. Calls `asking` with each extractor before it is tried.
 pub async fn explain(
     chain: &Chain,
     request: &Parts,
@@ -256,7 +256,7 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
-/// Whether `Authorization` has a value without a scheme, such as `Bearer`, and an extractor that reads `Authorization`
+/// Whether the value of `Authorization` lacks a scheme such as `Bearer`, and an extractor that reads `Authorization`
 /// therefore found no credential. A value that consists of letters only is a scheme without a credential.
 fn without_scheme(explanation: &Explanation, headers: &HeaderMap) -> bool {
     let value = headers

@@ -23,8 +23,8 @@ const EXPRESS: &[KindAndPreset] = &[
     ("cookie_session", None),
 ];
 
-/// Libraries and frameworks whose names operators may write in place of a kind or preset, with the kinds that read
-/// their sessions.
+/// Libraries and frameworks whose names are not kinds or presets, with the kinds that read their sessions. If an
+/// operator writes such a name as the kind or preset, the error message suggests these kinds.
 const LIBRARIES: [(&str, &[KindAndPreset]); 14] = [
     ("express-session", EXPRESS_SESSION),
     ("express", EXPRESS),

@@ -22,8 +22,8 @@ use crate::session::reason::Reason;
 ///
 /// - `Ok(None)`: the request has no credential of this kind. The chain tries the next extractor.
 /// - `Ok(Some(session))`: the credential is valid. The chain stops.
-/// - `Err(NotMine)`: a credential of this kind is present, but its form shows that another party issued it. `chain.rs`
-///   documents how the chain continues.
+/// - `Err(NotMine)`: a credential of this kind is present, but its form or content shows that another party issued it.
+///   `chain.rs` documents how the chain continues.
 /// - `Err(Rejected)`: a credential is present but not acceptable. The chain stops and tries no other extractor.
 /// - `Err(Unavailable)`: a credential is present but cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
@@ -35,7 +35,7 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
     /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain tries
-    /// only extractors that read the same header. By default, an extractor reads no credential.
+    /// only extractors that read the same header. The default is an empty reach.
     fn reach(&self) -> Reach {
         Reach::default()
     }
@@ -145,7 +145,7 @@ pub struct Reach {
     pub hmac: Option<bool>,
     /// The authority that assigns the user ids, if known.
     pub authority: Option<Authority>,
-    /// Whether a proxy in front, rather than the client, sets the credential.
+    /// Whether a proxy in front of the service, rather than the client, sets the credential.
     pub by_proxy: bool,
 }
 
@@ -260,8 +260,8 @@ impl ResponseCookies {
 /// Why a credential that is present yields no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtractError {
-    /// The form of the credential in this place shows that another party issued it. An extractor must decide this
-    /// before it fetches a key or calls a backend.
+    /// The form or content of the credential in this place shows that another party issued it. An extractor must decide
+    /// this before it fetches a key or calls a backend.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
     Unavailable(Cause),

@@ -70,7 +70,7 @@ fn bearer_token_is_read_as_in_rfc_6750_and_other_schemes_are_ignored() {
 }
 
 #[test]
-fn opaque_token_is_read_after_bearer_or_token_and_other_schemes_are_ignored() {
+fn opaque_token_is_read_after_scheme_bearer_or_token_and_other_schemes_are_ignored() {
     let header: CredentialSource = "header:x-auth-token".parse().expect("a place");
     for (value, in_authorization, elsewhere) in [
         (&b"Bearer abc"[..], Ok(Some("abc")), Ok(Some("abc"))),

@@ -56,7 +56,7 @@ impl DraftKey {
         }
     }
 
-    /// Whether the key takes several secrets. Such keys have names in the plural.
+    /// Whether the key holds a list of secrets. Such keys have names in the plural.
     pub fn is_list(&self) -> bool {
         self.name.ends_with('s')
     }

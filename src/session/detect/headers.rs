@@ -1,5 +1,5 @@
-//! Detects credentials in headers other than `Cookie`: JWTs in any header, opaque tokens in `Authorization`, and the
-//! headers in which proxies name the user.
+//! Detects credentials in headers other than `Cookie`: JWTs in any header, encrypted JWTs and opaque tokens in
+//! `Authorization`, sessions of h3, and the headers in which proxies name the user.
 
 use axum::http::{HeaderMap, HeaderName, header};
 use toml::{Table, Value as Toml};

@@ -1,5 +1,5 @@
-//! The cookies of a request for `detect`: every pair, with chunks joined and values decoded. Unlike the extractors,
-//! which look for a cookie with an exact name and refuse ambiguous cookies, `detect` inspects every value.
+//! Reads all cookies of a request, joins chunks and decodes values. Unlike the extractors, which look for a cookie with
+//! an exact name and refuse ambiguous cookies, `detect` inspects every value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -93,8 +93,8 @@ fn decoded(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name and the number of a chunk: `NAME.0` (Auth.js, Supabase, Better Auth and iron-session) or `NAME_0`
-/// (oauth2-proxy).
+/// Splits a chunk's name into the cookie's name and the chunk's number: `NAME.0` (Auth.js, Supabase, Better Auth,
+/// iron-session and h3) or `NAME_0` (oauth2-proxy).
 fn chunk(name: &str) -> Option<(&str, u32)> {
     let separator = if name.starts_with("_oauth2_proxy") {
         '_'
