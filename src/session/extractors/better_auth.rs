@@ -35,7 +35,7 @@ pub const KIND: Kind = Kind {
 
 /// The maximum number of chunks of the cookie. A cache of session and user needs one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
-/// The ends of the names of the cookies that contain the cache and the session token.
+/// The suffixes of two cookie names: that of the cache, and that of the session token.
 const CACHE_NAME: &str = "session_data";
 const TOKEN_NAME: &str = "session_token";
 /// The tolerated clock skew of the app, in seconds.
@@ -264,9 +264,9 @@ impl BetterAuth {
         }))
     }
 
-    /// Refuses the cache of another session than the one that the token names. Such a cache is left over from another
-    /// user, or was set by an attacker on a sibling domain, and the app itself ignores it. The token's signature is not
-    /// verified, because the token only restricts which cache is accepted.
+    /// Refuses a cache that belongs to a different session from the one that the token names. Such a cache is left over
+    /// from another user, or was set by an attacker on a sibling domain, and the app itself ignores it. The token's
+    /// signature is not verified, because the token only restricts which cache is accepted.
     fn check_token(&self, session: &Object, request: &Parts) -> Result<(), ExtractError> {
         let Some(cookie) = &self.token_cookie else {
             return Ok(());
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_of_another_session_than_the_session_token_names_is_refused() {
+    fn cache_of_a_session_that_the_session_token_does_not_name_is_refused() {
         let session = SESSION.replacen(r#"{"expiresAt""#, r#"{"token":"t.1","expiresAt""#, 1);
         let cache = compact(&session, SOON);
         for (names, token, want) in [
@@ -543,7 +543,7 @@ mod tests {
             let answer = answer(&*extractor, &[("cookie", &cookies)]).map(|_| ());
             assert_eq!(answer, want, "{names} {token:?}");
         }
-        // The names need not be those of the library, and old versions may not have cached the token.
+        // The check is skipped if the cache's name does not end in `session_data`, or if the cache contains no token.
         let renamed = extractor("cookie = \"cache\"");
         let cookies = format!("cache={cache}; better-auth.session_token=t.2.c2lnbmVk");
         assert!(answer(&*renamed, &[("cookie", &cookies)]).is_ok());

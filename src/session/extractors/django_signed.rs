@@ -27,8 +27,8 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// How far a timestamp may be in the future, in seconds. An app whose clock is ahead of the service's signs such
-/// timestamps. Django itself does not check this.
+/// How far a timestamp may be in the future, in seconds, because the app's clock may be ahead of the service's clock.
+/// Django itself does not check this.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "django_signed"`

@@ -56,7 +56,7 @@ const MIN_PASSWORD: usize = 32;
 const MAX_PARTS: usize = 4;
 /// The prefix of h3's cookie value if the seal is split over `NAME.1`, `NAME.2` …; the number of chunks follows it.
 const CHUNKED: &str = "__chunked__";
-/// The maximum number of such chunks that are read. With default limits, a request's headers cannot contain more.
+/// The maximum number of h3's chunks that are read. With default limits, a request's headers cannot contain more.
 const MAX_CHUNKS: usize = 16;
 /// The number of PBKDF2 iterations with which @hapi/iron and iron-webcrypto derive keys.
 const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
@@ -334,8 +334,8 @@ impl IronSession {
         Ok(Some(text))
     }
 
-    /// Joins the chunks of the current seal: h3 writes their number into the cookie itself. Chunks with a higher number
-    /// are left over from a longer session.
+    /// Joins the chunks of the current seal: h3 writes the number of chunks into the cookie itself. Chunks that are
+    /// numbered higher are left over from a longer session.
     fn h3_chunks<'a>(
         &self,
         request: &'a Parts,

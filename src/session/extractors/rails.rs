@@ -70,7 +70,8 @@ impl Default for RailsConfig {
     }
 }
 
-/// The settings with which the app wrote older cookies. A key that is not set has the section's value.
+/// The settings with which the app wrote older cookies. A key that is not set has the section's value, except that
+/// `salt` has its default if the scheme differs.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {

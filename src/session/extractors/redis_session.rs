@@ -1,6 +1,7 @@
-//! `redis_session`: the app stores its sessions in Redis. The cookie or header contains the session's id, which is part
-//! of the key in Redis. Format: connect-redis (`index.ts`), Better Auth's secondary storage (`internal-adapter.ts`) and
-//! Laravel (`Illuminate/Cache/RedisStore.php`). `redis_session/server.rs` reads a key from the server.
+//! `redis_session`: the app stores its sessions in Redis. The cookie or header contains the session's id. The key in
+//! Redis consists of a prefix and this id or its hash. Format: connect-redis (`index.ts`), Better Auth's secondary
+//! storage (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`). `redis_session/server.rs` reads a
+//! key from the server.
 
 mod server;
 

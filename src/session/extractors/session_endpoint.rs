@@ -199,8 +199,8 @@ fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
 }
 
 impl WhoAmI {
-    /// Builds a new request to the app. From the caller's request it takes only the credentials and the context
-    /// headers. A configured header replaces a default header of the same name.
+    /// Builds a new request to the app. Of the caller's headers, only the credentials and the context headers are
+    /// copied. A configured header replaces a default header of the same name.
     fn request(&self, caller: &Parts, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let headers = request.headers_mut();

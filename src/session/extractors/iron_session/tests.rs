@@ -161,7 +161,7 @@ fn password_is_chosen_by_the_id_in_the_seal() {
 }
 
 #[test]
-fn raw_seal_with_any_id_is_opened_with_a_single_password_and_a_layout_suffix_is_malformed() {
+fn raw_seal_with_any_password_id_is_opened_if_a_single_password_is_set() {
     let asked = |value: &str| asked("version = \"raw\"", &format!("sid={value}"));
     let later = format!("{}", (NOW + 60) * 1000);
     let bad_password = iron::sealing::sealed(&"x".repeat(40), ITERATIONS, "", "", "{}");

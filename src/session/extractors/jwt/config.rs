@@ -52,8 +52,8 @@ struct JwtConfig {
     max_waiting: Option<usize>,
     allow_http: bool,
     padded_base64: bool,
-    /// For presets: the URL where the provider publishes an issuer's keys. `{issuer}` is the first of
-    /// `issuers`, and `{client_id}` is the client id at its end. Used if the section names no other source of keys.
+    /// For presets: the URL where the provider publishes an issuer's keys. `{issuer}` is the first of `issuers`, and
+    /// `{client_id}` is the client id at the end of that issuer. Used if the section names no other source of keys.
     #[serde(skip_serializing)]
     provider_keys: Option<String>,
     /// For presets of providers whose tokens have no audience: `audiences` may be left out.
@@ -265,7 +265,7 @@ fn check_algorithms(
         let known = Alg::ALL.map(|alg| alg.name).join(", ");
         problems.add(key, format!("must be one or more of {known}"));
     } else if algorithms.iter().any(|alg| alg.is_hmac() != is_hmac) {
-        // If both families were allowed, anyone who knows the public key could use it as an HMAC secret to sign tokens.
+        // If a section accepted HMAC and public keys, anyone could sign tokens with the public key as the HMAC secret.
         problems.add(
             key,
             "must match the keys: only HS256, HS384 and HS512 with secret or secrets, and none of these three with public keys",

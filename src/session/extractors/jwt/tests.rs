@@ -547,7 +547,7 @@ async fn token_signed_with_the_public_key_as_secret_is_refused() {
 }
 
 #[tokio::test]
-async fn padded_token_is_accepted_only_with_padded_base64() {
+async fn only_padded_tokens_are_accepted_with_padded_base64() {
     let extractor = build(&format!(
         "{HMAC}\nfrom = [\"header:x-token\"]\npadded_base64 = true"
     ));

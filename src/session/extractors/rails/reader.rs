@@ -29,7 +29,7 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// Makes the reader. Returns `None` if there are problems, which are reported under `path` and the key.
+    /// Builds the reader. Returns `None` if there are problems. Each is reported under its key, prefixed with `path`.
     pub fn reader(
         &self,
         section: &Section<'_>,

@@ -20,8 +20,8 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_end::TimePath;
 use crate::session::types::SessionExtractor;
 
-/// Headers that no key may list: most apply to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or
-/// change the meaning of an answer. The key `cookies` determines the header `Cookie`.
+/// Request headers that no key may list: most apply to one connection or one message (RFC 9110, sections 7.6.1 and
+/// 8.6), or change the meaning of an answer. The key `cookies` determines the header `Cookie`.
 const NEVER_SENT: [HeaderName; 10] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,

@@ -21,7 +21,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
-/// The key `forwarded`: the parts of the caller's URL that the call sends to the app. Apps use the scheme to redirect
+/// The key `forwarded`: the parts of the app's public URL that are sent to the app. Apps use the scheme to redirect
 /// to https and to choose the names of their cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarded {
@@ -91,7 +91,7 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
     authority.is_some_and(|authority| is_loopback(authority.host()))
 }
 
-/// Copies one of the caller's headers. Appends the peer's address to `X-Forwarded-For`, as every proxy does.
+/// Copies one of the caller's headers. Appends the peer's address to `X-Forwarded-For`, as proxies do.
 pub fn insert(caller: &Parts, name: &HeaderName, headers: &mut HeaderMap) {
     let sent = caller.headers.get_all(name).iter();
     if *name == X_FORWARDED_FOR {

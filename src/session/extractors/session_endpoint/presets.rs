@@ -3,8 +3,8 @@
 
 /// Presets by product. A preset's `path` is appended to a `url` that has no path.
 pub const PRESETS: &[(&str, &str)] = &[
-    // `GET /api/auth/session`: null (v5) or {} (v4) for a caller who is not signed in. The answer contains the user's
-    // id only if the app's session callback adds it, and v5's own `token.sub` changes with each sign-in.
+    // `GET /api/auth/session` returns null (v5) or {} (v4) to a caller who is not signed in. The answer contains the
+    // user's id only if the app's session callback adds it, and v5's own `token.sub` changes with each sign-in.
     (
         "authjs",
         r#"
@@ -20,9 +20,9 @@ pub const PRESETS: &[(&str, &str)] = &[
             ]
         "#,
     ),
-    // `GET /api/auth/get-session`: null for a caller who is not signed in. The cache cookie is not sent, because the
-    // app would accept it for minutes after a sign-out. The cookie `dont_remember` is no credential, but without it the
-    // app would renew the session of a user who did not want to be remembered, and make its cookie persistent.
+    // `GET /api/auth/get-session` returns null to a caller who is not signed in. The cache cookie is not sent, because
+    // the app would accept it for minutes after a sign-out. The cookie `dont_remember` is not a credential, but without
+    // it the app would renew the session of a user who did not want to be remembered, and make its cookie persistent.
     (
         "better-auth",
         r#"
@@ -35,8 +35,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             ]
         "#,
     ),
-    // `GET /sessions/whoami` of the public API: 401 for a caller who is not signed in, 403 if a second factor is
-    // still required.
+    // `GET /sessions/whoami` of the public API answers 401 to a caller who is not signed in, and 403 if a second factor
+    // is still required.
     (
         "kratos",
         r#"

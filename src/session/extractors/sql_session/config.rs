@@ -288,7 +288,7 @@ fn preset_queries(
     Some(queries)
 }
 
-/// The secrets of Django's `SECRET_KEY`, followed by those of its `SECRET_KEY_FALLBACKS`.
+/// The app's `SECRET_KEY`, followed by its `SECRET_KEY_FALLBACKS`. Only sessions of Django have them.
 fn django_secrets(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,

@@ -34,9 +34,9 @@ const BAD_KEY: [&str; 9] = [
     "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
 ];
 
-/// The error numbers of `MySQL` and `MariaDB` for errors of this kind that have no SQLSTATE of their own:
-/// characters that the column's character set lacks (1267; 3854 and 3988 in newer versions), and text that is not a
-/// UUID (1411).
+/// The error numbers of `MySQL` and `MariaDB` that mean an invalid key and have no SQLSTATE of their own: the key
+/// contains characters that the column's character set lacks (1267; 3854 and 3988 in newer versions), or is not a UUID
+/// (1411).
 const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Dialect {
         }
     }
 
-    /// The quoted name of a table or column. `SQLite` reads an unknown name in double quotes as a string, so names are
-    /// quoted with backticks there too.
+    /// The quoted name of a table or column. `SQLite` reads an unknown name in double quotes as a string, so its names
+    /// are quoted with backticks, like those of `MySQL`.
     pub fn quoted(self, name: &str) -> String {
         match self {
             Self::Postgres => format!("\"{name}\""),
@@ -450,7 +450,7 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     }
 }
 
-/// Maps an error of the database library. `key` is the session's key, if the database has received it. The database's
+/// Maps an error of the database library. `key` is the query's key, if the database has received it. The database's
 /// message is kept unless it contains the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let sqlx::Error::Database(database) = error else {
@@ -492,7 +492,7 @@ fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     }
 }
 
-/// Parses a row that the database truncated one character beyond the maximum length.
+/// Parses a row, which the database truncates one character beyond the maximum length.
 fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));

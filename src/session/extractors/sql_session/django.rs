@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_session_data_is_rejected_with_its_cause() {
+    fn invalid_session_data_is_rejected_with_its_cause() {
         let keys = DjangoKeys::new(&[Secret::new("the-current-secret-of-the-app")]);
         for (data, reason, cause) in [
             (

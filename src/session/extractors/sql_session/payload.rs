@@ -21,7 +21,7 @@ use crate::session::types::ExtractError;
 pub enum Payload {
     /// No payload: the row's columns are the only attributes.
     Columns,
-    /// This column contains the attributes, in a format that other stores share.
+    /// This column contains the attributes, in one of the formats that `redis_session` also reads.
     Stored(String, StoredSession),
     Django(String, DjangoKeys),
     Laravel(String, Arc<laravel::AppKeySet>),
@@ -78,8 +78,8 @@ impl Payload {
     }
 }
 
-/// The bytes of a text column, or of a binary column, which is returned as `\x` and hexadecimal digits. No format
-/// begins with a backslash.
+/// The bytes of a text column, or of a binary column, which is returned as `\x` and hexadecimal digits. No text
+/// format begins with a backslash.
 fn bytes(text: &str) -> Cow<'_, [u8]> {
     match text.strip_prefix("\\x").and_then(hex::decode) {
         Some(bytes) => Cow::Owned(bytes),

@@ -41,7 +41,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Better Auth's schema for Drizzle uses other column names than its own migration and Prisma.
+        // Better Auth's schema for Drizzle has different column names from its own migration and its Prisma schema.
         "better-auth",
         r#"
             subject = "{userId}"

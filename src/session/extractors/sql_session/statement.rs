@@ -24,7 +24,7 @@ pub enum Parameter {
 }
 
 /// A query and its alternatives, because the tools of one library create different schemas. The first query that the
-/// database accepts is used from then on.
+/// database accepts is tried first from then on.
 #[derive(Debug)]
 pub struct Alternatives {
     statements: Vec<Statement>,

@@ -162,7 +162,7 @@ fn preset_query_truncates_the_payload_in_the_database() {
             let want = match dialect.as_str() {
                 "mysql" => format!("left({{{column}}}, {}) AS {column}", MAX_STORED + 1),
                 "sqlite" => format!("substr({{{column}}}, 1, {}) AS {column}", MAX_STORED + 1),
-                // `Statement::limited` truncates the whole row for every query, so the preset's query need not.
+                // For PostgreSQL, `Statement::limited` truncates the whole row, so the preset's query need not.
                 _ => continue,
             };
             for query in query.as_array().unwrap() {

@@ -19,7 +19,7 @@ use crate::session::types::ExtractError;
 /// The salt with which `AbstractBaseUser.get_session_auth_hash` signs the password hash.
 const SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
-/// Looks up the user of a session and compares the password hash.
+/// Looks up the user of a session, and verifies the session's HMAC of the user's password hash.
 #[derive(Debug)]
 pub struct UserCheck {
     /// The query that returns the column `password` for a user's id.

@@ -210,7 +210,8 @@ fn from_discovery(
 ) -> Option<KeySource> {
     let discovery = Discovery::new(issuer, config.allow_http);
     let mut discovery = problems.accept(section.key(key), discovery)?;
-    // The document's URL may have another host name than `iss`, but the issuer that the document names equals `iss`.
+    // The host name in the document's URL may differ from that in `iss`, so a document that names one of the configured
+    // `issuers` is accepted too.
     discovery.also_for(&config.issuers);
     let source = Source::Discovery(discovery);
     Some(fetched(section, context, config, source, problems))
