@@ -1,7 +1,7 @@
 //! Finds a cookie by its exact name in the bytes of the `Cookie` headers. The value is not interpreted.
 
-// This module does not use the `cookie` crate, which trims U+00A0 before a name, decodes names on request and keeps the
-// last duplicate. With any of these, two programs could read different cookies under the same name.
+// This module does not use the `cookie` crate, which trims U+00A0 before a name, can decode names, and keeps the last
+// duplicate. Each of these could make two programs read different cookies under the same name.
 
 use axum::http::{HeaderMap, header};
 

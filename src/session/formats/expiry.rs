@@ -21,9 +21,9 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Reads Unix seconds or Unix milliseconds, as a number or text, an RFC 3339 time, or an HTTP date (RFC 9110, section
-    /// 5.6.7), which is Flask's form of a `datetime`; `None` for anything else. Python's `time.time()` is a number with a
-    /// fraction.
+    /// Reads Unix seconds or milliseconds (a number, or a string with an integer), an RFC 3339 time, or an HTTP date
+    /// (RFC 9110, section 5.6.7), which is Flask's form of a `datetime`; `None` for anything else. A number may have a
+    /// fraction, as in Python's `time.time()`.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(_) => {

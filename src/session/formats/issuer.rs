@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn known_issuers_overlap_if_they_are_equal_or_one_is_of_a_tenant_of_the_other() {
+    fn known_issuers_overlap_if_they_are_equal_or_one_matches_the_other() {
         let tenant = format!("https://login.example/{GUID}/v2.0");
         let every_tenant = "https://login.example/{tenantid}/v2.0";
         for (one, other, want) in [

@@ -117,8 +117,8 @@ struct Sealed<'a> {
     tag: Vec<u8>,
 }
 
-/// Decrypts the payload of `token` with the first of `keys` that has the token's `enc` and `kid` and opens it. An `enc`
-/// that no key has is refused. The keys are derived from the secrets in the section's key `key`.
+/// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`, and refuses an
+/// `enc` that no key supports. The keys are derived from the secrets in the section's key `key`.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
