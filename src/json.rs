@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn get_fails_for_a_duplicate_member_and_has_duplicates_searches_every_depth() {
+    fn duplicate_member_is_an_error_and_is_detected_at_every_depth() {
         let value = Value::parse(br#"{"a":1,"b":[{"c":1,"c":1}],"a":2}"#).unwrap();
         let object = value.as_object().unwrap();
         assert_eq!(object.get("a"), Err(DuplicateMember));

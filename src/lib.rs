@@ -158,7 +158,7 @@
 //! }
 //! ```
 
-// The public API: what an extractor outside this crate needs.
+// The public API: what extractors outside this crate, and apps that embed the service, need.
 pub use cli::Cli;
 pub use clock::{Clock, UnixSeconds};
 pub use config::{HumanDuration, List, Problems, Section, Sources};

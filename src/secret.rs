@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholder_path_repeated_pattern_and_short_value_are_weak_secrets() {
+    fn placeholders_file_names_repeated_patterns_and_short_values_are_weak_secrets() {
         for (secret, weak) in [
             ("", true),
             (" \n\t                    ", true),

@@ -231,7 +231,7 @@ fn open(
     headers: HeaderMap,
     registry: &Registry,
 ) -> Result<(), Failure> {
-    // Only URLs that the operator names may be called, so the URLs of examples and of the provider's keys are removed.
+    // Only URLs that the operator passes with `--set` may be called, so all other URLs are removed from the draft.
     let is_given = |name: &str| {
         keys.iter()
             .any(|(key, _)| key.strip_suffix("_file").unwrap_or(key) == name)

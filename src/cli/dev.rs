@@ -1,4 +1,5 @@
-//! `dev`: serves on loopback with a throwaway client id and secret, and treats every caller as signed in.
+//! `dev`: serves on loopback. By default, it uses a throwaway client id and secret, and treats every caller as signed
+//! in.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

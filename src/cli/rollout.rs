@@ -20,7 +20,7 @@ use crate::token::RolloutClient;
 /// The clock difference, in seconds, above which some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 
-/// These timeouts are longer than the service's own, because a person waits for the result, and DNS may be slow.
+/// These timeouts are longer than the service's own, because a command can wait for slow DNS.
 const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(5),
     total: Duration::from_secs(10),

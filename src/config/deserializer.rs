@@ -1,5 +1,6 @@
-//! Deserializes the values that the `config` crate collected. A string is accepted for a number or a boolean, because
-//! environment variables are strings. Every other value must have the type that the key expects.
+//! Deserializes the values that the `config` crate collected. Environment variables are strings, so a string is
+//! accepted for a number or a boolean, and a variable's value is split at its commas for a list. Every other value must
+//! have the type that the key expects.
 //!
 //! The crate's own deserializer converts more: `true` to a number, 1.5 to an integer, and both to strings.
 
@@ -229,7 +230,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    /// Splits the value of an environment variable at its commas. A string in TOML is a single item.
+    /// Splits the value of an environment variable at its commas. A string in TOML is not split.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().filter(|_| self.is_variable()) {
             Some(text) => {

@@ -51,7 +51,7 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// The names of the service's own environment variables whose values are not valid UTF-8, which is an error.
     pub not_text: Vec<String>,
-    /// The names of other environment variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
+    /// The names of other environment variables that begin with `ROLLOUT_` (case-insensitive). They may be misspelled.
     pub foreign: Vec<String>,
 }
 

@@ -137,7 +137,7 @@ fn accepts<T: DeserializeOwned>(key: &str, content: StrictValue) -> bool {
     )
 }
 
-/// Reads the files that tables in a list name: `X_file` in such a table names the file with the value of `X`.
+/// Reads the files for the tables of a list: `X_file` in such a table names the file with the value of `X`.
 fn read_items<T: DeserializeOwned>(
     path: &str,
     key: &str,
@@ -176,8 +176,8 @@ fn read_items<T: DeserializeOwned>(
     StrictValue::Items(items.collect())
 }
 
-/// Reads the key at `path` from the file that `names` contains, or from one file per member. `given` is the value that
-/// is set without a file.
+/// Reads the key at `path` from the file whose name is `names`, or from one file per member if `names` is a table.
+/// `given` is the value that is set without a file.
 fn read_named_files(
     path: &str,
     names: &Value,

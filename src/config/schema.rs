@@ -49,7 +49,7 @@ fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
         Err(Error::OutOfRange) => name == "integer",
         // The type is accepted, although this value is not.
         Err(Error::Invalid(_)) => name == "string" || name == "array",
-        // If only the item's type is wrong, a list is accepted.
+        // If only the type of the sample's item is wrong, the key accepts lists.
         Err(Error::Type { is_container, .. }) => name == "array" && !is_container,
         Err(Error::NotFromFile | Error::UnknownKey(_)) => false,
     };

@@ -28,8 +28,8 @@ impl HumanDuration {
         Self(Duration::from_millis(millis))
     }
 
-    /// The duration that a number without a unit probably means: as many seconds. `None` if that is more than the
-    /// maximum. Such a number may be a secret under the wrong key, which no message repeats.
+    /// Reads a number without a unit as seconds, which the operator probably meant. Returns `None` above the maximum:
+    /// such a number may be a secret under the wrong key, which no message may repeat.
     pub fn of_bare_number(text: &str) -> Option<Self> {
         let seconds = Duration::from_secs(text.trim().parse().ok()?);
         (seconds <= LONGEST).then_some(Self(seconds))
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn duration_is_shown_in_the_largest_unit_that_fits() {
+    fn duration_is_shown_in_the_largest_unit_that_divides_it() {
         for text in ["0s", "500ms", "75s", "15m", "2h", "31d", "1500ms"] {
             let span: HumanDuration = serde_json::from_value(text.into()).unwrap();
             assert_eq!(span.to_string(), text);

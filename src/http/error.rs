@@ -37,8 +37,8 @@ pub enum Error {
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
-    /// There are too many headers, or they are too large. The string is a sentence for the caller and the log, with the
-    /// limit and the number found.
+    /// There are too many headers, or they are too large. The string is a sentence for the caller, with the limit and
+    /// the number found.
     HeadersTooLarge(Arc<str>),
     /// The credential or the subject is over its rate limit.
     RateLimited {

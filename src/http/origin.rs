@@ -11,7 +11,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The origin of a request, according to the headers that browsers set.
+/// The kind of caller, according to the headers that browsers set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A client other than a browser, such as curl or a server.
@@ -33,8 +33,8 @@ pub enum Listing {
     Loopback,
 }
 
-/// Accepts only browser requests made by `fetch` or `XMLHttpRequest`, so that a token does not end up in a document, a
-/// file or a history entry. Requests with neither `Sec-Fetch-Mode` nor `Sec-Fetch-Dest` are accepted.
+/// Refuses browser requests that were not made by `fetch` or `XMLHttpRequest`, so that a token does not end up in a
+/// document, a file or a history entry. Requests with neither `Sec-Fetch-Mode` nor `Sec-Fetch-Dest` are accepted.
 ///
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is not `empty`.
@@ -359,7 +359,7 @@ mod tests {
     ];
 
     #[test]
-    fn only_requests_of_own_or_listed_origins_and_of_non_browsers_are_allowed() {
+    fn only_requests_from_own_or_listed_origins_and_from_non_browsers_are_allowed() {
         for (lines, want) in CALLERS {
             assert_eq!(check(&origins(), &headers(lines)), want, "{lines:?}");
         }

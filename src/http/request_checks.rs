@@ -79,7 +79,8 @@ pub async fn check_with_body(
 /// bound the cost of the later checks.
 ///
 /// # Errors
-/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` (by `Content-Length`), or `BadRequest`.
+/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` (by `Content-Length`), `MethodNotAllowed` (for CONNECT), or
+/// `BadRequest`.
 pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);

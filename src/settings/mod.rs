@@ -346,8 +346,8 @@ impl Settings {
         Chain::new(new)
     }
 
-    /// Divides the limits of the service among its backends, once these settings are in force. This includes the
-    /// backends of extractors that [`Self::keep_unchanged`] reuses.
+    /// Divides the limits of the service among its backends, including those of extractors that
+    /// [`Self::keep_unchanged`] reuses. Called when these settings take effect.
     pub fn share_limits(&self) {
         self.backends.share(self.server.max_in_flight);
     }

@@ -1,5 +1,5 @@
-//! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload applies
-//! the whole configuration, or nothing if the configuration has a problem.
+//! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload applies all keys
+//! except those that are read at start only. If the configuration has a problem, it applies none.
 
 use std::fmt;
 use std::sync::Arc;

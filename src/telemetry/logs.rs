@@ -23,8 +23,8 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
-/// The capacity of the queue between the service and the writer, about 2 MB. Lines that do not fit are dropped and
-/// counted.
+/// The capacity, in lines, of the queue between the service and the writer: about 2 MB. Lines that do not fit are
+/// dropped and counted.
 const QUEUED_LINES: usize = 4096;
 
 /// Queued lines are written together, up to about this many bytes at a time.
@@ -79,7 +79,7 @@ impl LogWriter {
 struct Lines<W> {
     out: W,
     batch: Vec<u8>,
-    /// Whether the last write ended inside a line, so that the next one must start with a line break.
+    /// Whether the last write ended inside a line, so that the next write must start with a line break.
     torn: bool,
     lost: LostLines,
 }

@@ -217,8 +217,9 @@ impl Metrics {
     }
 }
 
-/// Converts OpenMetrics to the text format 0.0.4 without changing the samples. In this format, a metric family has the
-/// same name as its samples, and there is no `info` type, no unit and no end mark.
+/// Converts OpenMetrics to the text format 0.0.4 without changing the samples. In this format, the family names of
+/// counters and of `info` metrics include the suffix of their samples, and there is no `info` type, no unit and no end
+/// mark.
 fn to_text_format(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";

@@ -117,7 +117,7 @@ impl RequestLog {
             hint,
             ..
         } = *outcome;
-        // Google Cloud shows these fields with every request. Other formats omit fields without a value.
+        // Google Cloud shows these fields with every request. In other formats they are `None`, and thus omitted.
         let in_cloud = (self.settings.load().0 == LogFormat::Gcp).then_some(&span.head);
         let http_method = in_cloud.map(|head| printable(head.method.as_str().as_bytes()));
         let http_path = in_cloud.map(|head| printable(head.uri.path().as_bytes()));
@@ -283,7 +283,7 @@ impl RequestLog {
         true
     }
 
-    /// Uses a poisoned lock anyway: no code that holds it can leave the counts inconsistent.
+    /// Locks the budgets, even after a panic: no code that holds the lock leaves the data inconsistent.
     fn budgets(&self) -> MutexGuard<'_, BTreeMap<&'static str, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_text_is_truncated_to_256_bytes_and_escaped() {
+    fn string_from_a_caller_is_truncated_to_256_bytes_and_escaped() {
         assert_eq!(printable(b"app.example:80"), "app.example:80");
         assert_eq!(
             printable("\u{9b}31m\u{1b}\"".as_bytes()),

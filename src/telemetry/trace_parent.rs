@@ -1,6 +1,6 @@
 //! The header `traceparent`, which makes a request part of its caller's trace.
 //!
-//! A malformed value is ignored, and backends get a value that is rebuilt from the parsed one. `tracestate` and
+//! A malformed value is ignored, and the value that backends get is rebuilt from the parsed fields. `tracestate` and
 //! `baggage` can contain arbitrary data, so they are neither read nor passed on.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn well_formed_traceparent_is_passed_on_unchanged() {
+    fn well_formed_traceparent_is_passed_on_in_version_00() {
         assert_eq!(of(&[GOOD]).as_deref(), Some(GOOD));
         let not_sampled = GOOD.replace("-01", "-00");
         assert_eq!(of(&[&not_sampled]), Some(not_sampled));

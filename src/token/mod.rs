@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_claims_are_filled_from_the_session_with_their_types() {
+    fn configured_claims_keep_the_json_types_of_the_session_values() {
         let claims = serde_json::json!({
             "rollout.com": {"authData": "{org}", "note": "user {id}"},
             "roles": "{roles}", "missing": "{nobody.home}", "fixed": [true, "{id}"],

@@ -28,7 +28,7 @@ const CSP: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// The only path whose request body is used: it contains a pasted request.
+/// The only path whose request body is used. The body is a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
 async fn page() -> impl IntoResponse {
@@ -116,7 +116,7 @@ async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     Ok(Json(samples))
 }
 
-/// Whether the `Host` is a loopback name. If any name were accepted, a page whose host name resolves to this machine
+/// Whether the `Host` is a loopback host. If every host were accepted, a page whose host name resolves to this machine
 /// (DNS rebinding) would be treated as same-origin.
 pub fn is_local(headers: &HeaderMap) -> bool {
     let host = headers

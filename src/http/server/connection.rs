@@ -219,7 +219,7 @@ fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     known.map(|&(_, name, hint)| (name, hint))
 }
 
-/// Counts and logs a refusal that does not reach the application. Returns the bytes of the response.
+/// Counts and logs a request that is refused before it reaches the application. Returns the bytes of the response.
 async fn refuse(
     error: &Error,
     other_protocol: Option<(&'static str, &'static str)>,

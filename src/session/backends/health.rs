@@ -71,8 +71,8 @@ impl BackendHealth {
         }
     }
 
-    /// `Stale` if the last call with any statement failed. Never `Waiting`: the load balancer would then remove all
-    /// instances during the backend's outage, and none could serve requests when the backend recovers.
+    /// `Stale` if at least one statement failed in its last call. Never `Waiting`: the load balancer would then remove
+    /// all instances during the backend's outage, and none could serve requests when the backend recovers.
     pub fn readiness(&self) -> Readiness {
         if self.state().failing == 0 {
             Readiness::Ready

@@ -108,7 +108,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The reason that metrics and logs give for this error.
+    /// The reason that metrics and logs report for this error.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unreachable(_) => Reason::Unreachable,
@@ -384,7 +384,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
     Ok(body)
 }
 
-/// Describes the media type of an answer, for messages about an unexpected one.
+/// Describes the media type of an answer, for messages about an unexpected media type.
 pub fn content_type(headers: &HeaderMap) -> String {
     let value = headers
         .get(header::CONTENT_TYPE)

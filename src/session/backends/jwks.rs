@@ -35,7 +35,7 @@ const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 /// more frequent requests to the provider.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// The minimum time between two fetches while the cache is empty, when every request waits for a fetch.
+/// The minimum time between two fetches while the cache holds no usable keys, so that every request waits for a fetch.
 pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// The maximum number of unusable keys that are logged one by one.
@@ -112,7 +112,7 @@ pub(super) struct JwksCache {
     source: Source,
     pub(super) loaded: ArcSwapOption<Loaded>,
     progress: Mutex<Progress>,
-    /// The number of completed fetches. A request that waits for a fetch waits for this number to change.
+    /// The number of fetches that have ended. A request that waits for a fetch waits for this number to change.
     finished: watch::Sender<u64>,
 }
 

@@ -300,7 +300,7 @@ impl KeySet {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Verifies a signature with the keys that match it.
+    /// Verifies a token's signature with the keys that match the token.
     ///
     /// # Errors
     /// If no key matches, or if no matching key verifies the signature.

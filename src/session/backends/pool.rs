@@ -26,7 +26,7 @@ use crate::telemetry::spans;
 /// the first query on such a connection would time out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The store behind a pool, which opens connections and runs queries on them.
+/// The store behind a pool. It opens connections, and runs queries on them.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Connection: Send + 'static;
     type Question: Sync + ?Sized;
@@ -41,7 +41,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// The host and port, or the file, without user name and password, for logs.
+    /// The store's host and port, or its file, for logs. Contains no user name and no password.
     fn address(&self) -> String;
 
     /// Advice that is added to the error if the store accepts no connection in time.
@@ -228,7 +228,7 @@ impl<S: Store> Pool<S> {
         BackendReport::of(format!("{what} in {}", self.store.system()), asking).await
     }
 
-    /// `Stale` if the last call with any statement failed.
+    /// `Stale` if at least one statement failed in its last call.
     pub fn readiness(&self) -> Readiness {
         self.health.readiness()
     }

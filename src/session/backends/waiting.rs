@@ -1,5 +1,5 @@
-//! Limits the requests that wait for one backend, in a call or queued, so that a hanging backend cannot block all
-//! in-flight requests of the service.
+//! Limits the requests that wait for one backend, whether their call is running or queued, so that a hanging backend
+//! cannot block all in-flight requests of the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Backends {
         }
     }
 
-    /// Divides `server.max_in_flight` among these backends, once their configuration is in force.
+    /// Divides `server.max_in_flight` among these backends. Called when their configuration takes effect.
     pub fn share(&self, max_in_flight: usize) {
         let count = self.count.load(Ordering::Relaxed);
         self.in_force.backends.store(count, Ordering::Relaxed);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_place_can_be_entered_again() {
+    fn waiting_place_is_free_again_after_it_is_dropped() {
         let waiting = Waiting::new(Some(1), &Arc::default());
         let place = waiting.enter();
         assert!(place.is_some() && waiting.enter().is_none() && waiting.enter().is_none());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn backend_has_one_place_if_its_share_is_less_than_one() {
+    fn backend_has_one_waiting_place_if_its_share_is_less_than_one() {
         let backends = Backends::default();
         let waiting = Waiting::new(None, &backends);
         backends.share(1);

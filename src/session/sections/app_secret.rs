@@ -4,7 +4,7 @@
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
-/// The app's only secret, under `key`. `setting` is the secret's name in the app's framework.
+/// A required secret of the app, under `key`. `setting` is the secret's name in the app's framework.
 pub fn required(
     section: &Section<'_>,
     key: &str,

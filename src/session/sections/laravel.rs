@@ -23,7 +23,7 @@ pub const COOKIE: &str = "laravel_session";
 /// The default cipher of a new app.
 pub const CIPHER: &str = "aes-256-cbc";
 
-/// The length of a session id, in characters. Laravel replaces an id that has any other form.
+/// The length of a session id, which consists of letters and digits. Laravel replaces an id that has another form.
 const ID_LENGTH: usize = 40;
 
 /// The keys of a section that configure the app's encrypter.
@@ -141,7 +141,7 @@ impl AppKeySet {
 /// The prefix of every encrypted value: `{"` in base64.
 const ENCRYPTED: &[u8] = b"eyJ";
 
-/// Parses the session data in either format. In both, an empty session is an empty list.
+/// Parses the session data in either format. In both formats, an empty session is an empty list.
 fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
     let value = match data.first() {
         Some(b'{' | b'[') => Value::parse(data).ok(),
@@ -221,8 +221,8 @@ impl AppKey {
         }
     }
 
-    /// Removes this key's prefix for the cookie called `name` from the text. Without this check, any other value that
-    /// the app encrypted for a client would be accepted as a session id.
+    /// Verifies this key's prefix for the cookie called `name`, and removes it from the text. Without this check, any
+    /// other value that the app encrypted for a client would be accepted as a session id.
     fn without_prefix<'a>(&self, name: &str, text: &'a str) -> Option<&'a str> {
         let (prefix, value) = text.split_once('|')?;
         let mut context = hmac::Context::with_key(&self.prefix);

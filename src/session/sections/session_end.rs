@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_session_and_rejection_are_unchanged_and_no_expires_path_sets_no_expiry() {
+    fn absent_session_and_rejection_are_unchanged_and_without_expires_path_no_expiry_is_set() {
         let none = ends(&[]);
         assert_eq!(applied(&none, r#"{"_expire":1}"#), Ok(Some(NOW + 3600)));
         assert!(matches!(end("at", 0).apply(Ok(None), NOW), Ok(None)));

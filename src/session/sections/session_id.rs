@@ -1,6 +1,6 @@
 //! The formats in which frameworks write a session id into a cookie or header, and the keys that verify it. An id is
-//! unsigned, signed by cookie-signature (express-session, `@fastify/session`), better-call (Better Auth), itsdangerous
-//! (Flask-Session) or Rails' `cookies.signed`, or encrypted by Laravel.
+//! unsigned, signed by cookie-signature (express-session), `@fastify/cookie` (`@fastify/session`), better-call (Better
+//! Auth), itsdangerous (Flask-Session) or Rails' `cookies.signed`, or encrypted by Laravel.
 
 use std::fmt;
 use std::sync::Arc;

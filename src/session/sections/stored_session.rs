@@ -83,7 +83,7 @@ impl StoredSession {
     /// The session in a stored value.
     ///
     /// # Errors
-    /// `Rejected` if the value is in another format. The detail names the format that the value seems to have.
+    /// `Rejected` if the value is in another format. The detail names that format if it is recognised.
     pub fn read(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
         let session = match self.format {
             StoredFormat::Json => Value::parse(bytes).ok(),

@@ -208,7 +208,7 @@ async fn endless_empty_lines_end_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_counts_as_waiting_for_its_peer_except_during_a_handler() {
+async fn connection_counts_as_waiting_for_its_peer_except_while_a_handler_runs() {
     let owed = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
     for (case, before, sent, expected) in [
         ("silent", &b""[..], &b""[..], Some(false)),

@@ -1,4 +1,4 @@
-//! The cache of look-ups' outcomes: the answers of one backend, limited in number and in bytes.
+//! The cache of look-up outcomes: the answers of one backend, limited in number and in bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -48,7 +48,7 @@ fn down() -> Verdict {
 }
 
 #[test]
-fn questions_with_equal_bytes_in_different_parts_differ() {
+fn same_bytes_split_into_different_parts_are_different_questions() {
     let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
     assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
     for other in [

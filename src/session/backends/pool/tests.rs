@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 #[derive(Debug, Default)]
 struct Fake {
     connected: AtomicUsize,
-    /// Connections with a number up to this one fail when they are used.
+    /// Connections with this number or a lower number fail when they are used.
     broken: AtomicUsize,
 }
 
