@@ -51,7 +51,7 @@ fi
 echo "The shell completions"
 completions=$PWD/target/completions
 mkdir -p "$completions"
-# Each shell finds its completion script by this file name.
+# Each shell finds its completion script by the script's file name.
 "$binary" completions bash >"$completions/rollout-token.bash"
 "$binary" completions zsh >"$completions/_rollout-token"
 "$binary" completions fish >"$completions/rollout-token.fish"

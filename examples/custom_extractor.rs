@@ -45,12 +45,12 @@ struct Ticket {
 
 impl Ticket {
     /// Builds the extractor. The service calls this function at start and on a reload. `check-config` calls it too, so
-    /// it must not use the network. Every problem names the key that has it.
+    /// it must not use the network. Every problem names its key.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
         let name = section.key("key");
-        // A file that `key_file` names and that cannot be read is already reported.
+        // `Section::read` has already reported a `key_file` that cannot be read.
         problems.require(
             config.key.is_some() || problems.are_about(&name),
             name,
