@@ -95,7 +95,7 @@ async fn explain(
             step.said.describe()
         ))?;
         if let Some(shape) = &step.shape {
-            say(format_args!("    of a session with {shape}"))?;
+            say(format_args!("    the session has {shape}"))?;
         }
         for note in &step.notes {
             say(format_args!("    {}", escaped(note)))?;

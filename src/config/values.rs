@@ -234,7 +234,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
             .collect::<Result<_, _>>()?;
         if items.is_empty() {
             return Err(E::custom(
-                "holds no secret: write one secret per line, or leave the key out",
+                "contains no secret: write one secret per line, or leave the key out",
             ));
         }
         Ok(List(items))

@@ -153,8 +153,10 @@ impl Error {
 
     /// The details that logs report: what was found and what was expected, or how a backend failed.
     pub fn cause(&self) -> Option<&str> {
-        let Self::Denied(Denied { denial, .. }) = self else {
-            return None;
+        let denial = match self {
+            Self::HeadersTooLarge(found) => return Some(found),
+            Self::Denied(Denied { denial, .. }) => denial,
+            _ => return None,
         };
         match denial {
             Denial::NotSignedIn(rejection)

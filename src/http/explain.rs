@@ -229,7 +229,7 @@ fn describe_caller(caller: Caller) -> &'static str {
 fn describe_refusal(error: &Error, pasted: &Parts) -> Vec<String> {
     let what = match error {
         Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: refused",
-        Error::NotAFetch(_) => "request: refused (not a fetch by a script)",
+        Error::NotAFetch(_) => "request: refused (not made by a script with fetch)",
         _ => "request: refused",
     };
     let refused = format!(

@@ -217,7 +217,7 @@ impl Reloader {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(Problems::of(
                 "reload",
-                "reading the configuration panicked: the log contains the panic message",
+                "reading the configuration panicked: the log contains the location of the panic",
             )),
             Err(_) => Err(Problems::of(
                 "reload",

@@ -385,7 +385,7 @@ async fn dev_explain_checks_origin_and_fetch_metadata_before_the_extractors() {
         (
             format!("Host: app.example\nSec-Fetch-Mode: navigate\n{cookie}"),
             "403 not_a_fetch",
-            "request: refused (not a fetch by a script) with reason navigation, so no extractor \
+            "request: refused (not made by a script with fetch) with reason navigation, so no extractor \
              would run (Origin: none, Host: app.example)",
         ),
         (

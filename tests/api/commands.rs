@@ -335,7 +335,7 @@ fn explain_shows_the_outcome_of_each_extractor_and_which_one_decides() {
     );
     assert!(lines[1].ends_with("<- decides"), "{out}");
     assert_eq!(lines[2], "bearer (jwt): subject = \"user-1\"");
-    assert_eq!(lines[3], "    of a session with {exp: number, sub: text}");
+    assert_eq!(lines[3], "    the session has {exp: number, sub: text}");
     assert_eq!(lines[4], "answer: 401 session_expired");
     for token in [&expired, &good_session()] {
         assert!(

@@ -170,7 +170,7 @@ fn refused_request_is_explained_with_reason_origin_and_host() {
         ),
         (
             "Host: a\r\nSec-Fetch-Dest: image\r\n",
-            "request: refused (not a fetch by a script) with reason embedded",
+            "request: refused (not made by a script with fetch) with reason embedded",
         ),
         ("Cookie: a=b\r\n", "request: refused with reason no_host"),
     ] {

@@ -456,7 +456,7 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             redis.port,
             "s3cr3t",
             "no_subject (no value at {user_id})  <- decides\n    \
-             of a session with {cookie: {path: text}, user: {ids: [number, null], ok: true or false}}",
+             the session has {cookie: {path: text}, user: {ids: [number, null], ok: true or false}}",
         ),
         (
             "no such key",
@@ -484,7 +484,7 @@ async fn explain_and_metrics_report_the_store_error_without_secrets() {
             POSTGRES,
             postgres.port,
             "s1",
-            "of a session with {user_id: text}",
+            "the session has {user_id: text}",
         ),
         (
             "no row",

@@ -294,7 +294,7 @@ mod tests {
             (
                 "an empty file",
                 &empty,
-                "keys: the file of keys_file holds no secret",
+                "keys: the file of keys_file contains no secret",
             ),
             ("both", &both, "keys: is given both"),
             (
