@@ -188,7 +188,7 @@ async fn dev_requests_lists_token_requests_with_subject_or_reason_latest_first()
 }
 
 #[tokio::test]
-async fn sample_answer_of_the_dev_page_equals_the_real_origin_not_allowed_answer() {
+async fn origin_not_allowed_sample_of_the_dev_page_equals_the_real_answer() {
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let samples: serde_json::Value = dev
         .request(Method::GET, "/dev/samples")

@@ -973,7 +973,7 @@ async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
 
 /// Nothing listens on port 1. The error that the backend is unavailable therefore shows that the credential was read.
 #[tokio::test]
-async fn several_spaces_after_bearer_are_read_like_one_by_every_kind() {
+async fn several_spaces_after_bearer_are_treated_like_one_space_by_every_kind() {
     let jwt = session_token(json!({}));
     let store = "from = [\"header:authorization\"]\nkey_hash = \"sha256\"";
     for (kind, header, keys) in [
@@ -1136,7 +1136,7 @@ async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsi
 }
 
 #[tokio::test]
-async fn get_and_introspection_are_retried_once_if_a_keep_alive_connection_was_closed() {
+async fn get_and_introspection_requests_are_retried_once_if_a_keep_alive_connection_was_closed() {
     let at = |address| format!("http://{address}/");
     let (app, by_get) = closing_at_the_second_request().await;
     let get = Service::start(by_endpoint(&at(app), ""));
@@ -1263,7 +1263,7 @@ async fn response_that_means_signed_out_is_401_and_any_other_non_200_response_is
 }
 
 #[tokio::test]
-async fn wrong_url_detail_has_status_and_location_without_query() {
+async fn error_detail_for_a_redirect_has_its_status_and_location_without_the_query() {
     let app = Backend::always(
         302,
         &[(

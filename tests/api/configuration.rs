@@ -615,7 +615,7 @@ fn malformed_toml_file_is_refused_with_the_line_number_but_without_its_content()
 }
 
 #[test]
-fn text_without_quotes_is_refused_with_the_file_the_line_and_the_fix() {
+fn unquoted_string_is_refused_with_the_file_the_line_and_the_fix() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let report_of = |line: &str| {

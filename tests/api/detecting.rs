@@ -332,7 +332,7 @@ fn init_writes_keys_from_set_options_and_refuses_secrets() {
 }
 
 #[test]
-fn detect_names_the_tried_subject_and_the_subject_candidates_in_the_session() {
+fn detect_shows_why_a_subject_template_yields_no_token_and_lists_candidates() {
     let (cookies, key) = cookie_session();
     let set = format!("keys={key}");
     for (subject, want) in [

@@ -139,7 +139,7 @@ fn startup_log_line_has_the_address_as_its_first_field_and_the_source_of_the_por
 }
 
 #[test]
-fn failed_health_check_names_the_address_of_the_service_and_its_source() {
+fn failed_health_check_names_the_service_address_and_the_source_of_its_port() {
     let process = Process::start(&mut on_all_addresses());
     let port = process.address.port().to_string();
     let health = || {

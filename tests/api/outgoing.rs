@@ -193,7 +193,7 @@ async fn plain_http_call_goes_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn call_to_a_loopback_or_no_proxy_host_or_from_a_section_with_an_empty_proxy_is_direct() {
+async fn calls_to_loopback_to_a_host_in_no_proxy_or_with_an_empty_section_proxy_are_direct() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Proxy::start().await;
     for host in ["127.0.0.1", "localhost"] {

@@ -333,7 +333,7 @@ fn jwks_and_public_key_variables_may_contain_escaped_line_breaks() {
 }
 
 #[test]
-fn string_in_a_file_named_like_a_variable_is_not_split_at_commas() {
+fn string_in_a_file_whose_name_looks_like_a_variable_is_not_split_at_commas() {
     let directory = tempfile::tempdir().unwrap();
     let file = "ROLLOUT__EXTRACTORS__WEB__KEYS";
     let toml = "session.extractors = ['web']\n[extractors.web]\nkind = 'cookie_session'\nsubject = '{id}'\n\

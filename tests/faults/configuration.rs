@@ -86,7 +86,7 @@ async fn missing_extractor_is_refused_at_start() {
 }
 
 #[tokio::test]
-async fn plain_http_backend_is_refused_at_start() {
+async fn plain_http_to_a_non_loopback_backend_is_refused_at_start() {
     for url in [
         "http://id.example/keys",
         "http://10.0.0.1/keys",

@@ -197,7 +197,7 @@ async fn chunked_body_is_read_and_ignored() {
 }
 
 #[tokio::test]
-async fn chunked_body_like_a_request_head_does_not_affect_the_next_request() {
+async fn chunked_body_that_looks_like_a_request_head_does_not_affect_the_next_request() {
     let s = Service::start(by_jwt()).await;
     // The body looks like the start of a request head whose target contains a `#`.
     let body = "POST /#x HTTP/1.1\r\nTransfer-Encoding: chunked";

@@ -9,7 +9,7 @@ const BAD: &[&str] = &["400 bad_request"];
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
-async fn tls_ssh_redis_and_random_bytes_are_400_or_closed() {
+async fn tls_ssh_redis_and_random_bytes_get_an_error_or_a_closed_connection() {
     let s = Service::start(by_jwt()).await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20);
     s.expect_or_close("TLS", &hello, BAD).await;

@@ -315,7 +315,7 @@ const SECRETS: [&str; 2] = [
 ];
 
 #[test]
-fn cookie_of_another_secret_is_refused_and_the_cause_names_the_key() {
+fn cookie_made_with_another_secret_is_refused_and_the_cause_names_the_key() {
     for (family, _) in FAMILIES {
         for case in in_cookies(family) {
             let cookies = join(&case.cookies());
