@@ -201,7 +201,7 @@ impl Subject {
         }
     }
 
-    /// Returns `ok`, `absent` or the reason of the refusal.
+    /// Returns `ok`, `absent` or the reason for the refusal.
     async fn ask(&self, token: &str) -> &'static str {
         let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
         match self.extractor.extract(&request).await {

@@ -236,7 +236,7 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
 /// Users start at `docs/choosing.md`, so it must link to every page about a kind or product, and name every kind and
 /// preset.
 #[test]
-fn choosing_md_links_every_recipe_kind_and_preset() {
+fn choosing_md_links_every_recipe_and_provider_and_names_every_kind_and_preset() {
     let choosing = read("docs/choosing.md");
     let mut missing = Vec::new();
     for folder in ["recipes", "providers"] {

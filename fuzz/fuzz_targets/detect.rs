@@ -1,4 +1,5 @@
-//! Fuzzes a request pasted into `detect`: every drafted section is valid TOML and contains no value from the request.
+//! Fuzzes a request pasted into `detect`: every drafted section is valid TOML, and every environment variable that is
+//! drafted instead has a name that begins with `ROLLOUT`.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Tests of the embedded files (`client.js` and the dev page): caching, and access from other origins.
+//! Tests of `client.js`, and of the dev page and its endpoints: caching, access from other origins, and size limits.
 
 use reqwest::{Method, StatusCode};
 

@@ -1,4 +1,4 @@
-//! Tests of the origin checks: which pages may request a token, and which may not.
+//! Tests of requests from browsers: which pages may request a token, with which methods and on which paths.
 
 use std::sync::Arc;
 

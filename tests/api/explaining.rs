@@ -1,4 +1,5 @@
-//! Tests that `explain` and the service give the same answer to a request.
+//! Tests of `explain`: it gives the same answer as the service, names the reason for a refusal, and accepts requests in
+//! several formats.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,4 +1,6 @@
-//! Tests which extractor of a chain decides: a client that presents one identity never gets a token for another.
+//! Tests of identity: which extractor of a chain decides, which subjects are refused, and which requests share a rate
+//! limit. A client that presents one identity never gets a token for another. Also tests request targets with a
+//! fragment, chunked bodies and navigation requests.
 
 use std::time::Duration;
 

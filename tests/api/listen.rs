@@ -1,5 +1,5 @@
 //! Tests of the addresses on which the service listens: `server.listen`, `PORT`, both address families, and the command
-//! `health`.
+//! `health`. Also tests misspelled variables, and changes of the log settings.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 

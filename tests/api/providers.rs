@@ -91,7 +91,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                 "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => {
                     taken += 1;
                 }
-                // Cases that may be accepted or refused depend on settings outside the page's configuration.
+                // The result depends on settings outside the page's configuration, so both results are allowed.
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
                     faults.push(format!(
@@ -190,7 +190,7 @@ fn configured(
         let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else {
             continue;
         };
-        // Rules for claims that the case does not set are removed, so that the preset's rules apply.
+        // Remove the page's rules for claims for which the case has no rule, so that the preset's rules apply.
         shown.retain(|claim, _| !case[checks][claim].is_null());
         for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];

@@ -314,7 +314,7 @@ def answers(port: int) -> bool:
 
 
 def prose(text: str) -> str:
-    """Returns the text without fenced code blocks, which contain no links or headings."""
+    """Returns the text without fenced code blocks, in which `#` and `[…](…)` are not headings and links."""
     kept, fence = [], None
     for line in text.splitlines():
         marks = FENCE.match(line)

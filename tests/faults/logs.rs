@@ -260,7 +260,7 @@ async fn secret_as_the_value_of_another_key_is_not_printed() {
 }
 
 #[tokio::test]
-async fn error_answer_names_no_library_file_or_address() {
+async fn error_answer_contains_no_library_names_file_names_or_addresses() {
     let s = Service::start(by_jwt()).await;
     let forbidden = [
         "hyper",

@@ -268,7 +268,7 @@ pub struct Service {
     baseline: Usage,
     /// The memory limit that docs/operations.md recommends for this `max_connections`, in KiB.
     memory_limit: u64,
-    /// The number of responses that the test has read and the service must have counted in its metrics.
+    /// The number of responses that the test has read, and that the service's metrics must therefore count.
     answered: AtomicU64,
     is_exact: AtomicBool,
     is_finished: AtomicBool,

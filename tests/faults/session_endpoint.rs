@@ -1,4 +1,5 @@
-//! Session endpoints with malformed, late or partial responses, or with certificates that must not be trusted.
+//! Session endpoints with malformed, late or partial responses, or with certificates that must not be trusted, and
+//! which parts of a request are forwarded to them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -1125,7 +1126,7 @@ fn this_machine(question: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn self_signed_wildcard_or_common_name_certificate_is_503() {
+async fn self_signed_wildcard_or_common_name_only_certificate_is_503() {
     let authority = tls::Authority::new();
     let unknown = "503 session_backend_unavailable";
     over_tls(

@@ -1,6 +1,6 @@
-"""Tests every recipe of docs/recipes with a small app of its framework: a user signs in to the app, and the service
-accepts the app's cookie. The service's configuration is read from the recipe, so a recipe that does not work fails.
-endpoints.py tests the recipes for `session_endpoint`.
+"""Tests the recipes of docs/recipes, except those for `session_endpoint`, which endpoints.py tests. Each recipe is
+tested with a small app of its framework: a user signs in to the app, and the service accepts the app's cookie. The
+service's configuration is read from the recipe, so a recipe that does not work fails.
 
 Usage: target/interop/venv/bin/python tests/frameworks/run.py [FOLDER …]
 """

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the unchanged Dockerfile as localhost/rollout-token on a machine without a Docker engine; see run.sh.
 #
-# buildah builds in a chroot, from a replacement for the official Rust image, which contains Debian from debootstrap and
-# this machine's Rust toolchain. The script needs root or sudo on a Debian-based machine. It keeps all files below
+# buildah builds in a chroot. The official Rust image is replaced by an image with Debian from debootstrap and this
+# machine's Rust toolchain. The script needs root or sudo on a Debian-based machine. It keeps all files below
 # target/image/, so that a second run is quick; remove that folder (as root) to start afresh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

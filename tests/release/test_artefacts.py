@@ -181,7 +181,7 @@ def test_image_serves_a_token(tmp_path):
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert files == {"rollout-token", "etc/ssl/certs/ca-certificates.crt"}
     assert (root / "rollout-token").read_bytes() == binary().read_bytes()
-    # The image contains Mozilla's CA certificates, without others that the build machine trusts.
+    # The image contains Mozilla's CA certificates, but no others that the build machine trusts.
     certificates = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
     mozilla = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
     assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
@@ -219,7 +219,7 @@ def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
         assert service.token({"X-User": "ann"})[0] == 200
         subprocess.run(["pkill", "-TERM", "-P", str(service.process.pid)], check=True)
         service.process.wait(30)
-    # If a process manager runs the command directly, it forwards SIGTERM and exits with the service's exit code.
+    # Run without npx, the package's command forwards SIGTERM and exits with the service's exit code.
     with serving(tmp_path, ["serve"], on_path(), [tmp_path / "node_modules/.bin/rollout-token"]) as service:
         gives_a_token(service)
 

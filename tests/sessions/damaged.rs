@@ -76,7 +76,7 @@ fn in_cookies(family: &str) -> impl Iterator<Item = Case> {
     })
 }
 
-/// Those of [`in_cookies`] that the service accepts too.
+/// The sessions of [`in_cookies`] that the service accepts too.
 fn good(family: &str) -> Vec<Good> {
     let made = in_cookies(family).map(|case| Good {
         settings: settings(&case, section(&case)).unwrap(),
@@ -182,7 +182,8 @@ fn damaged_is_refused(
     Ok(())
 }
 
-/// A family, and a comparison of cookie values that ignores the differences that its format does not detect.
+/// A family of sessions, and a function that returns whether two cookie values differ only in bytes that the family's
+/// format does not protect.
 type Row = (&'static str, fn(&[u8], &[u8]) -> bool);
 
 const FAMILIES: [Row; 11] = [

@@ -25,7 +25,7 @@ fn expected(case: &Case, files: &std::path::Path) -> (String, Option<String>) {
     let section = case.section(url, files);
     let text = |key: &str| section.get(key).and_then(|value| value.as_str());
     let preset = match case.text("scheme") {
-        // The vectors use no preset for this case; the preset is a stricter configuration of the same kind.
+        // The vectors use no preset for this case, but `detect` drafts the preset `supabase`, which is stricter.
         "supabase-ssr" => Some("supabase"),
         _ => text("preset"),
     };

@@ -28,9 +28,8 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use vectors::{Case, Place, check_all, directory, load};
 
-/// One row per family, with the numbers of its cases. A pair consists of the number of cases and the number of those
-/// that are signed in: the first pair for sessions in the request alone, the second pair for sessions in a store that
-/// SQLite can replace. The last number counts the cases that need another server or store.
+/// One row per family: the numbers (cases, signed-in cases) for sessions in the request itself, the same numbers for
+/// sessions in a store that SQLite can replace, and the number of cases that need another server or store.
 macro_rules! families {
     ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
         $(

@@ -149,8 +149,8 @@ fn pages(folder: &str) -> Vec<PathBuf> {
     pages
 }
 
-/// Compares each block of environment variables on a page with the configuration file before it, and with the file with
-/// `_file` keys after it, which is required if there is a secret. Returns the number of such blocks.
+/// Checks that each block of environment variables on a page is equivalent to the configuration file before it and, if
+/// it contains a secret, to the configuration file with `_file` keys after it. Returns the number of such blocks.
 fn check_page(page: &Path) -> usize {
     let forms = whole_configurations(&fs::read_to_string(page).expect("text"));
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Tests of stored sessions above the size limit of 1 MiB, and of the expiry of Redis keys.
+//! Tests of stored sessions above the size limit of 1 MiB, of the expiry of Redis keys, and of hashed session ids.
 
 use std::sync::Arc;
 
