@@ -28,7 +28,7 @@ fn example_values() -> Vec<String> {
     ] {
         files(&root.join(name), &mut paths);
     }
-    // These files contain prose or code, not configuration values.
+    // Skip files that contain prose or code instead of configuration values.
     paths.retain(|path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         !path.ends_with("openapi.json")

@@ -4,8 +4,8 @@
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
 use crate::servers::{MariaDb, Postgres};
 
-/// If the session id causes the type error, the response is 401, because the caller chose the id. Any other query error
-/// is a 503.
+/// If the session id causes a conversion error, the response is 401, because the caller chose the id. Any other query
+/// error is a 503.
 #[tokio::test]
 async fn unconvertible_session_id_in_postgres_is_401() {
     let postgres = Postgres::start(&[]).await;
