@@ -1,5 +1,5 @@
-// Tests docs/connect.md: each section's web server runs with the section's configuration in front of the service, and a
-// page in Chromium shows a token.
+// Tests the sections of docs/connect.md from Express to Django: the section's web server runs with the section's
+// configuration in front of the service, and a page in Chromium shows a token.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";

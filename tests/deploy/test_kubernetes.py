@@ -266,7 +266,7 @@ def test_sidecar_serves_a_token_and_reloads_a_changed_secret(tmp_path):
         assert service.stop() == 0
 
 
-def test_pod_without_keys_is_live_and_not_ready(tmp_path):
+def test_pod_without_a_key_set_is_live_and_not_ready(tmp_path):
     objects = render(MANIFESTS / "base")
     arguments, environment = started_as_in(objects, tmp_path)
     with serving(tmp_path, arguments, environment | FREE_PORTS) as service:
