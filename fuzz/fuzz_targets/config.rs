@@ -1,4 +1,5 @@
-//! Fuzzes a configuration file. Whether it is accepted or refused, no message contains the secret.
+//! Fuzzes a configuration file: neither the settings, if they are printed, nor the report of problems contains the
+//! client secret.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -15,8 +15,8 @@ struct Form {
     id: &'static str,
 }
 
-/// The signed forms, each with its secret and a signed id, from `tests/stores/vectors/redis-stores.json` and
-/// `tests/vectors/rails.json`. The corpus contains the cookies.
+/// The signed forms, each with a secret and a session id from `tests/stores/vectors/redis-stores.json` or
+/// `tests/vectors/rails.json`. The corpus contains the cookies with these ids, signed with these secrets.
 const FORMS: [Form; 5] = [
     Form { name: "express_signed", secret: "public-secret-one", id: "zoë b ñ/7.x" },
     Form { name: "fastify_signed", secret: "public-secret-of-32-characters-at-least", id: "VQfcI1JRy4wLspMI9iyclau3enQ6ddjJ" },

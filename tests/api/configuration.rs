@@ -26,7 +26,7 @@ pub fn problems(toml: &str) -> String {
 }
 
 /// Loads [`BY_HEADER`] with additional environment variables; the value `(unset)` removes a variable. There is no
-/// configuration file, so `are_outdated` checks only the files that the variables name.
+/// configuration file, so [`Settings::are_outdated`] checks only the files that the variables name.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     for (name, value) in variables {
@@ -771,7 +771,7 @@ fn keys_that_hold_a_secret_accept_a_file_and_other_keys_do_not() {
         std::fs::write(file.path(), content).unwrap();
         let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
         let toml = toml.replace("FILE", &format!("{:?}", file.path()));
-        // The configuration is in a variable, so `are_outdated` checks only the secret's file.
+        // The configuration is in a variable, so `Settings::are_outdated` checks only the secret's file.
         let mut environment = client_variables();
         environment.insert("ROLLOUT_CONFIG".to_owned(), toml);
         load_from(Vec::new(), environment, &Registry::builtin(), &context())

@@ -117,7 +117,7 @@ async fn two_cookies_with_one_name_and_different_values_are_session_invalid() {
     );
 }
 
-/// The sealed h3 session of a case in `tests/vectors/iron-raw.json`, which has it in a header or a cookie.
+/// The sealed h3 session in the header or cookie of a case in `tests/vectors/iron-raw.json`.
 fn h3_seal(case: &str) -> String {
     let text = include_str!("../vectors/iron-raw.json");
     let vectors: Value = serde_json::from_str(text).expect("JSON");

@@ -141,8 +141,8 @@ impl Case {
             .unwrap_or_else(|| panic!("{}: {key}", self.name))
     }
 
-    /// Whether the cookie contains a row's id, which `rails` refuses as a subject: `sql_session` with the preset
-    /// `rails8` reads the row.
+    /// Whether the cookie contains only the id of a row with the session. The kind `rails` refuses this id as a subject;
+    /// `sql_session` with the preset `rails8` reads the row.
     pub fn is_row_of_rails8(&self) -> bool {
         self.text("scheme") == "rails-signed"
             && self.config["cookie_name"] == "session_id"
