@@ -141,7 +141,7 @@ impl Case {
             .unwrap_or_else(|| panic!("{}: {key}", self.name))
     }
 
-    /// Whether the cookie contains only the id of a row with the session. The kind `rails` refuses this id as a subject;
+    /// Whether the cookie contains only the id of the session's row. The kind `rails` refuses this id as a subject;
     /// `sql_session` with the preset `rails8` reads the row.
     pub fn is_row_of_rails8(&self) -> bool {
         self.text("scheme") == "rails-signed"
