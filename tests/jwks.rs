@@ -695,7 +695,7 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
             "trailing slash",
             true,
             document("BASE/", "https://idp.example/keys"),
-            "its issuer is BASE/, and the configured issuer is BASE",
+            "its issuer is BASE/, but the configured issuer is BASE",
         ),
         (
             "plain http",

@@ -92,7 +92,7 @@ fn why_not(token: &str) -> String {
             "{NOT_SIGNED}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
         ),
         Some(alg) => format!(
-            "this is not a token for Rollout: its alg is {:?}, and Rollout accepts HS512",
+            "this is not a token for Rollout: its alg is {:?}, but Rollout accepts only HS512",
             alg.chars().take(16).collect::<String>()
         ),
     }

@@ -1053,7 +1053,8 @@ fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
                     "kind = \"{kind}\"\n{form}\n{key}_file = {:?}",
                     file.path()
                 )));
-                let line = format!("extractors.web.{key}: the file of {key}_file contains no secret");
+                let line =
+                    format!("extractors.web.{key}: the file of {key}_file contains no secret");
                 assert!(
                     report.lines().any(|found| found.starts_with(&line)),
                     "{kind} {content:?}: {report}"

@@ -85,7 +85,7 @@ async fn doctor_calls_each_backend_and_prints_the_result() {
             "ok      app: endpoint {app_url}/me: signed_out (the endpoint answered 401), as expected without a session ("
         ),
         "ok      opaque: introspection ".to_owned(),
-        "ok      store: the query in sqlite: it answers (".to_owned(),
+        "ok      store: the query in sqlite: answered (".to_owned(),
     ] {
         assert!(out.contains(&line), "{line}\n{out}{err}");
     }
@@ -330,7 +330,7 @@ fn inspect_shows_how_the_signer_misread_the_secret() {
     assert!(said.contains("Java") && said.contains("getBytes"), "{said}");
     let said = inspect(CLIENT_SECRET, CLIENT_SECRET.as_bytes(), HS256);
     assert!(
-        said.contains("its alg is \"HS256\", and Rollout accepts HS512"),
+        said.contains("its alg is \"HS256\", but Rollout accepts only HS512"),
         "{said}"
     );
 }

@@ -242,7 +242,7 @@ fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String 
 }
 
 #[test]
-fn logged_cause_of_a_refusal_has_the_times_the_key_or_the_subject_candidates() {
+fn logged_cause_of_a_refusal_has_the_times_the_key_the_subject_candidates_or_the_limit() {
     let mut command = without_rate_limit();
     command.env("ROLLOUT__EXTRACTORS__BEARER__SUBJECT", "{user.id}");
     let mut process = Process::start(&mut command);
@@ -280,6 +280,15 @@ fn logged_cause_of_a_refusal_has_the_times_the_key_or_the_subject_candidates() {
     assert_eq!(
         cause(&mut process, "nothing", &nothing, "no_subject"),
         "no value at {user.id}"
+    );
+
+    let many: String = (0..99).map(|n| format!("X-{n}: y\r\n")).collect();
+    let head = format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: many\r\n{many}");
+    assert!(send(process.address, &head).starts_with("HTTP/1.1 431"));
+    let line = json(&process.line_with("\"many\""));
+    assert_eq!(
+        line["cause"],
+        "The request has 102 headers, and server.max_headers is 100."
     );
 }
 

@@ -120,7 +120,7 @@ impl Discovery {
         let issuer = text("issuer").unwrap_or_default();
         if !self.issuers.iter().any(|known| known == issuer) {
             return wrong(format!(
-                "the document is for another issuer: its issuer is {}, and the configured issuer is {}. Configure the \
+                "the document is for another issuer: its issuer is {}, but the configured issuer is {}. Configure the \
                  issuer exactly as in the document",
                 listed(text("issuer")),
                 listed(&self.issuers)

@@ -221,8 +221,8 @@ impl<S: Store> Pool<S> {
         let asking = async {
             match self.ask(question).await {
                 Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
-                Err(error) => Ok(format!("it answers ({})", error.reason().as_str())),
-                Ok(_) => Ok("it answers".to_owned()),
+                Err(error) => Ok(format!("answered ({})", error.reason().as_str())),
+                Ok(_) => Ok("answered".to_owned()),
             }
         };
         BackendReport::of(format!("{what} in {}", self.store.system()), asking).await

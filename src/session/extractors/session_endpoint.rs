@@ -139,7 +139,7 @@ impl SessionExtractor for SessionEndpoint {
                     Err(
                         ExtractError::Rejected(rejection) | ExtractError::NotMine(rejection, _),
                     ) => Ok(format!("{rejection}, as expected without a session")),
-                    Ok(_) => Ok("it answers 200 even to a request without a session".to_owned()),
+                    Ok(_) => Ok("answers 200 even to a request without a session".to_owned()),
                 }
             };
             vec![BackendReport::of(self.whoami.endpoint.call("endpoint").backend, asking).await]
