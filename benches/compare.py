@@ -23,7 +23,7 @@ BINARY = RELEASE / "rollout-token"
 FLOOR = RELEASE / "examples/peer-hello"
 BARE = RELEASE / "examples/peer-naive"
 STATIC = ROOT / "target/x86_64-unknown-linux-gnu/release/rollout-token"
-WARN, INFO = "rollout-token", "rollout-token, a log line each"
+WARN, INFO = "rollout-token", "rollout-token, one log line per request"
 HELLO, NAIVE = "axum, hello", "axum + jsonwebtoken"
 
 

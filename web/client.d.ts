@@ -2,7 +2,7 @@
 // The service's codes are described in docs/errors.md.
 
 export interface TokenSourceOptions {
-  /** The URL of the token route. Default: the route next to a client.js of the service, otherwise "/rollout/token". */
+  /** The URL of the token route. Default: the route next to client.js if the service serves it, else "/rollout/token". */
   url?: string | URL;
   /** The option `credentials` of fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
@@ -21,7 +21,7 @@ export interface TokenSourceOptions {
 
 export interface TokenSource {
   /**
-   * Returns a valid token, for your own calls of Rollout's API. The token is renewed before it expires, and concurrent
+   * Returns a valid token, for your own calls to Rollout's API. The token is renewed before it expires, and concurrent
    * calls share one request.
    */
   get(): Promise<string>;
@@ -61,7 +61,7 @@ export type TokenErrorCode =
   | "bad_response"
   /** `signal` was aborted. */
   | "aborted"
-  /** Or `http_502` and similar codes: a proxy in front of the service answered. */
+  /** `http_502` and similar codes: a proxy in front of the service answered. */
   | (string & {});
 
 export class RolloutTokenError extends Error {

@@ -433,7 +433,7 @@ for (const [index, tab] of views.entries()) {
 const own = async (path, init) => (await fetch(`${origin}${path}`, init)).json();
 const paragraph = (textContent, className = "") => element("p", { textContent, className });
 
-/** The steps of a request up to the last one that succeeded. A request stops at the first step that fails. */
+/** A list of a request's steps: those before the index `reached` succeeded; the step at that index, if any, failed. */
 function flow(parts, reached) {
   const states = parts.map((_, index) => (index < reached ? "good" : index === reached ? "bad" : ""));
   const items = parts.map((part, index) => {

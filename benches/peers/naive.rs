@@ -1,4 +1,4 @@
-//! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: without limits, log
+//! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: without limits, logs
 //! or metrics. The other servers in this folder implement the same route in their languages.
 
 #![expect(
