@@ -33,7 +33,7 @@ from matplotlib import pyplot  # noqa: E402
 CURVES = ROOT / "docs/performance"
 CONNECTIONS = [1, 10, 100, 1000, 10_000]
 IDLE, IDLE_MIB = 10_000, 160
-# The backend in the saturation test: its response time, and the number of requests that may wait for it.
+# The saturation test: the backend's response time in seconds, and `server.max_in_flight`.
 BACKEND_DELAY, IN_FLIGHT = 0.1, 64
 ASKING = [16, 32, 64, 128, 256, 512, 1024]
 
@@ -147,8 +147,8 @@ def chain(length):
 
 
 def costs(rounds, seconds):
-    """CPU time per request by extractor kind and by length of the chain, for each round, and that of the bare route
-    that verifies the same session."""
+    """The median CPU time per request by extractor kind and by length of the chain: that of the service, and that of
+    the bare route that verifies the same session."""
     with tempfile.TemporaryDirectory() as scratch:
         asked = kinds(scratch) | {f"a chain of {length}": (chain(length), None, bearer()) for length in (1, 3, 10)}
         started = {(name, "service"): Server([BINARY], SERVICE | environment) for name, (environment, _, _) in asked.items()}
