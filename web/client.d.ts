@@ -2,7 +2,7 @@
 // The service's codes are described in docs/errors.md.
 
 export interface TokenSourceOptions {
-  /** The URL of the token route. Default: the route next to client.js if the service serves it, else "/rollout/token". */
+  /** The token route's URL. Default: next to client.js if the service serves that file, otherwise "/rollout/token". */
   url?: string | URL;
   /** The option `credentials` of fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
