@@ -39,6 +39,13 @@ const BAD_KEY: [&str; 9] = [
 /// (1411).
 const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
 
+/// `PostgreSQL`'s codes for a prepared statement that does not exist, or already exists.
+const LOST_STATEMENT: [&str; 2] = ["26000", "42P05"];
+
+/// Why a prepared statement is lost, and the fix.
+const POOLER: &str = "a connection pooler in transaction mode does not keep prepared statements: use its session mode, \
+                      or PgBouncer 1.21 or later with max_prepared_statements";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Postgres,
@@ -402,9 +409,14 @@ impl Store for RowLookup {
         match connection {
             Connection::Postgres(connection) => {
                 let rows = self.find::<Postgres>(connection, query).await?;
-                only(rows)?
-                    .map(|row| of_json(row.try_get(0).map_err(failed)?))
-                    .transpose()
+                let Some(row) = only(rows)? else {
+                    return Ok(None);
+                };
+                let mark = row.try_get(1).map_err(failed)?;
+                if !query.statements.iter().any(|(_, it)| it.has_mark(mark)) {
+                    return Err(StoreError::Lost(format!("another query was run: {POOLER}")));
+                }
+                of_json(row.try_get(0).map_err(failed)?).map(Some)
             }
             Connection::MySql(connection) => {
                 let rows = self.find::<MySql>(connection, query).await?;
@@ -461,10 +473,13 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
         let detail = format!("the database does not accept this key in the query (error {code})");
         return StoreError::Said(ExtractError::rejected(Reason::Malformed).because(detail));
     }
-    let text = match key {
+    let mut text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
         _ => format!("error {code}: {}", database.message()),
     };
+    if LOST_STATEMENT.contains(&&*code) {
+        text = format!("{text}: {POOLER}");
+    }
     // The server is shutting down, or has closed the connection.
     if code.starts_with("57P") || code.starts_with("08") {
         return StoreError::Lost(text);

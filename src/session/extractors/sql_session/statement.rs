@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::database::Dialect;
+use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
 
 /// A query in the syntax of its database.
@@ -151,11 +154,16 @@ impl Statement {
     }
 
     /// The same query, limited to two rows, which suffice to detect an ambiguous key. For `PostgreSQL`, it converts a
-    /// row with columns of any type to JSON and truncates it one character beyond the maximum length.
+    /// row with columns of any type to JSON and truncates it one character beyond the maximum length. A second column
+    /// contains the query's mark: see [`Self::has_mark`].
     #[must_use]
     pub fn limited(self, dialect: Dialect) -> Self {
         let columns = match dialect {
-            Dialect::Postgres => format!("left(row_to_json(found)::text, {})", MAX_STORED + 1),
+            Dialect::Postgres => format!(
+                "left(row_to_json(found)::text, {}), '{}'",
+                MAX_STORED + 1,
+                mark(&self.sql)
+            ),
             Dialect::MySql | Dialect::Sqlite => "*".to_owned(),
         };
         Self {
@@ -163,6 +171,21 @@ impl Statement {
             ..self
         }
     }
+
+    /// Whether a row with this mark was found by this statement. A connection pooler in transaction mode may run the
+    /// statement of another section, because all clients give their prepared statements the same names.
+    pub fn has_mark(&self, mark: &str) -> bool {
+        mark.len() == MARK_DIGITS && self.sql.contains(&format!("'{mark}' FROM"))
+    }
+}
+
+const MARK_DIGITS: usize = 32;
+
+/// The beginning of the query's SHA-256, in hexadecimal.
+fn mark(sql: &str) -> String {
+    let mut mark = hex::encode(digest(&SHA256, sql.as_bytes()));
+    mark.truncate(MARK_DIGITS);
+    mark
 }
 
 /// Splits the query at its parameters. Each piece consists of text and the parameter that follows it.

@@ -173,10 +173,26 @@ fn preset_query_truncates_the_payload_in_the_database() {
     let query =
         super::statement::Statement::read("SELECT 1 WHERE 1 = $1", Dialect::Postgres).unwrap();
     let cut = format!(
-        "SELECT left(row_to_json(found)::text, {}) FROM (",
+        "SELECT left(row_to_json(found)::text, {}), '",
         MAX_STORED + 1
     );
     assert!(query.limited(Dialect::Postgres).sql.starts_with(&cut));
+}
+
+#[test]
+fn row_of_another_postgres_statement_is_recognised_by_its_mark() {
+    let limited = |query| {
+        let statement = super::statement::Statement::read(query, Dialect::Postgres).unwrap();
+        statement.limited(Dialect::Postgres)
+    };
+    let one = limited("SELECT a FROM one WHERE id = $1");
+    let other = limited("SELECT a FROM other WHERE id = $1");
+    let mark = |statement: &super::statement::Statement| {
+        statement.sql.split('\'').nth(1).unwrap().to_owned()
+    };
+    assert!(one.has_mark(&mark(&one)));
+    assert!(!one.has_mark(&mark(&other)));
+    assert!(!one.has_mark(""));
 }
 
 #[test]
