@@ -79,7 +79,8 @@ fn signed_ids(criterion: &mut Criterion) {
 
 type Parse = fn(&[u8]) -> Option<Value>;
 
-/// Each format of `payload`, with the vector case whose value is in that format.
+/// The parsers for `payload = "json"`, `"msgpack"` and `"php"`, each with the name of the test vector whose value it
+/// parses.
 const STORED: [(&str, &str, Parse); 4] = [
     ("json", "flask-session-json", |value| {
         Value::parse(value).ok()

@@ -154,7 +154,7 @@ pub fn load_even_without_extractors(
 /// without the damage.
 ///
 /// # Errors
-/// The other problems of the client id and secret.
+/// Any problem with the client id or secret, except damage to the secret.
 pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems> {
     let (client, problems) = merge_and_read(sources, |mut sections, problems| {
         sections.client(problems).read_as_given(problems)
@@ -165,7 +165,7 @@ pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems
 /// Loads only what `mint` and `inspect` need: the client id and secret.
 ///
 /// # Errors
-/// The problems of the client id and secret.
+/// Any problem with the client id or secret.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let (client, problems) = merge_and_read(sources, |mut sections, problems| {
         sections

@@ -20,7 +20,7 @@ use crate::session::types::{ExtractError, Extracted};
 /// The key `expires_path`.
 #[derive(Debug)]
 pub enum ExpiresPath {
-    /// `"createdAt"`: one path. The session ends at the time at the path, plus `idle` if it is set.
+    /// `"expiresAt"`: one path. The session ends at the time stored there, plus `idle` if it is set.
     One(String),
     /// `{ createdAt = "7d", lastSeenAt = "30m" }`: several paths, each with the duration after which the session ends.
     Each(BTreeMap<String, HumanDuration>),
