@@ -1,5 +1,6 @@
 //! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: without limits, logs
-//! or metrics. The other servers in this folder implement the same route in their languages.
+//! or metrics. `hello.rs` is the lower bound. The other servers in this folder implement the token route in other
+//! languages.
 
 #![expect(
     clippy::expect_used,

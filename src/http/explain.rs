@@ -47,7 +47,8 @@ impl fmt::Debug for Explaining {
 }
 
 impl Explaining {
-    /// Records the first outcome. Later outcomes are only its consequences and are ignored.
+    /// Records the first result and ignores later ones: after `Reached`, the token route returns an error, but only to
+    /// end the request.
     pub fn record(&self, beginning: Beginning) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get_or_insert(beginning);

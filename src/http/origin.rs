@@ -49,8 +49,8 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
     }
 }
 
-/// Checks the origin of the request by `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden
-/// request headers (Fetch, section 2.2.2).
+/// Checks the origin of the page that sent the request. The browser describes it in `Origin` and `Sec-Fetch-Site`,
+/// which scripts cannot set: both are forbidden request headers (Fetch, section 2.2.2).
 ///
 /// A page with `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
 ///

@@ -544,7 +544,7 @@ impl Case {
         };
         let mut claims = config["claims"].clone();
         if config["provider"] == "cognito-id" {
-            // The provider's docs page states this rule for ID tokens.
+            // `docs/providers/cognito.md` states this rule for ID tokens.
             claims["username"] = json!({ "any": true });
         }
         let any_audience = config["audience"].is_null() && preset.is_none();

@@ -10,7 +10,8 @@ use super::{Confidence, Finding};
 use crate::json::Value;
 
 /// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag in an encrypted cookie, payload and
-/// hexadecimal HMAC in a signed cookie. Before the defaults of Rails 5.2, an encrypted cookie was also signed.
+/// hexadecimal HMAC in a signed cookie. With `config.load_defaults` below 5.2, Rails also signs its encrypted cookies,
+/// which then have the form of a signed cookie.
 pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";

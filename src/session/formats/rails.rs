@@ -35,8 +35,8 @@ pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
 #[derive(Debug, PartialEq)]
 pub struct CookieValue {
     pub value: Value,
-    /// The value's purpose: `cookie.` followed by the cookie's name; `None` if the app writes no metadata (before the
-    /// defaults of Rails 6.0).
+    /// The value's purpose: `cookie.` followed by the cookie's name; `None` if the app writes no metadata
+    /// (`config.load_defaults` below 6.0).
     pub purpose: Option<String>,
     pub expires_at: Option<UnixSeconds>,
 }
