@@ -121,8 +121,8 @@ enum Command {
 /// The name of the configuration file that `init` writes into the current folder.
 const CONFIG: &str = "rollout-token.toml";
 
-/// The hint for a command that was run without `--config` in a folder with the configuration file of `init`, which is
-/// not read by default.
+/// The hint for a command that was run without `--config` in a folder that contains [`CONFIG`]. This file is not read
+/// by default.
 fn unread_config(files: &[PathBuf]) -> Option<String> {
     (files.is_empty() && Path::new(CONFIG).is_file())
         .then(|| format!("{CONFIG} is in this folder: add --config {CONFIG}"))

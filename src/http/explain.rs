@@ -1,5 +1,5 @@
-//! Shows, for `explain` and for the page of `dev`, what happens to a request before an extractor is tried: a raw request
-//! passes through a connection, the request checks, the router and the origin check, as in the running service.
+//! Shows, for `explain` and for the page of `dev`, what happens to a request before an extractor is tried: a raw
+//! request passes through a connection, the request checks, the router and the origin check, as in the running service.
 //! `session::explain` explains the extractors.
 
 use std::fmt;

@@ -54,8 +54,8 @@ pub struct Tried {
 /// The outcome of one extractor.
 #[derive(Debug)]
 pub enum Said {
-    /// The extractor was not tried, because the caller is identified by a header that it does not read: a header with a
-    /// credential from another issuer, or `Authorization` for a caller who may send only a bearer token.
+    /// The extractor was not tried, because it does not read the only header that may identify the caller. This is the
+    /// header whose credential was `NotMine`, or `Authorization` for a caller who may send only a bearer token.
     NotAsked,
     NotPresent,
     Subject(Subject),

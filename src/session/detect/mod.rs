@@ -44,8 +44,8 @@ pub enum Confidence {
     Guess,
 }
 
-/// A credential, the product that it seems to belong to, and the sections that could read it. Its serialized form is
-/// the output of `detect --json`.
+/// A credential, the product that it seems to belong to, and the sections that could read it. Its serialized form is an
+/// entry of `credentials` in the output of `detect --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detected {
     /// The place, in the notation of a section's key `from`: `cookie:connect.sid`, `header:authorization`.

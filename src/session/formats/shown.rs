@@ -46,7 +46,8 @@ pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// "`name` is …, but `key` allows only …": compares the value in a credential with the values that the configuration accepts.
+/// Describes a mismatch between a value in a credential and the values that the configuration accepts: "`name` is …,
+/// but `key` allows only …".
 pub fn differs<F: AsRef<str>, E: AsRef<str>>(
     name: &str,
     found: impl IntoIterator<Item = F>,

@@ -308,7 +308,7 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     }
 }
 
-/// The app writes this expiry into the session itself, in a column of the query or in the payload.
+/// `expires_path` can name a column of the query's result or a member of the payload.
 #[tokio::test]
 async fn session_expires_at_the_time_found_at_expires_path() {
     let directory = tempfile::tempdir().unwrap();
