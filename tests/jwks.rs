@@ -390,7 +390,7 @@ async fn cold_start_under_load_causes_one_fetch() {
     ));
     let token = signer.token();
     let requests = future::join_all((0..1000).map(|_| subject.ask(&token)));
-    // The gate opens when the fetch has arrived, so every request is waiting by then.
+    // The gate opens only after the fetch has arrived. No request is answered before that.
     let open = async {
         while server.hits() == 0 {
             tokio::task::yield_now().await;

@@ -88,7 +88,7 @@ const source = createTokenSource({
   },
 });
 
-let turn = 0; // counts calls of show(): after two clicks, only the second answer is shown
+let turn = 0; // counts calls to show(): after two clicks, only the second answer is shown
 
 /** Calls `ask` for a token, shows the token or the error, and shows a status message. */
 async function show(ask, words) {

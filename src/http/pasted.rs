@@ -215,7 +215,7 @@ pub fn is_curl(text: &[u8]) -> bool {
 /// Refuses the other forms in which browsers copy a request.
 ///
 /// # Errors
-/// If the text is a call of JavaScript's `fetch` or a PowerShell command.
+/// If the text is a call to JavaScript's `fetch` or a PowerShell command.
 pub fn check_form(text: &[u8]) -> Result<(), String> {
     let text = text.trim_ascii_start();
     let forms: [(&[u8], &str); 4] = [

@@ -23,7 +23,7 @@ async function signedIn(name) {
   return context;
 }
 
-/** Opens a page of the app with a token source. The page records the calls of `onSignedOut` in `told`. */
+/** Opens a page of the app with a token source. The page records the calls to `onSignedOut` in `told`. */
 async function pageWithSource(context, options = {}) {
   const page = await open(context);
   await page.goto(`${app.url}/blank`);
@@ -78,10 +78,10 @@ test("a 401 calls onSignedOut with the service's error code", async () => {
   assert.deepEqual(await page.evaluate(() => told), ["no_session"]);
 });
 
-test("the GET samples of Rollout's docs get a token with server.docs_alias", async () => {
+test("the GET samples in Rollout's docs get a token with server.docs_alias", async () => {
   const page = await pageWithSource(await signedIn("ida"));
   const plain = () => fetch("/rollout-token").then((resp) => resp.json()).then((data) => data.token);
-  // The Rails and Django samples of Rollout's docs fetch the token in this way.
+  // The Rails and Django samples in Rollout's docs fetch the token in this way.
   const withHeaders = async () => {
     const headers = { "Content-Type": "application/json", "X-CSRF-Token": "x" };
     const data = await (await fetch("/rollout-token", { method: "GET", headers })).json();

@@ -73,7 +73,7 @@ test("an expired token is shown as expired, and Renew requests another token", a
   assert.deepEqual(page.wrong, []);
 });
 
-test("fifty calls of get() add one line to the log, which can be cleared", async () => {
+test("fifty calls to get() add one line to the log, which can be cleared", async () => {
   const page = await visit();
   await button(page, "Call get() 50 times").click();
   await page.getByRole("status").getByText("50 calls of get(), 1 request").waitFor();

@@ -1,4 +1,4 @@
-// The sample of Rollout's docs for React 17 and newer, rendered into the page. The token function and the component
+// The sample in Rollout's docs for React 17 and newer, rendered into the page. The token function and the component
 // must stay as in Rollout's docs, because they must work unchanged with server.docs_alias.
 import { createRoot } from "react-dom/client";
 import { RolloutLinkProvider as Provider, CredentialsManager } from "@rollout/link-react";

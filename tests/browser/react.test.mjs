@@ -169,7 +169,7 @@ test("a page that outlives its token can save a credential once the page is visi
   await page.getByText("Ann’s key").waitFor();
 });
 
-test("the sample of Rollout's docs works unchanged with server.docs_alias", async () => {
+test("the sample in Rollout's docs works unchanged with server.docs_alias", async () => {
   app.pages = pages.docs;
   const page = await visit("hal");
   await shown(page);
@@ -201,7 +201,7 @@ test("the token function of docs/front-end.md sends a signed-out user to the sig
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 });
 
-test("the sample of Rollout's docs shows an error to a signed-out user", async () => {
+test("the sample in Rollout's docs shows an error to a signed-out user", async () => {
   app.pages = pages.docs;
   const page = await visit();
   await page.getByText("An unexpected error occurred").waitFor();

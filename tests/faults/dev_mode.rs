@@ -95,7 +95,7 @@ async fn foreign_origin_or_host_in_dev_mode_is_403() {
         .replace("Host: app.example", "Host: localhost");
     let answer = s.expect("samples", samples.as_bytes(), FORBIDDEN).await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
-    // A host name other than localhost is refused, even if it resolves to this machine.
+    // A `Host` that is not a loopback host is refused, even if the name resolves to this machine.
     for host in [
         "evil.example",
         "localhost.evil.example",

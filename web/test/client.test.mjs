@@ -96,7 +96,7 @@ test("url, credentials and headers are used as given, and a headers function is 
   assert.equal(asked[0].credentials, "omit");
 });
 
-test("fifty concurrent calls of get() and fresh() share one request", async () => {
+test("fifty concurrent calls to get() and fresh() share one request", async () => {
   const { source, asked } = make([numbered()]);
   const all = Array.from({ length: 50 }, (_, index) => (index % 2 ? source.get() : source.fresh()));
   assert.deepEqual(new Set(await Promise.all(all)), new Set(["t1"]));

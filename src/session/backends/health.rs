@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::session::types::Readiness;
 
-/// The minimum time between two warnings about the failing calls of one backend.
+/// The minimum time between two warnings about the failing calls to one backend.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tracks whether the last call to one backend failed.

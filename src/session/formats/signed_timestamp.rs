@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn signature_with_a_listed_key_is_accepted_and_with_an_unlisted_key_is_bad_signature() {
+    fn signature_with_any_listed_key_is_accepted_and_unknown_key_is_bad_signature() {
         for key in ["first", "second"] {
             let text = sign(key, &format!(".a.b.{NOW}"));
             let verified = VerifiedPayload {
