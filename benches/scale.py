@@ -89,7 +89,7 @@ def connections_table(runs, idle):
     yield f"| {IDLE:,}, idle | | | | | | | {idle:.1f} MiB (at most {IDLE_MIB}: {verdict}) |"
 
 
-# ---- Kinds and chains --------------------------------------------------------------------------------
+# ---- Extractor kinds and chain lengths -------------------------------------------------------------
 
 
 def jwks(algorithm, key, public):

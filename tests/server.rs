@@ -85,7 +85,7 @@ struct Service {
     ended: JoinHandle<DrainOutcome>,
 }
 
-/// A middleware with the same steps, in the same order, as the middleware of the real application.
+/// The application's middleware, reduced to the steps that these tests need, in the same order.
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let id = app.ids.next();

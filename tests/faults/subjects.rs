@@ -44,7 +44,7 @@ async fn look_alike_subject_is_copied_unchanged_into_the_token() {
 }
 
 #[tokio::test]
-async fn numeric_subject_other_than_a_canonical_integer_is_401() {
+async fn numeric_subject_other_than_a_canonical_64_bit_integer_is_401() {
     let s = Service::start(by_jwt().with("extractors.web.subject = '{id}'")).await;
     for (number, subject) in [
         ("1", "1"),
