@@ -623,7 +623,8 @@ fn list(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Converts a location in the vectors, which write `authorization` for the bearer token.
+/// Converts a location in the vectors to an entry of the key `from`. The vectors write `authorization` for the header
+/// that carries the bearer token.
 fn location(place: &str) -> &str {
     if place == "authorization" {
         "header:authorization"

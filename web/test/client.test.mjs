@@ -145,7 +145,7 @@ test("a loop of fresh() calls sends two requests per second, whatever the answer
   }
 });
 
-test("a fresh token is requested after sleep, whichever clock advanced", async () => {
+test("a fresh token is requested after sleep, even if a clock stood still or was set back", async () => {
   const hour = 3_600_000;
   for (const [name, jump] of Object.entries({
     "both clocks advanced": { wall: hour, steady: hour },

@@ -237,11 +237,12 @@ mod tests {
         let keys = [ContentKey::cbc_hs512(&[1; 64], Some(Thumbprint::Sha512))];
         for (header, want) in [
             (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "bad_seal"),
-            // The SHA-512 thumbprint of the key, and its SHA-256 thumbprint.
+            // The key's own `kid`, which is its SHA-512 thumbprint.
             (
                 r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"hg0ZIDbnmKWtOQlQqHbPDO_k7jE3VMAX0H2NpNTozmg1VlFsduBN2cBkIo_jUVwTVnMA-MbNsoMM2b9WH2tFnQ"}"#,
                 "bad_seal",
             ),
+            // The key's SHA-256 thumbprint.
             (
                 r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"sTdiT2qTK74m6RtHrNKT9-y-PruwDFntulezq5LbDVc"}"#,
                 "unknown_key",

@@ -43,7 +43,8 @@ impl MaxAge {
         );
     }
 
-    /// Does not use [`HumanDuration`], whose maximum is 400 days, because apps that never sign users out set ten years.
+    /// Accepts up to 100 years, because apps that never sign users out set a maximum age of many years. The maximum of
+    /// [`HumanDuration`], 400 days, is too short for them.
     fn parse(text: &str) -> Result<Self, String> {
         const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
         match humantime::parse_duration(text) {
