@@ -132,7 +132,7 @@ for (const chip of document.querySelectorAll("[data-user]")) {
 byId("fifty").addEventListener("click", async () => {
   const before = requests;
   const fiftyTimes = async () => (await Promise.all(Array.from({ length: 50 }, () => source.get())))[0];
-  await show(fiftyTimes, () => `50 calls of get(), ${requests - before === 1 ? "1 request" : `${requests - before} requests`}`);
+  await show(fiftyTimes, () => `50 calls to get(), ${requests - before === 1 ? "1 request" : `${requests - before} requests`}`);
 });
 
 byId("clear-log").addEventListener("click", () => {

@@ -46,7 +46,7 @@ reasons! {
     UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is not one of `keys`.",
     Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
     PayloadNotJson "payload_not_json" "The session is not JSON; it may be in the format of Python's pickle or Ruby's Marshal.",
-    PayloadNotPlain "payload_not_plain" "The session contains serialized objects of a programming language.",
+    PayloadNotPlain "payload_not_plain" "The session is not an array of plain data, in the format of PHP or JSON.",
     Header "header" "The token's header has a parameter that is refused: `crit`, `zip`, or `b64` other than true.",
     DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
 

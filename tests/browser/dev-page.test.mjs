@@ -76,7 +76,7 @@ test("an expired token is shown as expired, and Renew requests another token", a
 test("fifty calls to get() add one line to the log, which can be cleared", async () => {
   const page = await visit();
   await button(page, "Call get() 50 times").click();
-  await page.getByRole("status").getByText("50 calls of get(), 1 request").waitFor();
+  await page.getByRole("status").getByText("50 calls to get(), 1 request").waitFor();
   assert.equal(await rows(page).count(), 2);
   await button(page, "Clear").click();
   await page.getByText("None yet.").waitFor();

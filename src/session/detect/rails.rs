@@ -45,7 +45,7 @@ pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
             if is_cbc_pair(&content) {
                 let draft = digest(draft.key("scheme", "encrypted_cbc"));
                 return Some(Finding::new(
-                    "a Rails session from before the defaults of Rails 5.2",
+                    "a Rails session with config.load_defaults below 5.2",
                     Confidence::Certain,
                     page,
                     [secret(draft)],

@@ -215,7 +215,7 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
         problems.require(
             list.iter().all(|item| !item.is_empty()),
             section.key(key),
-            "must not contain an empty name",
+            "must not contain an empty string",
         );
     }
     problems.accept(

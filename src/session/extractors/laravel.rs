@@ -138,7 +138,7 @@ impl Laravel {
         }
         if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
             return Err(ExtractError::rejected(Reason::FromTheFuture).because(
-                "the session expires later than `lifetime` from now: set lifetime to the app's SESSION_LIFETIME",
+                "the session expires more than `lifetime` from now: set lifetime to the app's SESSION_LIFETIME",
             ));
         }
         Ok(())

@@ -167,8 +167,16 @@ impl ExpiryColumn {
         let expiry = match row.get(column) {
             Ok(Some(Value::Null)) => return Ok(None),
             Ok(Some(value)) => Expiry::read(value),
-            Ok(None) => return Err(misfit(format!("the query returns no column {column}"))),
-            Err(_) => return Err(misfit(format!("the query returns two columns {column}"))),
+            Ok(None) => {
+                return Err(misfit(format!(
+                    "the query returns no column named {column}"
+                )));
+            }
+            Err(_) => {
+                return Err(misfit(format!(
+                    "the query returns two columns named {column}"
+                )));
+            }
         };
         let Some(expiry) = expiry else {
             return Err(misfit(format!(

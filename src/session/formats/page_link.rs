@@ -11,7 +11,7 @@ fn page_in(repository: Option<&str>, page: &str) -> String {
         Some(url) if !url.is_empty() => {
             format!("{url}/blob/v{}/{page}", env!("CARGO_PKG_VERSION"))
         }
-        _ => format!("{page} in the repository of rollout-token"),
+        _ => format!("{page} in the rollout-token repository"),
     }
 }
 
@@ -30,7 +30,7 @@ mod tests {
         for unknown in [None, Some("")] {
             assert_eq!(
                 page_in(unknown, page),
-                "docs/choosing.md in the repository of rollout-token"
+                "docs/choosing.md in the rollout-token repository"
             );
         }
     }

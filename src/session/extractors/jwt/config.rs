@@ -190,7 +190,7 @@ fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Proble
     problems.require(
         config.token_types.iter().all(|name| !name.is_empty()),
         section.key("token_types"),
-        "must not contain an empty name",
+        "must not contain an empty string",
     );
     problems.accept(
         section.key("required_scopes"),
@@ -213,7 +213,7 @@ fn check_audiences(section: &Section<'_>, config: &JwtConfig, problems: &mut Pro
         _ => problems.require(
             config.audiences.iter().all(|name| !name.is_empty()),
             key,
-            "must not contain an empty name",
+            "must not contain an empty string",
         ),
     }
 }
@@ -289,7 +289,7 @@ fn check_issuers(
     problems.require(
         config.issuers.iter().all(|name| !name.is_empty()),
         key,
-        "must not contain an empty name",
+        "must not contain an empty string",
     );
 }
 

@@ -517,7 +517,8 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
         // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's
         // parser.
         _ => Err(StoreError::Said(
-            ExtractError::rejected(Reason::SessionCorrupt).because("the row is not JSON"),
+            ExtractError::rejected(Reason::SessionCorrupt)
+                .because("the row is not a JSON object, or is nested too deeply"),
         )),
     }
 }

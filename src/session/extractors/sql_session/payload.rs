@@ -37,8 +37,16 @@ impl Payload {
         };
         let payload = match row.get(column) {
             Ok(Some(value)) => self.decode(value)?,
-            Ok(None) => return Err(misfit(format!("the query returns no column {column}"))),
-            Err(_) => return Err(misfit(format!("the query returns two columns {column}"))),
+            Ok(None) => {
+                return Err(misfit(format!(
+                    "the query returns no column named {column}"
+                )));
+            }
+            Err(_) => {
+                return Err(misfit(format!(
+                    "the query returns two columns named {column}"
+                )));
+            }
         };
         match payload {
             Value::Object(payload) => {
