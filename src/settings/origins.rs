@@ -39,7 +39,7 @@ impl Origins {
     }
 }
 
-/// The request headers that a page of another origin may send under every configuration: those that apps and their
+/// The request headers that a page of another origin may send whatever the configuration: those that apps and their
 /// tracing libraries add to all requests.
 const REQUEST_HEADERS: [&str; 9] = [
     "Authorization",

@@ -183,11 +183,11 @@ impl JwksCache {
         }
     }
 
-    /// Returns keys that were fetched after `than`, or the fetch to wait for. Called when no key in `than` verifies a
+    /// Returns keys that were fetched after `old`, or the fetch to wait for. Called when no key in `old` verifies the
     /// signature, because a provider may replace a key and keep its id. Returns `None` within the cooldown, or if
     /// too many requests wait.
-    pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
-        let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
+    pub(super) fn newer(self: &Arc<Self>, old: &Arc<KeySet>) -> Option<Found> {
+        let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, old);
         if let Some(loaded) = self.usable().filter(is_newer) {
             return Some(Found::Keys(loaded.keys.clone()));
         }
@@ -456,9 +456,9 @@ impl FetchedKeys {
         self.0.get(kid)
     }
 
-    /// Keys that were fetched after `than`, or the fetch to wait for: see [`JwksCache::newer`].
-    pub fn newer(&self, than: &Arc<KeySet>) -> Option<Found> {
-        self.0.newer(than)
+    /// Keys that were fetched after `old`, or the fetch to wait for: see [`JwksCache::newer`].
+    pub fn newer(&self, old: &Arc<KeySet>) -> Option<Found> {
+        self.0.newer(old)
     }
 
     /// The keys of the last answer that were meant for signatures but cannot be used.

@@ -70,7 +70,7 @@ struct Jwt {
 }
 
 /// A token whose form and header have been checked, but not its signature and claims.
-struct UnverifiedToken<'a> {
+struct ParsedToken<'a> {
     alg: Alg,
     kid: Option<String>,
     /// The encoded header and payload, which the signature covers.
@@ -156,7 +156,7 @@ impl Jwt {
     fn read<'a>(
         &self,
         found: &'a credential_source::Found<'_>,
-    ) -> Result<UnverifiedToken<'a>, ExtractError> {
+    ) -> Result<ParsedToken<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
             return Err(ExtractError::rejected(Reason::TooLarge).because(format!(
@@ -194,7 +194,7 @@ impl Jwt {
             return Err(malformed("the header has a duplicate member"));
         }
         let (alg, kid) = self.check_header(object(&form, "the header")?)?;
-        Ok(UnverifiedToken {
+        Ok(ParsedToken {
             alg,
             kid,
             signed,
@@ -289,7 +289,7 @@ impl Jwt {
     }
 
     /// Verifies the signature. If that fails, verifies it once more with newer keys, if there are any.
-    async fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), ExtractError> {
+    async fn check_signature(&self, token: &ParsedToken<'_>) -> Result<(), ExtractError> {
         let kid = token.kid.as_deref();
         let signed = Signed {
             text: token.signed.as_bytes(),
@@ -322,7 +322,7 @@ impl Jwt {
     }
 
     /// Creates the session from a token whose signature has been verified.
-    fn session(&self, token: UnverifiedToken<'_>) -> Result<Session, ExtractError> {
+    fn session(&self, token: ParsedToken<'_>) -> Result<Session, ExtractError> {
         let attributes = token.payload;
         if attributes.has_duplicates() {
             return Err(malformed("the payload has a duplicate member"));

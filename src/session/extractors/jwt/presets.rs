@@ -142,7 +142,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // Anonymous and service keys are JWTs of the same project with another `role`. A token with `client_id` was
-        // issued to another app, into which the user signed in through this project.
+        // issued to an OAuth client: another app that uses this project for sign-in.
         "supabase",
         r#"
             algorithms = ["ES256", "RS256"]
