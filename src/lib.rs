@@ -86,8 +86,9 @@
 //!
 //! # Call a backend
 //!
-//! [`Context::http`] is the client that all outgoing calls share. [`SessionExtractor::backend`] describes the call for
-//! commands that wait for it, and [`SessionExtractor::probe`] makes it once for `doctor`:
+//! [`Context::http`] is the client that all outgoing calls share. [`SessionExtractor::backend`] returns a
+//! description of the call, which commands print while they wait, and [`SessionExtractor::probe`] makes the call once
+//! for `doctor`:
 //!
 //! ```
 //! use std::time::Duration;

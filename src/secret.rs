@@ -109,7 +109,8 @@ impl Secret {
     }
 }
 
-/// Whether the text, in lower case, has the form of a placeholder that should have been replaced by a secret.
+/// Whether the text has the form of a placeholder that should have been replaced by a secret. The text must be in lower
+/// case.
 fn is_unfilled(text: &str) -> bool {
     const BRACKETS: [(&str, &str); 5] = [
         ("<", ">"),
@@ -151,7 +152,8 @@ fn is_unfilled(text: &str) -> bool {
         || PHRASES.iter().any(|phrase| words.contains(phrase))
 }
 
-/// Whether the text, in lower case, is an example from the documentation of a framework, a library or this service.
+/// Whether the text is an example from the documentation of a framework, a library or this service. The text must be in
+/// lower case.
 fn is_published_example(text: &str) -> bool {
     const EXAMPLES: [&str; 31] = [
         // Express, cookie-session, koa-session
@@ -197,8 +199,8 @@ fn is_published_example(text: &str) -> bool {
     EXAMPLES.contains(&text) || text.starts_with("django-insecure-")
 }
 
-/// Whether the text, in lower case, is the path of a secret's file instead of the secret. A leading slash alone does
-/// not make it a path, because base64 may also begin with a slash.
+/// Whether the text is the path of a secret's file instead of the secret. The text must be in lower case. A leading slash
+/// alone does not make it a path, because base64 may also begin with a slash.
 fn is_file_path(text: &str) -> bool {
     let is_known = ["/etc/", "/run/", "/var/", "./"]
         .iter()

@@ -228,7 +228,7 @@ impl Chain {
     }
 }
 
-/// A place where `earlier` decides about credentials that `later` could accept; `None` if there is no such place. If
+/// A place where `earlier` handles credentials that `later` could accept; `None` if there is no such place. If
 /// `earlier` accepts only some issuers and `later` accepts every issuer, there is no conflict, because that is the
 /// usual order.
 fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {

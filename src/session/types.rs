@@ -34,7 +34,7 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// `ConnectInfo<SocketAddr>`, as in axum apps that are served with `into_make_service_with_connect_info`.
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
-    /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain tries
+    /// The credentials that this extractor handles. After `NotMine` for a credential in a header, the chain tries
     /// only extractors that read the same header. The default is an empty reach.
     fn reach(&self) -> Reach {
         Reach::default()
@@ -131,17 +131,17 @@ pub enum CredentialSource {
     Amplify(String),
 }
 
-/// The credentials that an extractor decides about, described by their place and form.
+/// The credentials that an extractor handles, described by their place and form.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     /// The places from which the extractor reads credentials.
     pub places: Arc<[CredentialSource]>,
-    /// Whether the extractor decides about credentials that are not JWTs.
+    /// Whether the extractor handles credentials that are not JWTs (opaque tokens).
     pub opaque: bool,
-    /// The issuers whose JWTs the extractor decides about. An empty list means all issuers, `None` means no JWTs.
+    /// The issuers whose JWTs the extractor handles. An empty list means all issuers, `None` means no JWTs.
     pub jwts_of: Option<Vec<String>>,
-    /// If set, the extractor decides only about JWTs signed with a shared secret (`true`) or only about those signed
-    /// with a private key (`false`).
+    /// If set, the extractor handles only JWTs signed with a shared secret (`true`) or only those signed with a private
+    /// key (`false`).
     pub hmac: Option<bool>,
     /// The authority that assigns the user ids, if known.
     pub authority: Option<Authority>,

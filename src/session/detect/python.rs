@@ -42,7 +42,7 @@ pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
 /// be inspected, for example because it is too large; `None` if it has another form.
 #[expect(
     clippy::option_option,
-    reason = "the outer `Option` is `None` for another form, the inner one for content that cannot be read"
+    reason = "`None` means another form, and `Some(None)` means content that cannot be inspected"
 )]
 fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     let (compressed, encoded) = match payload.strip_prefix('.') {

@@ -41,7 +41,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Better Auth's schema for Drizzle has different column names from its own migration and its Prisma schema.
+        // Better Auth's schema for Drizzle has other column names (`user_id`) than its migrations and its schema for
+        // Prisma (`userId`), so each database has two queries.
         "better-auth",
         r#"
             subject = "{userId}"
