@@ -199,8 +199,8 @@ fn is_published_example(text: &str) -> bool {
     EXAMPLES.contains(&text) || text.starts_with("django-insecure-")
 }
 
-/// Whether the text is the path of a secret's file instead of the secret. The text must be in lower case. A leading slash
-/// alone does not make it a path, because base64 may also begin with a slash.
+/// Whether the text is the path of a secret's file instead of the secret. The text must be in lower case. A leading
+/// slash alone does not make it a path, because base64 may also begin with a slash.
 fn is_file_path(text: &str) -> bool {
     let is_known = ["/etc/", "/run/", "/var/", "./"]
         .iter()
