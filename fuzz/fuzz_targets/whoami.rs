@@ -1,4 +1,4 @@
-//! Fuzzes the response body of a session endpoint: only JSON with a subject becomes a session.
+//! Fuzzes the response body of a session endpoint: only a JSON body becomes a session.
 #![no_main]
 
 use std::sync::LazyLock;

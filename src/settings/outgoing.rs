@@ -60,7 +60,7 @@ fn read_system(path: &Path, files: &mut Vec<FileFingerprint>) -> Result<Vec<u8>,
         )
     })?;
     files.push(file);
-    // A certificate that cannot be parsed is skipped, as other programs do.
+    // Certificates that cannot be parsed are skipped, as in other programs. At least one must be valid.
     if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
         return Err(format!(
             "names {}, which contains no PEM certificate",

@@ -758,7 +758,7 @@ async fn absolute_or_malformed_target_is_400() {
 }
 
 #[tokio::test]
-async fn repeated_credential_or_browser_header_is_refused() {
+async fn repeated_header_is_refused_unless_it_is_harmless() {
     let s = Service::start(by_jwt()).await;
     let token = hs256(&json!({}));
     for (label, headers, outcome) in [

@@ -138,7 +138,7 @@ check "the token's subject is the signed-in user" subject
 # ---- Memory limit of docker-compose.yml ----------------------------------------------------------------
 
 address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$service")
-check "3,000 connections with unfinished heads of 30 kB can be opened" \
+check "an attacker tries to open 3,000 connections with unfinished heads of 30 kB" \
   python3 tests/image/unfinished_heads.py "$address" 3000 30000
 alive() { equal "$(state .State.OOMKilled) $(state .RestartCount) $(state .State.Running)" "false 0 true"; }
 check "the container was neither killed by the memory limit nor restarted" alive

@@ -66,11 +66,13 @@ enum Outcome {
     NotApplicable,
 }
 
-/// The numbers of cases that were run, that got a token, and whose store this test does not provide.
+/// Numbers of cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,
+    /// The cases that were run and got a token.
     pub signed_in: usize,
+    /// The cases that were not run, because this test does not provide their store.
     pub elsewhere: usize,
 }
 

@@ -106,7 +106,7 @@ impl HeadScan {
 }
 
 impl Target {
-    /// Returns whether the HTTP version follows a fragment in these bytes.
+    /// Scans the next bytes. Returns whether they complete an HTTP version that follows a fragment in the request target.
     fn finds_fragment(&mut self, bytes: &[u8]) -> bool {
         if matches!(self, Self::Outside) && !bytes.contains(&b'#') {
             return false;
