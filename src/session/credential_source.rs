@@ -128,9 +128,9 @@ impl CredentialSource {
     /// contains no space, and if this place is a cookie.
     ///
     /// # Errors
-    /// `Rejected` if the header occurs twice, if the token contains spaces or characters other than visible ASCII, or if
-    /// the text before the space is not a valid scheme. Unlike a bearer token, an opaque token may contain any visible
-    /// ASCII character, such as the `|` in tokens of Laravel Sanctum.
+    /// `Rejected` if the header occurs twice, if the token contains spaces or characters other than visible ASCII, or
+    /// if the text before the space is not a valid scheme. Unlike a bearer token, an opaque token may contain any
+    /// visible ASCII character, such as the `|` in tokens of Laravel Sanctum.
     pub fn opaque<'a>(
         &self,
         headers: &'a HeaderMap,

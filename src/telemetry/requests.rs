@@ -54,8 +54,8 @@ pub struct Outcome<'a> {
 #[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
-    /// The configured format and level, which a reload may change. `tracing::enabled!` is not used, because with several
-    /// layers it can disable the next span or event.
+    /// The configured format and level, which a reload may change. `tracing::enabled!` is not used, because with
+    /// several layers it can disable the next span or event.
     settings: ArcSwap<(LogFormat, Level)>,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,

@@ -86,7 +86,8 @@ struct Key {
 }
 
 impl Key {
-    /// The keys in the lines of a section. A line that contains only a comment continues the meaning of the key above it.
+    /// The keys in the lines of a section. A line that contains only a comment continues the meaning of the key
+    /// above it.
     fn all(lines: &str) -> Vec<Self> {
         let mut keys: Vec<Self> = Vec::new();
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {

@@ -106,7 +106,8 @@ impl HeadScan {
 }
 
 impl Target {
-    /// Scans the next bytes. Returns whether they complete an HTTP version that follows a fragment in the request target.
+    /// Scans the next bytes. Returns whether they complete an HTTP version that follows a fragment in the request
+    /// target.
     fn finds_fragment(&mut self, bytes: &[u8]) -> bool {
         if matches!(self, Self::Outside) && !bytes.contains(&b'#') {
             return false;
