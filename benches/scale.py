@@ -166,7 +166,7 @@ def costs(rounds, seconds):
 
 
 def costs_table(figures):
-    yield "| | CPU per request | bare route of the same library |"
+    yield "| | CPU per request | the bare route, same session |"
     yield "| --- | ---: | ---: |"
     for (name, which), micros in figures.items():
         if which == "service":
@@ -213,8 +213,8 @@ async def backend(port):
     await server.serve_forever()
 
 
-# Every request has a different session id, because requests with the same id would share a backend call. A client
-# whose request is refused waits before it tries again.
+# Every request has a different session id, because requests with the same id would share a backend call. Each client
+# waits 100 ms before its next request, so that a refused client does not try again at once.
 ASK = """
 local session = 0
 request = function() session = session + 1; return wrk.format("POST", nil, {["Cookie"] = "sid=" .. session}) end

@@ -37,8 +37,8 @@ pub struct RolloutClient {
 
 /// Mints tokens, and stores none of them.
 ///
-/// The HMAC key is prepared once, because `jsonwebtoken::encode` prepares it for every token, which takes longer than
-/// the signature itself. The tests verify the tokens with that library.
+/// Signs with `aws_lc_rs::hmac` and a key that is prepared once. `jsonwebtoken::encode` would prepare the key for every
+/// token, which takes longer than the signature itself. The tests verify the tokens with that library.
 #[derive(Debug)]
 pub struct Minter {
     client_id: String,

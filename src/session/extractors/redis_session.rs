@@ -58,7 +58,7 @@ const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `key_prefix` has no default, because Laravel derives it from APP_NAME and its own version.
+        // `key_prefix` has no default, because Laravel's default depends on APP_NAME and on the version of Laravel.
         "laravel",
         r#"
             subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"

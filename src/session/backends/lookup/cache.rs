@@ -69,8 +69,8 @@ impl Cache {
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Adds an outcome. First removes expired outcomes, and then the oldest outcomes until [`MAX_CACHED`] and
-    /// `max_bytes` allow one more.
+    /// Adds an outcome, unless it alone exceeds `max_bytes`. First removes the oldest outcomes while the oldest has
+    /// expired, or while [`MAX_CACHED`] and `max_bytes` do not allow one more.
     pub(super) fn put(
         &mut self,
         question: Question,
