@@ -17,7 +17,7 @@ use super::value_origin::ValueOrigin;
 use crate::secret::Secret;
 
 /// Why a value does not fit its key. The error never contains the value, which may be a secret under the wrong key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Error {
     /// The value does not have the type `expected`. `is_container` is true if the value is a list or a table.
     Type {

@@ -7,7 +7,6 @@ use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
-use serde_path_to_error::{Segment, Track};
 
 use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER};
 use super::fingerprint::FileFingerprint;
@@ -100,9 +99,14 @@ where
                 problems.add(join(path, name), format!("{whose}{error}"));
             }
             Err(error) => {
-                let (key, invalid) = find_invalid::<T>(key, given, &value);
-                let text = describe(&error, invalid);
-                problems.add(join(path, &key), format!("{text}{}", origin(invalid)));
+                let read = |kind| read_key::<T>(key, StrictValue::Given(with_kind(&value, kind)));
+                let path = join(path, key);
+                let cause = find_cause(&path, &value, &error, &read);
+                let (path, invalid) = cause.unwrap_or((path, &value));
+                problems.add(
+                    path,
+                    format!("{}{}", describe(&error, invalid), origin(invalid)),
+                );
             }
         }
     }
@@ -246,33 +250,38 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The part of a list or a table that `T` refuses, and its path, which begins with `key`.
-fn find_invalid<'a, T: DeserializeOwned>(
-    key: &str,
-    given: StrictValue,
+/// The innermost value that causes `error`, and its path. `read` reads the whole key with another value. Every item of a
+/// list and every member of a table is read alone, unless the list or table fails in the same way when it is empty.
+fn find_cause<'a>(
+    path: &str,
     value: &'a Value,
-) -> (String, &'a Value) {
-    let mut track = Track::new();
-    let entry = MapDeserializer::new(std::iter::once((key, given)));
-    // The caller has the error. Only the path is used here.
-    let _ = T::deserialize(serde_path_to_error::Deserializer::new(entry, &mut track));
-    let mut found = (key.to_owned(), value);
-    for segment in track.path().iter().skip(1) {
-        let (path, value) = &found;
-        let inner = match (segment, &value.kind) {
-            (Segment::Map { key }, ValueKind::Table(members)) => {
-                members.get(key).map(|inner| (join(path, key), inner))
-            }
-            (Segment::Seq { index }, ValueKind::Array(items)) => {
-                let path = join(path, &index.to_string());
-                items.get(*index).map(|inner| (path, inner))
-            }
-            _ => None,
-        };
-        let Some(inner) = inner else { break };
-        found = inner;
-    }
-    found
+    error: &Error,
+    read: &dyn Fn(ValueKind) -> Result<(), Error>,
+) -> Option<(String, &'a Value)> {
+    let fails = |kind| read(kind).is_err_and(|found| found == *error);
+    let inner = match &value.kind {
+        ValueKind::Array(items) if !fails(ValueKind::Array(Vec::new())) => {
+            items.iter().enumerate().find_map(|(index, item)| {
+                let read = |kind| read(ValueKind::Array(vec![with_kind(item, kind)]));
+                find_cause(&join(path, &index.to_string()), item, error, &read)
+            })
+        }
+        ValueKind::Table(members) if !fails(ValueKind::Table(Table::new())) => {
+            members.iter().find_map(|(name, member)| {
+                let alone = |kind| [(name.clone(), with_kind(member, kind))].into();
+                let read = |kind| read(ValueKind::Table(alone(kind)));
+                find_cause(&join(path, name), member, error, &read)
+            })
+        }
+        _ => None,
+    };
+    inner.or_else(|| fails(value.kind.clone()).then(|| (path.to_owned(), value)))
+}
+
+fn with_kind(value: &Value, kind: ValueKind) -> Value {
+    let mut value = value.clone();
+    value.kind = kind;
+    value
 }
 
 /// Describes why a value was refused, without repeating the value.
