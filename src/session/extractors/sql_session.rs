@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::json::{Object, Value};
+use crate::json::{DuplicateMember, Object, Value};
 use crate::session::backends::pool::Pool;
 use crate::session::formats::expiry::Expiry;
 use crate::session::kind::Kind;
@@ -164,19 +164,9 @@ impl ExpiryColumn {
     /// If the session has expired at `now`, or if the column is missing or not a time.
     fn check(&self, row: &Object, now: UnixSeconds) -> Result<Option<UnixSeconds>, ExtractError> {
         let column = &self.column;
-        let expiry = match row.get(column) {
-            Ok(Some(Value::Null)) => return Ok(None),
-            Ok(Some(value)) => Expiry::read(value),
-            Ok(None) => {
-                return Err(misfit(format!(
-                    "the query returns no column named {column}"
-                )));
-            }
-            Err(_) => {
-                return Err(misfit(format!(
-                    "the query returns two columns named {column}"
-                )));
-            }
+        let expiry = match value_of(row, column)? {
+            Value::Null => return Ok(None),
+            value => Expiry::read(value),
         };
         let Some(expiry) = expiry else {
             return Err(misfit(format!(
@@ -188,6 +178,17 @@ impl ExpiryColumn {
             .lifetime
             .map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
         expiry.check(now).map(Some)
+    }
+}
+
+/// The value in the row's column called `name`.
+fn value_of<'a>(row: &'a Object, name: &str) -> Result<&'a Value, ExtractError> {
+    match row.get(name) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(misfit(format!("the query returns no column named {name}"))),
+        Err(DuplicateMember) => Err(misfit(format!(
+            "the query returns two columns named {name}"
+        ))),
     }
 }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::django::DjangoKeys;
-use super::misfit;
+use super::value_of;
 use crate::json::{Object, Value};
 use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
@@ -35,19 +35,7 @@ impl Payload {
             Self::Columns => return Ok(Value::Object(row)),
             Self::Stored(column, _) | Self::Django(column, _) | Self::Laravel(column, _) => column,
         };
-        let payload = match row.get(column) {
-            Ok(Some(value)) => self.decode(value)?,
-            Ok(None) => {
-                return Err(misfit(format!(
-                    "the query returns no column named {column}"
-                )));
-            }
-            Err(_) => {
-                return Err(misfit(format!(
-                    "the query returns two columns named {column}"
-                )));
-            }
-        };
+        let payload = self.decode(value_of(&row, column)?)?;
         match payload {
             Value::Object(payload) => {
                 let columns = row.into_iter().filter(|(name, _)| name != column);
