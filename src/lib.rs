@@ -159,7 +159,7 @@
 //! }
 //! ```
 
-// The public API: what extractors outside this crate, and apps that embed the service, need.
+// The public API, for extractors outside this crate and for apps that embed the service.
 pub use cli::Cli;
 pub use clock::{Clock, UnixSeconds};
 pub use config::{HumanDuration, List, Problems, Section, Sources};

@@ -133,7 +133,7 @@ pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> boo
             )
 }
 
-/// Whether the key can be read from files in this form.
+/// Whether the key accepts `content`, a placeholder for the content of one or more files.
 fn accepts<T: DeserializeOwned>(key: &str, content: StrictValue) -> bool {
     !matches!(
         read_key::<T>(key, content),
@@ -250,8 +250,9 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The innermost value that causes `error`, and its path. `read` reads the whole key with another value. Every item of a
-/// list and every member of a table is read alone, unless the list or table fails in the same way when it is empty.
+/// The innermost value that causes `error`, and its path. `read` reads the whole key with another value in place of
+/// `value`. Every item of a list and every member of a table is read alone, unless the list or table fails in the same
+/// way when it is empty.
 fn find_cause<'a>(
     path: &str,
     value: &'a Value,

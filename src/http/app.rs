@@ -215,7 +215,8 @@ fn token_routes(app: &Arc<App>) -> Router<Arc<App>> {
         ),
         (
             token::DOCS_PATH,
-            // `any`, unlike `fallback`, lets axum add no `Allow` to the 404 without `server.docs_alias`.
+            // With `fallback` instead of `any`, axum would add `Allow` to the 404 that is returned if
+            // `server.docs_alias` is off.
             any(token::docs_method_not_allowed)
                 .get(token::issue_at_docs_path)
                 .head(token::docs_head)
@@ -366,7 +367,8 @@ async fn finish(
     response
 }
 
-/// Refuses malformed and oversized requests, and applies `server.request_timeout` to the others.
+/// Refuses malformed and oversized requests and, under `dev`, requests to a host that is not loopback. Applies
+/// `server.request_timeout` to the others.
 async fn checked(
     app: &App,
     limits: &ServerConfig,

@@ -22,8 +22,8 @@ use crate::telemetry::requests::RequestLog;
 /// The configuration comes from `sources` and has the same keys as for the standalone service. The app remains
 /// responsible for the whole process: it listens, it installs the `tracing` subscriber that receives the log lines, and
 /// it exposes `metrics` (for example with [`Metrics::render`]). The subscriber determines the level and the format of
-/// the lines, so of `[log]` only `subject` has an effect. `[reload]` and the listener keys of `[server]` have no
-/// effect: neither a changed file nor SIGHUP reloads the configuration.
+/// the lines, so of `[log]` only `subject` has an effect. `[reload]` and the keys of `[server]` for listeners,
+/// connections and the drain have no effect: neither a changed file nor SIGHUP reloads the configuration.
 ///
 /// `trusted_proxies` of a `trusted_header` section needs the peer's address: serve the app with
 /// `into_make_service_with_connect_info::<SocketAddr>()`.

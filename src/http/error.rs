@@ -182,7 +182,7 @@ impl Error {
         }
     }
 
-    /// The subject of a valid session for which no token was issued.
+    /// The subject, if the error is `RateLimited`; `None` for every other error.
     pub fn subject(&self) -> Option<&Subject> {
         let Self::RateLimited { subject, .. } = self else {
             return None;

@@ -1,5 +1,5 @@
-//! The policy for browsers: the origins whose pages may request tokens (Fetch, section 3.2), and the CORS headers of
-//! the responses. The policy does not depend on the session.
+//! The policy for browsers: the origins whose pages may request tokens, and the CORS headers of the responses (Fetch
+//! Standard, "CORS protocol"). The policy does not depend on the session.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -50,7 +50,7 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
 }
 
 /// Checks the origin of the page that sent the request. The browser describes it in `Origin` and `Sec-Fetch-Site`,
-/// which scripts cannot set: both are forbidden request headers (Fetch, section 2.2.2).
+/// which scripts cannot set: both are forbidden request-headers (Fetch Standard).
 ///
 /// A page with `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
 ///
@@ -110,7 +110,7 @@ pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a Head
 }
 
 /// Whether the host and port of the origin equal `Host`, for requests whose `Sec-Fetch-Site` is absent or `none` and so
-/// names no relation to the page. The scheme is not compared, because TLS ends at the proxy in front of this service.
+/// does not show whether the page is same-origin. The scheme is not compared, because TLS ends at the proxy in front of this service.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let Ok(Some(host)) = single(headers, &header::HOST) else {
         return false;
@@ -142,8 +142,7 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: List
     );
 }
 
-/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches such a response for at most
-/// two hours.
+/// Adds the CORS headers of a preflight response. Chromium caches such a response for at most two hours.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(

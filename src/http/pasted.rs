@@ -178,8 +178,8 @@ pub fn target(text: &[u8]) -> Option<Url> {
     Url::parse(&format!("http://{host}{path}")).ok()
 }
 
-/// The headers of a pasted request: a curl command, a raw HTTP request, or header lines. Includes the `Host` that the
-/// URL of the command or a pseudo-header names.
+/// The headers of a pasted request: a curl command, a raw HTTP request, or header lines. If there is no
+/// `Host`, it is derived from the URL of the command or from the pseudo-header `:authority`.
 ///
 /// # Errors
 /// If the request is malformed. The message describes the malformed part, but never contains a value.

@@ -1,5 +1,5 @@
-//! The browser helper, embedded in the binary. Caches may store it but must revalidate it before each use (RFC 9110,
-//! section 13.1.2), so that a new version takes effect at once.
+//! The browser helper, embedded in the binary. Caches may store it but must revalidate it before each use (`no-cache`,
+//! RFC 9111, section 5.2.2.4), so that a new version takes effect at once.
 
 use std::sync::LazyLock;
 

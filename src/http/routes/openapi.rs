@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_described_with_its_status_code_and_header() {
+    fn every_error_is_described_with_its_http_status_error_code_and_header() {
         let mut codes: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         let document = document();
         for response in document["components"]["responses"]

@@ -184,7 +184,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     } else if bytes > max_bytes {
         Error::too_many_header_bytes(bytes, true, max_bytes)
     } else {
-        // hyper also reports a `Content-Length` as too large that exceeds its largest number.
+        // hyper reports the same error for a `Content-Length` above the maximum that it supports.
         Error::BodyTooLarge
     }
 }

@@ -336,8 +336,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes idle connections at once, and other connections after their request in flight. Cuts off connections that
-    /// take longer than `time_left`.
+    /// Closes idle connections at once, and other connections after the request that is in flight or arriving. Cuts off
+    /// connections that take longer than `time_left`.
     async fn close(mut self, time_left: Duration) -> DrainOutcome {
         self.shared.shutdown.cancel();
         let all_ended = async {

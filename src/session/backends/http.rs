@@ -97,8 +97,8 @@ impl fmt::Debug for Answer {
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The connection could not be opened, its TLS handshake failed, or it broke. The text is the error message without
-    /// the URL.
+    /// The connection could not be opened, its TLS handshake failed, or it broke. The string is the error message
+    /// without the URL.
     Unreachable(String),
     /// There was no complete answer within this time.
     Timeout(Duration),

@@ -35,7 +35,8 @@ const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 /// more frequent requests to the provider.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// The minimum time between two fetches while the cache holds no usable keys, so that every request waits for a fetch.
+/// The minimum time between two fetches while the cache holds no usable keys. It is short, because every request then
+/// waits for a fetch.
 pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// The maximum number of unusable keys that are logged one by one.
@@ -224,9 +225,9 @@ impl JwksCache {
         self.source.is_absent(error)
     }
 
-    /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`, because the
-    /// provider may have rotated to that key, and a 401 would sign users out. If the provider answered that the key
-    /// does not exist, the error is `Rejected`.
+    /// The error for a token whose key is not in the cache: `Rejected` if the last fetch succeeded, or if the provider
+    /// answered that the key does not exist. Otherwise `Unavailable`, because the provider may have rotated to that
+    /// key, and a 401 would sign users out.
     pub(super) fn no_key_error(&self, kid: Option<&str>) -> ExtractError {
         match &self.progress().last {
             Some((_, Ok(()))) => {

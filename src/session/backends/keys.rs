@@ -98,7 +98,7 @@ enum Material {
 /// Why a document contains no usable keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// The document is not a set of keys. The text describes the document, and how to fix it.
+    /// The document is not a set of keys. The string describes the document, and how to fix it.
     Malformed(&'static str),
     /// The document is well-formed, but contains no usable key.
     NoUsableKey(Vec<UnusableKey>),
@@ -180,7 +180,7 @@ impl fmt::Debug for Signed<'_> {
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignatureError {
-    /// No key matches the token. The text compares the token with the keys in the set.
+    /// No key matches the token. The string compares the token with the keys in the set.
     NoKey(String),
     /// None of the matching keys verifies the signature.
     Wrong,

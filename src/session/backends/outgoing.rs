@@ -180,7 +180,7 @@ fn host_pattern(text: &str) -> Result<String, &'static str> {
 /// Parses certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
 ///
 /// # Errors
-/// If `pem` contains no certificate, or an invalid one. The message says which.
+/// If `pem` contains no certificate, or an invalid one.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let mut authorities = RootCertStore::empty();
     let mut certificates = Vec::new();

@@ -62,7 +62,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// Why a query failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The connection broke, or the store's data violates its protocol. The text is the error message.
+    /// The connection broke, or the store's data violates its protocol. The string is the error message.
     Lost(String),
     /// The store answered, and this is the error that follows from the answer.
     Said(ExtractError),
@@ -287,8 +287,9 @@ impl<S: Store> Pool<S> {
         self.ask_on(new, question).await
     }
 
-    /// Runs a query on `connection`, and keeps the connection only after a complete answer. After any other outcome the
-    /// connection is dropped, which closes it.
+    /// Runs a query on `connection`, and keeps the connection if the query succeeds or the session is rejected. After
+    /// any other outcome, such as an error of the store or an oversized answer, the connection is dropped, which closes
+    /// it.
     async fn ask_on(
         &self,
         mut connection: S::Connection,

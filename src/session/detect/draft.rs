@@ -334,8 +334,8 @@ pub(super) fn public_origin(url: &Url) -> String {
     }
 }
 
-/// The environment variable for a key of the drafted section. In a dotted key, the name of a member that contains an
-/// upper-case letter keeps its case.
+/// The environment variable for a key of the drafted section. In a dotted key, a member name with an upper-case
+/// letter keeps its case.
 pub fn variable(key: &str) -> String {
     let (first, rest) = key.split_once('.').unwrap_or((key, ""));
     let mut name = format!(

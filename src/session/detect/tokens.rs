@@ -86,7 +86,8 @@ impl Token {
             ),
         };
         let preset = provider.map(|(provider, _)| provider.preset);
-        // A token without `sub` may identify an app or a service instead of a user, so the finding is not `Certain`.
+        // Without `sub`, a token of an unknown provider may identify an app or a service instead of a user, so the
+        // finding is not `Certain`.
         let confidence = if self.has("sub") || preset.is_some() {
             confidence
         } else {

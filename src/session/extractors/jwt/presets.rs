@@ -35,8 +35,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. The second
         // accepted value distinguishes nothing: some instances write it into every token. Tokens of OAuth applications
         // have the type `at+jwt`, and their ID tokens have a `nonce` or an `at_hash`. A session in state `pending` is
-        // not complete: the user still has to choose a team, for example. The cookie may be stale or another app's, so
-        // the header is read first.
+        // not complete: the user still has to choose a team, for example. The cookie may be stale or belong to
+        // another app, so the header is read first.
         "clerk",
         r#"
             from = ["header:authorization", "cookie:__session"]
