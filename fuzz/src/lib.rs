@@ -98,8 +98,8 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
     }
 }
 
-/// Returns a sample with a valid session of a framework, by the name of its kind or of its vector file. The initial
-/// corpus contains the sample's cookie.
+/// Returns the sample whose kind or vector file is called `name`. A sample contains a valid session of a framework, and
+/// the initial corpus contains the session's cookie.
 pub fn sample(name: &str) -> &'static Sample {
     let is_named = |sample: &&Sample| sample.kind == name || sample.family == name;
     SAMPLES.iter().find(is_named).expect("a sample of that name")

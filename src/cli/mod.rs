@@ -245,8 +245,8 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// Adds a client id and a random secret as the lowest layer, for commands that do not need the operator's own. Also
-/// returns both.
+/// Adds a client id and a random secret as the lowest layer, for commands that do not need the operator's id and
+/// secret. Also returns both.
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)

@@ -47,7 +47,7 @@ async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
 }
 
 #[tokio::test]
-async fn unfinished_body_is_aborted_at_the_hard_stop() {
+async fn unfinished_body_is_aborted_after_the_drain_timeout() {
     let app = Upstream::start(Act::Hang).await;
     let more = "server.drain_delay = \"100ms\"\nserver.drain_timeout = \"2s\"\nserver.request_timeout = \"2s\"\nserver.hard_stop = \"3s\"\nserver.body_timeout = \"10s\"";
     let s = Service::start(by_endpoint(app.port).with(more)).await;
