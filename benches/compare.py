@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Compares the service with routes that developers write: the CPU time per request, the requests per CPU-second,
-the start-up time and the size. It checks that the limits are kept. `make bench` runs it; the tables go into
+"""Compares the CPU time and the latency of the service with those of routes that developers write. Also measures the
+service's start-up time, memory and binary size, and checks all limits. `make bench` runs this; the tables go into
 docs/performance.md.
 
 Every server except the first does the same work: it verifies the same session JWT (HS256) and responds with a new token
-(HS512) as JSON. The first server only says hello. The baseline is the bare route of axum and jsonwebtoken. All servers run at
-the same time, pinned to the first core, and the clients on the second core call them in turns, so that a change of the
-machine's speed affects all of them. Requests per second are per second of CPU time, because the elapsed time depends on
-what else is using the core."""
+(HS512) as JSON. The first server only says hello. The bare route is the one of axum and jsonwebtoken. All servers run
+at the same time, pinned to the first core, and the clients on the second core call them in turns, so that a change of
+the machine's speed affects all of them. Requests per second are per second of CPU time, because the elapsed time
+depends on what else is using the core."""
 
 import argparse
 import pathlib

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Measures how the service scales: from 1 to 10,000 connections, by extractor kind, by length of the chain, its tail
-latencies, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
+"""Measures how the service scales: with 1 to 10,000 connections, by extractor kind, by length of the chain, and past
+saturation. Also measures tail latencies. `make bench` runs this; the tables go into docs/performance.md, and the
+curves into docs/performance/.
 
 The service runs on the first core; the clients and its backend run on the second."""
 
@@ -46,7 +47,7 @@ def bearer():
 
 
 def connections(seconds):
-    """The figures for each number of connections, and the memory that idle connections use."""
+    """The figures for each number of connections, and the service's memory use with idle connections."""
     many = {"ROLLOUT__SERVER__MAX_CONNECTIONS": "12000"}
     runs = []
     for number in CONNECTIONS:
@@ -67,7 +68,7 @@ def connections(seconds):
 
 
 def idle_memory(server):
-    """The memory use with idle connections, each of which has been used once."""
+    """The server's memory use with `IDLE` idle connections, each of which has been used once."""
     head = "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: localhost", f"Authorization: {bearer()['Authorization']}", "", ""])
     with contextlib.ExitStack() as stack:
         for _ in range(IDLE):

@@ -1,5 +1,5 @@
 """Functions of `make bench` for servers: starting them on one core, sending them load from another, and reading the
-resources that they used. The comparisons are in compare.py and scale.py."""
+resources that they used. compare.py, scale.py and stores.py use these functions."""
 
 import base64
 import contextlib
@@ -22,7 +22,7 @@ SESSION_SECRET = "session-secret-session-secret-session-secret"
 CLIENT_SECRET = "client-secret-client-secret-client-secret-client-secret-client-secret"
 PATH = "/rollout/token"
 
-# The server has one core to itself; the clients run on the other.
+# The servers run on one core, and the clients on the other.
 SERVER_CPU, CLIENT_CPU = "0", "1"
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
@@ -66,7 +66,7 @@ def free_port(given=set()):
 
 
 class Server:
-    """A server that runs on its own core."""
+    """A server process, pinned to the core `SERVER_CPU`."""
 
     def __init__(self, command, environment, log=subprocess.DEVNULL):
         self.port = free_port()

@@ -35,7 +35,7 @@ pub fn minter() -> Minter {
     )
 }
 
-/// The service with the extractors in `toml`, and with limits that are too high for one user to reach.
+/// The service with the extractors in `toml`, and with rate limits that are too high for one user to reach.
 pub fn service(toml: &str) -> Router {
     let environment: BTreeMap<_, _> = [
         ("ROLLOUT_CLIENT_ID", "client"),

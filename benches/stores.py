@@ -2,8 +2,8 @@
 """Compares the service with Express when both must look up the session in a real Redis, a real PostgreSQL or an HTTP
 endpoint. `make bench` runs this; the table goes into docs/performance.md.
 
-Both read the same sessions, which the Express app started. The servers run on the first core; the clients, the stores
-and the endpoint run on the second. Only the CPU time of the servers is counted."""
+In a store, both read the same sessions, which the Express app started. The servers run on the first core; the clients,
+the stores and the endpoint run on the second. Only the CPU time of the servers is counted."""
 
 import argparse
 import contextlib
@@ -89,7 +89,8 @@ def postgres(scratch):
 
 @contextlib.contextmanager
 def endpoint(_):
-    """The URL of an endpoint with a single session. nginx serves it, so that the endpoint does not limit the servers."""
+    """The URL of an endpoint that returns the same user for every cookie. nginx serves it, so that the endpoint does not
+    limit the servers."""
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as folder:
         answer = json.dumps({"sub": "user-1"})

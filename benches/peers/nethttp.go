@@ -1,4 +1,4 @@
-// The route in Go with net/http and golang-jwt, which mints tokens as in the snippet of Rollout's docs.
+// The token route in Go with net/http and golang-jwt. It mints tokens like the snippet in Rollout's docs.
 package main
 
 import (
