@@ -343,7 +343,7 @@ impl ExtractError {
         ))
     }
 
-    /// The credential was not made with the secret in the section's key `key`.
+    /// The credential does not match the secret under the configuration key `key`.
     pub fn other_secret(reason: Reason, key: &str) -> Self {
         Self::rejected(reason).because(format!(
             "the app's secret differs from {key}, or the credential was changed"

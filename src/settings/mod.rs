@@ -366,7 +366,7 @@ impl Settings {
         }
     }
 
-    /// The client secret's fingerprint, which identifies the secret in logs and on `/readyz` without revealing it.
+    /// The client secret's fingerprint, which identifies the secret in logs and on the admin listener's `/readyz`.
     pub fn secret_fingerprint(&self) -> String {
         fingerprint(&self.client.secret)
     }

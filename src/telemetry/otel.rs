@@ -28,7 +28,7 @@ use crate::telemetry::traces::{SendTraces, TraceReceiver};
 /// How long the process waits at exit for the export of the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The exporter. At most 2,048 spans wait to be sent; further spans are dropped.
+/// The exporter. By default, at most 2,048 spans wait to be sent; further spans are dropped.
 #[derive(Debug)]
 pub struct Traces(Option<SdkTracerProvider>);
 
@@ -81,7 +81,7 @@ pub(super) fn layer(
         .with_level(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        // A span's parent is the current `tracing` span, with which spawned tasks are instrumented.
+        // Not needed: a span's parent is the current `tracing` span, and spawned tasks are instrumented with that span.
         .with_context_activation(false)
         .with_filter(Targets::new().with_target(TRACES, LevelFilter::INFO));
     Ok((Some(layer.boxed()), Traces(Some(provider))))

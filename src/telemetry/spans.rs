@@ -3,7 +3,7 @@
 //!
 //! Trace spans have the target [`TRACES`]. They are enabled only if a trace collector is configured. Nothing else is
 //! exported: no spans or events of libraries, and no log lines. The fields of trace spans are attributes that
-//! OpenTelemetry defines, and the service's own with the prefix `rollout.`. Apart from the request id, they never
+//! OpenTelemetry defines, and additional attributes with the prefix `rollout.`. Apart from the request id, they never
 //! contain a header, a cookie, a caller's path or query, a token, a secret, or a subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};

@@ -279,7 +279,7 @@ async fn localhost_in_the_allowed_origins_is_a_warning() {
 }
 
 #[tokio::test]
-async fn page_allowed_by_a_pattern_gets_a_token_only_for_a_bearer_token() {
+async fn page_allowed_by_a_pattern_gets_a_token_only_with_a_bearer_token() {
     let config =
         format!("[origins]\nallowed = [\"https://*-team.vercel.app\"]\n{BEARER_COOKIE_OR_PROXY}");
     let service = Service::start(config);
@@ -439,7 +439,7 @@ async fn dev_explain(dev: &Service, request: &str) -> Value {
 }
 
 #[tokio::test]
-async fn own_origin_is_compared_with_host_unless_sec_fetch_site_names_another_site() {
+async fn own_origin_is_compared_with_host_unless_sec_fetch_site_is_same_site_or_cross_site() {
     let service = Service::start(config());
     for (site, want) in [
         (None, 200),

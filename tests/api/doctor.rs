@@ -168,7 +168,7 @@ async fn doctor_without_extractors_calls_rollout_only() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out.lines().count(), 1, "{out}");
 
-    // Only missing extractors are accepted: other problems of the configuration are still reported.
+    // A configuration without extractors is accepted, but any other problem in it is reported.
     let (command, _file) = with_file(
         &["doctor", "--base-url", &base],
         "session.extractors = ['web']\n[extractors.web]\nkind = 'jwt'\nsecrt = 1",
@@ -336,7 +336,7 @@ fn inspect_shows_how_the_signer_misread_the_secret() {
 }
 
 #[test]
-fn config_schema_has_every_section_kind_and_key() {
+fn config_schema_has_every_section_with_its_keys_and_every_kind() {
     let mut command = binary(&["config-schema"]);
     command.env_clear();
     let (code, out, err) = run(&mut command);

@@ -76,7 +76,7 @@ fn chain(names: &[&str], sections: &[&str]) -> Service {
 }
 
 #[tokio::test]
-async fn api_key_section_before_introspection_accepts_api_keys_and_opaque_tokens() {
+async fn chain_of_api_key_and_introspection_accepts_api_keys_and_opaque_tokens() {
     let issuer = issuer().await;
     let service = chain(
         &["backend", "opaque"],

@@ -17,7 +17,7 @@ use crate::backend::{Backend, json};
 use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
-async fn subject_above_burst_is_429_and_other_subjects_are_served() {
+async fn caller_above_burst_is_429_and_other_callers_are_served() {
     let service = Service::start(format!("[rate_limit]\nburst = 3\n{BY_HEADER}"));
     for _ in 0..3 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);

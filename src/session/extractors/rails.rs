@@ -70,8 +70,8 @@ impl Default for RailsConfig {
     }
 }
 
-/// The settings with which the app wrote older cookies. A key that is not set has the section's value, except that
-/// `salt` has its default if the scheme differs.
+/// The settings with which the app wrote older cookies. A key that is not set has the section's value. If the scheme
+/// differs from the section's scheme, an unset `salt` has that scheme's default.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {
@@ -212,7 +212,7 @@ impl Rails {
         .map(Some)
     }
 
-    /// Extracts the session from the metadata around it.
+    /// Parses the cookie's decrypted or verified value, checks its purpose and expiry, and returns the session.
     fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
         let cookie = CookieValue::parse(opened).inspect_err(|error| {
             if error.reason() == Reason::PayloadNotJson {
@@ -265,7 +265,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A cookie with this content, encrypted as the app would.
+    /// Encrypts this content into a cookie, as the app does.
     fn cookie(text: &[u8]) -> String {
         let salt = b"authenticated encrypted cookie";
         let key = hkdf::pbkdf2(

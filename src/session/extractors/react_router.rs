@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_signed_with_a_listed_secret_is_accepted_and_with_a_removed_secret_is_refused() {
+    fn cookie_signed_with_an_old_secret_is_accepted_only_while_the_secret_is_listed() {
         let old = signed("an-older-secret-of-the-app", &STANDARD.encode("{}"));
         assert_eq!(asked("", &old), Err("bad_signature"));
         let keys = format!("secrets = [\"{SECRET}\", \"an-older-secret-of-the-app\"]");

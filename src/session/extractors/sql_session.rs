@@ -54,7 +54,8 @@ struct SqlSession {
     clock: Clock,
 }
 
-/// The column that contains the session's expiry. Without such a column, the query itself must check the expiry.
+/// The column that contains the session's expiry. Without such a column and without `expires_path`, the query itself
+/// must exclude expired sessions.
 #[derive(Debug)]
 struct ExpiryColumn {
     column: String,

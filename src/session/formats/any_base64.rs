@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_in_either_alphabet_is_decoded_despite_padding_and_white_space() {
+    fn base64_in_either_alphabet_is_decoded_with_or_without_padding_and_white_space() {
         for text in ["-_8", "+/8=", "-_8==", " +/\r\n8 ", "-_9"] {
             assert_eq!(decode(text.as_bytes()), Some(vec![0xfb, 0xff]), "{text}");
         }

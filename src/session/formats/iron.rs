@@ -18,7 +18,7 @@ const PREFIX: &str = "Fe26.2";
 /// The tolerated clock difference in seconds, which is the library's default `timestampSkewSec`.
 const SKEW: UnixSeconds = 60;
 
-/// A seal, split at its `*` separators. `Debug` does not show it.
+/// A seal, split at its `*` separators. `Debug` shows only the id and the expiry.
 pub struct Seal<'a> {
     /// The text that the MAC covers.
     covered: &'a str,

@@ -118,7 +118,7 @@ struct Sealed<'a> {
 }
 
 /// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`, and refuses an
-/// `enc` that no key supports. The keys are derived from the secrets in the section's key `key`.
+/// `enc` that no key supports. `key` is the configuration key whose secrets the keys are derived from.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,

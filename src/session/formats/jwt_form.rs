@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn algorithm_that_begins_with_hs_is_hmac_and_unknown_algorithm_is_neither() {
+    fn only_an_algorithm_that_begins_with_hs_is_hmac_and_an_unknown_algorithm_returns_none() {
         for (alg, want) in [
             ("HS256", Some(true)),
             ("HS512", Some(true)),

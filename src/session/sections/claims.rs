@@ -184,8 +184,8 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Checks that the token has all required scopes. They are in `scope` (RFC 9068) or `scp`, as a space-separated string
-/// or as a list.
+/// Checks that the token has all required scopes. The token's scopes are in `scope` (RFC 9068) and `scp`, each of which
+/// is a space-separated string or a list.
 ///
 /// # Errors
 /// `Rejected` if a scope is missing.

@@ -196,8 +196,8 @@ fn without_quotes(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// The highest number of a non-empty chunk. It is found in one pass over the headers, because most requests have no
-/// chunks.
+/// The highest number of a non-empty chunk, found in one pass over the headers; `None` if there is no chunk, as in most
+/// requests.
 fn highest_chunk(headers: &HeaderMap, name: &str) -> Option<usize> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));

@@ -35,7 +35,7 @@ pub struct CredentialFields<'a> {
 /// A cookie or header that contains a session id.
 #[derive(Debug)]
 pub struct SessionCredential {
-    /// The places listed in `from`, in order. The first place that holds a credential decides.
+    /// The places listed in `from`, in order. The credential in the first place that holds one is used.
     places: Vec<CredentialSource>,
     /// The possible names of the cookie, which is read after `places`. Different values under two of the names are
     /// refused.
@@ -45,7 +45,7 @@ pub struct SessionCredential {
     hashes_id: bool,
 }
 
-/// A session id that may be looked up. `Debug` does not show the id.
+/// A session's key in the store, derived from the session id. `Debug` does not show the key.
 #[derive(PartialEq, Eq)]
 pub struct StoreKey {
     pub key: String,

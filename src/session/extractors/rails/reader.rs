@@ -29,7 +29,8 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// Builds the reader. Returns `None` if there are problems. Each is reported under its key, prefixed with `path`.
+    /// Builds the reader. Returns `None` if `secret` is missing, or if a key is invalid, which is reported under `path`
+    /// followed by the key.
     pub fn reader(
         &self,
         section: &Section<'_>,

@@ -116,7 +116,7 @@ impl RedisServer {
         tls.connect(name, stream).await
     }
 
-    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be error replies of the server.
+    /// Sends `command` and, if the expiry is needed, `PTTL`. The answers may be error replies of the server.
     async fn send(
         &self,
         connection: &mut Connection,

@@ -51,7 +51,7 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // A boolean in an environment variable is text with one of these spellings.
+        // An environment variable is a string, so these spellings of a boolean are accepted.
         match text.to_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
             "false" | "no" | "off" | "0" => return Some(Self::Nothing),

@@ -4,7 +4,8 @@
 /// Presets by product. A preset's `path` is appended to a `url` that has no path.
 pub const PRESETS: &[(&str, &str)] = &[
     // `GET /api/auth/session` returns null (v5) or {} (v4) to a caller who is not signed in. The answer contains the
-    // user's id only if the app's session callback adds it, and v5's own `token.sub` changes with each sign-in.
+    // user's id only if the app's session callback adds it. Without a database adapter, v5's own `token.sub` may change
+    // at each sign-in.
     (
         "authjs",
         r#"

@@ -288,7 +288,7 @@ fn preset_queries(
     Some(queries)
 }
 
-/// The app's `SECRET_KEY`, followed by its `SECRET_KEY_FALLBACKS`. Only sessions of Django have them.
+/// Django's `SECRET_KEY`, followed by its `SECRET_KEY_FALLBACKS`. They are used only with `payload = "django"`.
 fn django_secrets(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,

@@ -498,7 +498,8 @@ fn too_long() -> ExtractError {
     ExtractError::rejected(Reason::SessionCorrupt).because("the row is longer than 1 MiB")
 }
 
-/// Checks the length of a row that was read completely, because only the query itself could truncate its columns.
+/// Checks the length of a row of `MySQL` or `SQLite`. Such rows are read completely, because only the configured query
+/// could truncate their columns.
 fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     if length > MAX_STORED {
         Err(StoreError::Oversized(too_long()))

@@ -29,7 +29,7 @@ impl DjangoKeys {
         )
     }
 
-    /// The verified JSON in `data`.
+    /// Verifies the signature of `data`, and returns its payload, decoded and decompressed.
     pub fn open(&self, data: &str) -> Result<Vec<u8>, ExtractError> {
         let corrupt = || {
             ExtractError::rejected(Reason::SessionCorrupt)

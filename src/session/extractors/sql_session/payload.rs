@@ -74,8 +74,8 @@ impl Payload {
     }
 }
 
-/// The bytes of a text column, or of a binary column, which is returned as `\x` and hexadecimal digits. No text
-/// format begins with a backslash.
+/// The bytes of a text or binary column. Binary data that is returned as `\x` and hexadecimal digits is decoded. No
+/// text format begins with a backslash.
 fn bytes(text: &str) -> Cow<'_, [u8]> {
     match text.strip_prefix("\\x").and_then(hex::decode) {
         Some(bytes) => Cow::Owned(bytes),
