@@ -86,7 +86,7 @@
 //!
 //! # Call a backend
 //!
-//! [`Context::http`] is the client that all outgoing calls share. [`SessionExtractor::backend`] returns a
+//! [`Context::http`] is the client for outgoing HTTP calls. [`SessionExtractor::backend`] returns a
 //! description of the call, which commands print while they wait, and [`SessionExtractor::probe`] makes the call once
 //! for `doctor`:
 //!

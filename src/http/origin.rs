@@ -110,7 +110,8 @@ pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a Head
 }
 
 /// Whether the host and port of the origin equal `Host`, for requests whose `Sec-Fetch-Site` is absent or `none` and so
-/// does not show whether the page is same-origin. The scheme is not compared, because TLS ends at the proxy in front of this service.
+/// does not show whether the page is same-origin. The scheme is not compared, because TLS ends at the proxy in front of
+/// this service.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let Ok(Some(host)) = single(headers, &header::HOST) else {
         return false;

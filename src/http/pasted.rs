@@ -94,7 +94,7 @@ impl CurlArgs {
             && !self.words.iter().any(is_url)
     }
 
-    /// The headers that curl would send.
+    /// The headers of `-H`, and the headers that curl derives from `-b` and `-u`.
     ///
     /// # Errors
     /// If a header is malformed. The message names the header, but never contains its value.

@@ -19,9 +19,8 @@ use crate::settings::RateLimitConfig;
 /// The limit of a subject is this many times the limit of a credential, because many users may share a subject, such as
 /// an organisation. The subject's limit stops a loop that uses a different credential for each request.
 const CREDENTIALS_PER_SUBJECT: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
-/// If there are more keys than this, the keys whose full burst is available again are removed, which does not change
-/// their limit. The other keys were used recently, so their number is limited by the rate of
-/// requests.
+/// If a limiter has more keys than this, the keys whose full burst is available again are removed, which does not
+/// change their limit. The other keys were used recently, so their number is limited by the rate of requests.
 const KEYS_KEPT: usize = 10_000;
 /// The number of requests between two checks of the number of keys.
 const SWEEP_EVERY: u32 = 1024;

@@ -105,7 +105,7 @@ impl ConnectionState {
         current.phase
     }
 
-    /// Starts an exchange, which ends when the guard is dropped.
+    /// Starts an exchange. hyper drops the guard when it has taken the whole response.
     pub(super) fn begin_exchange(self: &Arc<Self>) -> Exchange {
         self.current().enter(Phase::Handler);
         Exchange(self.clone())
@@ -170,7 +170,7 @@ impl ConnectionState {
     }
 }
 
-/// A request, from its head to the last byte of its response.
+/// The guard of an exchange: a request whose response hyper has not yet taken as a whole.
 #[derive(Debug)]
 pub(super) struct Exchange(Arc<ConnectionState>);
 

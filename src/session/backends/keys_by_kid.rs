@@ -28,8 +28,8 @@ const MAX_ABSENT: usize = 1000;
 pub const KID_PLACEHOLDER: &str = "{kid}";
 
 /// Keys that a provider publishes one by one, each at a URL that contains the key id. The id is taken from an
-/// unverified token, so the number and rate of look-ups are limited, and unknown ids and keys have separate limits in the
-/// cache: made-up ids evict at most the oldest of [`MAX_KEYS`] keys.
+/// unverified token, so the number and rate of look-ups are limited. Keys and unknown ids have separate limits in the
+/// cache, so that made-up ids evict at most the oldest of [`MAX_KEYS`] keys.
 #[derive(Debug)]
 pub struct KeysByKid {
     provider: Provider,

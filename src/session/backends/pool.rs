@@ -152,7 +152,7 @@ impl<C> Drop for Idle<C> {
     }
 }
 
-/// Errors that mean the store is down, as opposed to busy or a bad query.
+/// The reasons that count as a failure of the store. Others do not, such as a busy pool or unexpected columns.
 const DOWN: [Reason; 3] = [
     Reason::StoreUnreachable,
     Reason::StoreTimeout,

@@ -1,5 +1,5 @@
-//! Drafts a section for a kind and a preset that the operator names, without a request. The draft is what `detect`
-//! returns for an example credential, so that `init` and `detect` always agree.
+//! Drafts a section for a kind and a preset that the operator names, without a request. If the kind has an example
+//! credential, the draft is what `detect` returns for that credential, so that `init` and `detect` agree.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;

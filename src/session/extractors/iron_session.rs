@@ -106,7 +106,7 @@ struct IronSession {
 }
 
 /// Derives the keys of h3 version 2 on blocking threads. A derivation takes milliseconds of processor time, even for a
-/// forged seal. Therefore the number of concurrent derivations is half the number of processors, and the number of
+/// forged seal. Therefore at most half as many derivations run at a time as there are processors, and the number of
 /// waiting requests is limited, so that forged seals cannot block all in-flight requests of the service.
 #[derive(Debug)]
 struct Derivations {

@@ -426,7 +426,7 @@ fn lines(log: &str, part: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flood_of_unparsable_heads_is_logged_within_the_budget_of_its_reason() {
+async fn flood_of_unparsable_heads_logs_100_lines_and_the_number_of_suppressed_lines() {
     let log = log_of(&[&b"\x01\x02\r\n\r\n"[..]; 300]).await;
     assert_eq!(lines(&log, "request.refused"), 100, "{log}");
     assert_eq!(

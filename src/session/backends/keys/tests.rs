@@ -199,7 +199,7 @@ fn key_of_each_type_is_parsed_from_pem_and_verifies_signatures_of_its_algorithm_
 }
 
 #[test]
-fn secret_verifies_only_signatures_that_jsonwebtoken_made_with_it() {
+fn secret_verifies_signatures_that_jsonwebtoken_made_with_it_and_refuses_others() {
     let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
     for name in ["HS256", "HS384", "HS512"] {
         let alg = Alg::named(name).expect("a known algorithm");
