@@ -56,7 +56,7 @@ fn send_traces(http: HttpClient) -> SendTraces {
     }))
 }
 
-/// The parts that a reload replaces: the app and the log settings.
+/// The app and the log, whose settings a reload replaces.
 #[derive(Debug)]
 struct LiveService {
     app: Arc<App>,

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileFingerprint {
     path: PathBuf,
-    /// `None` for a file that cannot be read, and for a pipe, which can be read only once.
+    /// `None` for a pipe, which can be read only once.
     content: Option<Vec<u8>>,
 }
 
