@@ -14,7 +14,7 @@ apt_install() { # installs the packages in `missing` with apt-get
     { echo "Install the packages by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
-# FILE COPY: succeeds if COPY, the requirements or lock file of the last installation, equals FILE
+# FILE COPY: succeeds if FILE has not changed since the last installation, which saved it as COPY
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
 pip_install() { # FROM INTO: installs the packages of FROM/requirements.txt in INTO/venv

@@ -147,7 +147,7 @@ export function createTokenSource({
     if (signal?.aborted) throw new RolloutTokenError("aborted", "The signal was aborted", { cause: signal.reason });
   };
 
-  // Runs `work` with a signal that aborts after `ms`, or with the caller's signal. Then the returned promise rejects,
+  // Runs `work` with a signal that aborts after `ms` or when the caller's aborts. Then the returned promise rejects,
   // even if `work` ignores the signal.
   const within = async (ms, work) => {
     const end = new AbortController();

@@ -193,7 +193,7 @@ async fn plain_http_call_goes_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn calls_to_loopback_to_a_host_in_no_proxy_or_with_an_empty_section_proxy_are_direct() {
+async fn call_is_direct_if_its_host_is_loopback_or_in_no_proxy_or_if_the_section_proxy_is_empty() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Proxy::start().await;
     for host in ["127.0.0.1", "localhost"] {

@@ -554,7 +554,7 @@ impl Reloading {
 }
 
 #[tokio::test(start_paused = true)]
-async fn extractor_is_replaced_at_reload_only_if_its_section_a_file_or_a_setting_it_uses_changed() {
+async fn extractor_is_replaced_at_reload_only_if_its_section_files_or_settings_changed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("session-secret");
     fs::write(&file, SESSION_SECRET).unwrap();

@@ -236,7 +236,7 @@ async fn caller_without_a_configured_cookie_gets_no_set_cookie_lines() {
 }
 
 #[tokio::test]
-async fn foreign_credential_in_a_header_is_forwarded_with_context_headers_only() {
+async fn foreign_credential_in_a_header_is_forwarded_with_context_headers_but_without_cookies() {
     let app = app_that_sets(&["sid=new"], 200, ANN).await;
     let config = by_endpoint(&app.url("/me")).with(
         "session.extractors = ['backend', 'app']

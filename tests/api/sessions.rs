@@ -75,7 +75,7 @@ async fn absent_credential_falls_through_to_the_next_extractor_and_an_invalid_on
 }
 
 #[tokio::test]
-async fn credential_from_the_first_source_in_from_decides() {
+async fn credential_from_the_first_listed_source_decides() {
     let service = Service::start(BY_JWT);
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {

@@ -390,7 +390,7 @@ fn variable_with_missing_or_extra_underscores_is_refused_with_a_hint() {
 }
 
 #[test]
-fn file_name_in_rollout_config_is_refused_with_a_hint_at_the_config_flag() {
+fn file_name_in_rollout_config_is_refused_with_a_hint_to_use_the_config_flag() {
     let report = load(&[("ROLLOUT_CONFIG", "rollout-token.toml")]).unwrap_err();
     assert!(report.contains("use --config FILE"), "{report}");
 }

@@ -1,4 +1,4 @@
-// Tests the page of a browser extension, whose origin has the scheme chrome-extension.
+// Tests token requests from the page of a browser extension, whose origin has the scheme chrome-extension.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 

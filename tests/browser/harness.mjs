@@ -53,7 +53,7 @@ const debians = (tls) => ({
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // Blocks hosts outside this machine. Playwright's routes would stop Chromium from sending preflights.
+    // Blocks hosts outside this machine. With Playwright's request routing, Chromium would not send preflights.
     `--host-resolver-rules=${tls ? `${tls.rules}, ` : ""}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1`,
     ...(tls ? [`--ignore-certificate-errors-spki-list=${tls.key}`] : []),
   ],
@@ -66,7 +66,7 @@ export async function startBrowser(tls) {
   return browser;
 }
 
-/** Starts a browser with default settings, and returns its only context. */
+/** Starts a browser with Chrome's default settings for cookies, and returns its only context. */
 export async function startUsersBrowser(tls) {
   const profile = temporary();
   // By default, Chrome, Edge and Chromium block third-party cookies in private windows only. Debian's build, Safari,
@@ -312,7 +312,7 @@ export async function startRollout() {
   };
   rollout.url = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
-    // Every origin is allowed, because the token identifies the user. The browser sends a preflight before each call.
+    // Every origin is allowed, because a token, not a cookie, identifies the user. `Authorization` causes preflights.
     response.setHeader("Access-Control-Allow-Origin", "*");
     if (request.method === "OPTIONS") {
       rollout.seen.push({ method: "OPTIONS", pathname, status: 204 });

@@ -223,7 +223,7 @@ def test_configuration_is_valid_and_its_ports_match_those_of_the_pod(objects, tm
     listening = {"http": server["listen"], "admin": server["admin_listen"]}
     for name, address in listening.items():
         host, _, port = address.rpartition(":")
-        # A pod declares a port only if the service does not listen on loopback.
+        # A pod declares the port of each listener that is not on loopback.
         assert (name in ports) == (host != "127.0.0.1"), (name, address)
         assert ports.get(name, int(port)) == int(port)
     probed = {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}

@@ -39,7 +39,7 @@ JWKS = {
 
 
 class BackEnd(BaseHTTPRequestHandler):
-    """Serves a JWKS, and a session endpoint that returns 200 for ann's cookie and 500 for any other."""
+    """Serves a JWKS, and a session endpoint that returns 200 for ann's cookie and 500 otherwise."""
 
     def do_GET(self):
         ann = self.headers.get("Cookie") == "sid=ann"

@@ -1,5 +1,6 @@
 """Runs the `sh,deploy` blocks of the pages in docs/deploy that need a cluster. A fake `kubectl` renders manifests with
-the real `kubectl`, and stands in for the API server. tests/docs tests the other blocks of these pages."""
+the real `kubectl`, and stands in for the API server. tests/docs tests the other blocks of these pages. Another test
+checks that the variables in platforms.md are a valid configuration."""
 
 import json
 import os

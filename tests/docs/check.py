@@ -1,5 +1,6 @@
 """Checks the docs: `check-config` validates every configuration block, shell blocks are run unless a marker prevents
-it, other blocks are parsed, and the target of every link exists. A block in a language without a check fails.
+it, other blocks are parsed or compiled, and the target of every relative link must exist. A block in a language without
+a check fails.
 
 Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
 """
@@ -34,7 +35,7 @@ SUMMARY = ROOT / "docs/SUMMARY.md"
 WHOLE = {ROOT / "README.md"}
 FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
-# The markers after a language, as in ```sh,server, and how a block with that marker is handled instead of being run.
+# The markers after a language, as in ```sh,server, and how a block with that marker is handled.
 MARKERS = {
     "server": "runs until it is stopped: it is started in the background and kept for the rest of the page",
     "deploy": "needs a container engine, a cluster, root or another running program: only its syntax is checked",

@@ -337,7 +337,7 @@ async fn request_without_an_origin_header_gets_a_token() {
 #[tokio::test]
 async fn answers_have_cache_control_no_store_and_no_validator() {
     let web = Service::start(by_jwt()).await;
-    // `Wire` checks these headers on every response in every test; this test produces each kind of response.
+    // `Wire` checks most of these headers on every response in every test; this test produces each kind of response.
     for asked in [
         page(LISTED),
         post(""),

@@ -253,7 +253,7 @@ async fn audience_other_than_configured_is_401() {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("aud");
     ask(&s, all.to_string(), INVALID).await;
-    // Ten thousand audiences exceed the maximum length of a token.
+    // A token with ten thousand audiences is longer than the maximum.
     let vast: Vec<u8> = vec![1; 10_000];
     ask(&s, claims(&json!({"aud": vast})).to_string(), INVALID).await;
     s.finish().await;

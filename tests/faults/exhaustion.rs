@@ -478,7 +478,7 @@ mod slow {
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
-        // `Wire::closed` panics after `HANG`, which is less than the idle timeout, so the test restarts it every 30 s.
+        // `Wire::closed` panics after `HANG`, which is less than the idle timeout, so the wait is restarted every 30 s.
         while timeout(Duration::from_secs(30), wire.closed())
             .await
             .is_err()

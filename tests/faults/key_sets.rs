@@ -108,7 +108,7 @@ async fn ten_thousand_made_up_kids_cause_one_fetch_per_cooldown() {
 }
 
 #[tokio::test]
-async fn thousand_requests_before_the_first_key_fetch_share_one_fetch() {
+async fn thousand_requests_without_cached_keys_share_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else {
         panic!("`keys` must return `Act::Say`")

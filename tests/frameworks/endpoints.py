@@ -1,6 +1,6 @@
 """Tests each `session_endpoint` recipe of docs/recipes whose framework can be installed, with a small app of that
 framework: a user signs in to the app, and the service calls the app to find the user. The service's configuration is
-read from the recipe.
+read from the recipe. Other cases test products and settings without such a recipe, with a configuration of their own.
 
 Usage: target/interop/venv/bin/python tests/frameworks/endpoints.py [NAME …]
 """

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ROOT / "target/frameworks"
 BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
-# A client id and a client secret in the format that Rollout issues.
+# The client credentials with which the service signs tokens.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
 # The environment variables that the programs inherit. Others are left out, because ROLLOUT_… would change the settings.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

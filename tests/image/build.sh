@@ -61,7 +61,7 @@ if [ ! -d "$rootfs" ]; then
 fi
 
 # Cargo in the container needs this machine's registry settings: cargo's configuration files, and its environment
-# variables except secrets and paths. buildah passes the proxy variables to the build itself.
+# variables except secrets and paths. By default, buildah passes the proxy variables to the build too.
 cargo_files=()
 for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
   [ ! -e "$file" ] || cargo_files+=("$file")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the image and the Compose demo in a real Docker engine (`make image-test`). If no engine is running, root can
-# let this script install one (Debian's docker.io) and start it with its own store below target/image/docker.
+# Tests the image and the Compose demo in a real Docker engine (`make image-test`). If no engine is running, the script
+# must run as root: it installs an engine (Debian's docker.io) and starts it with a store below target/image/docker.
 # Replacements for the base images are imported, so that nothing is pulled.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

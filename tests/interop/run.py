@@ -177,7 +177,7 @@ def cases() -> list[Case]:
         "no `typ`": sign({"alg": "HS512"}, claims, key),
         "other `typ`": sign({"typ": "at+jwt", "alg": "HS512"}, claims, key),
     }
-    # Check the signing code of this test itself: its unchanged token must be accepted.
+    # Check `sign` itself: a token that it signs with a minted token's header and claims must be accepted.
     made.append(Case("signed by hand", sign(header, claims, key), secret, True))
     made += [Case(name, token, secret, None) for name, token in rules.items()]
     return made

@@ -62,7 +62,7 @@ fn main() {
             continue;
         }
         let mut config = Config::new();
-        // Shuttle warns about relaxed atomics. The only relaxed atomic implements a limit that need not be exact.
+        // Shuttle runs every atomic operation as `SeqCst`, and would warn about any other ordering.
         config.silence_warnings = true;
         let outcome = std::panic::catch_unwind(|| {
             Runner::new(RandomScheduler::new(ORDERS), config.clone()).run(model);

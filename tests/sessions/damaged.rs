@@ -324,7 +324,7 @@ fn cookie_made_with_another_secret_is_refused_and_the_cause_names_the_key() {
             if authenticate(&own, cookies.as_bytes()).is_err() {
                 continue;
             }
-            // A Laravel key is as long as the key of its cipher.
+            // Laravel requires a key with exactly the key length of the cipher.
             let is_short = section(&case)
                 .get("cipher")
                 .and_then(toml::Value::as_str)

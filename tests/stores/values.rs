@@ -37,7 +37,7 @@ async fn unconvertible_session_id_in_postgres_is_401() {
             "{condition}: {id}"
         );
     }
-    // These queries have mistakes with the same SQLSTATE codes, and fail for every session id: 503.
+    // Mistakes in these queries cause the same SQLSTATE codes, but for every session id, so the response is 503.
     for condition in [
         "id = $1 AND now() < '2026-13-45'",
         "id = $1 AND now() < 'tomorow'::timestamptz",

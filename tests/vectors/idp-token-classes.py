@@ -142,7 +142,7 @@ CASES = []
 
 
 def case(provider, cls, what, decides, outcome=None, *, config=None, headers=None, cookies=None, **changes):
-    """Adds a case for a token of class `cls`. By default, the token is accepted only if the class is `session`."""
+    """Adds a case for a token of class `cls`. By default, acceptance is expected only for the class `session`."""
     payload, token = provider.token(**changes)
     merged = {**provider.config, **(config or {})}
     place = provider.config["locations"][0]
