@@ -29,7 +29,7 @@ pub(crate) struct Findings {
 
 type Properties = fn() -> serde_json::Map<String, serde_json::Value>;
 
-/// Values from outside the section that its checks need.
+/// Values that the checks of a section need, but that are set elsewhere in the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elsewhere<'a> {
     /// The secret that signs the service's tokens. No section may use it.

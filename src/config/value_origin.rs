@@ -4,7 +4,7 @@ use std::fmt;
 
 use config::{Value, ValueKind};
 
-/// The origin of a value. The values that the service itself provides have none.
+/// The origin of a value. Values that the service itself provides, such as defaults, have no origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ValueOrigin {
     /// An environment variable that sets one key. Its value is an untyped string, which may contain a list.

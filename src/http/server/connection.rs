@@ -161,7 +161,8 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     }
 }
 
-/// The error for a head that hyper could not parse. `unparsed` contains the bytes that hyper has read.
+/// The error for a head that hyper could not parse. `unparsed` contains the bytes that hyper has read but not
+/// parsed.
 fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest(Reason::Malformed);

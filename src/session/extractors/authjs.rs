@@ -43,7 +43,7 @@ const SUBJECT_MISSING: &str = "is missing: without a database adapter, or if aut
 const TOLERANCE: UnixSeconds = 15;
 /// The maximum number of chunks that are read. With default limits, a request's headers cannot contain more.
 const MAX_PARTS: usize = 16;
-/// The maximum length of a bearer token, in bytes: the same as that of a chunked cookie.
+/// The maximum length of a bearer token, in bytes. A chunked cookie has the same limit.
 const MAX_BEARER: usize = 64 * 1024;
 
 /// `[extractors.NAME]` with `kind = "authjs"`

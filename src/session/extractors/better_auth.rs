@@ -35,7 +35,7 @@ pub const KIND: Kind = Kind {
 
 /// The maximum number of chunks of the cookie. A cache of session and user needs one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
-/// The suffixes of two cookie names: that of the cache, and that of the session token.
+/// The suffixes of the cookie names for the cache and for the session token.
 const CACHE_NAME: &str = "session_data";
 const TOKEN_NAME: &str = "session_token";
 /// The tolerated clock skew of the app, in seconds.

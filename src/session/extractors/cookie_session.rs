@@ -1,5 +1,6 @@
-//! `cookie_session`: Express with the cookie-session middleware. One cookie, NAME, contains the session itself, and
-//! another, NAME.sig, its Keygrip signature. Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
+//! `cookie_session`: Express with the cookie-session middleware. The cookie NAME contains the session itself, and the
+//! cookie NAME.sig contains its Keygrip signature. Format: cookie-session `index.js`, cookies `index.js`, keygrip
+//! `index.js`.
 
 use std::sync::Arc;
 

@@ -85,7 +85,7 @@ enum Version {
     V9,
     /// iron-session 8.
     V8,
-    /// The session itself, without iron-session's layout: h3 and hapi. h3 also reads the seal from a header.
+    /// h3 and hapi, which seal the session without iron-session's layout. h3 also reads the seal from a header.
     Raw,
 }
 

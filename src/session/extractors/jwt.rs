@@ -1,5 +1,5 @@
 //! `jwt`: sessions that are signed JWTs (RFC 7519), as identity providers issue them.
-//! The configuration and the provider presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
+//! The configuration and the provider presets are in `jwt/`, and the cache of fetched keys is in `backends/jwks.rs`.
 
 mod config;
 mod key_source;

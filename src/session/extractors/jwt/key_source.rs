@@ -34,7 +34,8 @@ impl KeySource {
         }
     }
 
-    /// Newer keys for a token whose signature no key in `than` verifies. Fetches them first if a fetch is due.
+    /// Newer keys for a token whose signature no key in `than` verifies. Fetches them first if the cache has none and
+    /// the cooldown has passed.
     pub(super) async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let found = match self {
             Self::AnyKid(_) | Self::Set(_) => None,
