@@ -1,5 +1,5 @@
 //! Tests the configuration on each page of `docs/providers/` with tokens in the format that the provider documents.
-//! Only the values that a reader must set are replaced: issuer, audience, app names, and the URL of the keys.
+//! Only the values that depend on a reader's app are replaced: issuer, audience, other claim values, subject, and keys.
 
 use std::path::Path;
 use std::sync::Arc;

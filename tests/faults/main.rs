@@ -1,8 +1,8 @@
 //! Attacks on the release binary over real sockets; `make faults` runs them. docs/threat-cases.md lists each attack and
 //! its required result; tests/README.md describes how to add one.
 //!
-//! Tests in modules named `slow` take longer than ten seconds, mostly because they wait. Tests in modules named `alone`
-//! run one at a time, because they need the whole machine.
+//! Tests in modules named `slow` take several seconds or longer, mostly because they wait. Tests in modules named
+//! `alone` run one at a time, because they need the whole machine.
 
 #![allow(
     clippy::too_many_lines,
