@@ -34,7 +34,7 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
 pub fn session(text: &[u8]) -> Option<Value> {
     if let Some(session) = array(text) {
         return match session {
-            // An empty session, or a session whose names are numbers.
+            // An empty session, or a session whose member names are 0, 1, 2 and so on.
             Value::Array(items) => Some(Value::Object(
                 items
                     .into_iter()

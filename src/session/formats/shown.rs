@@ -4,7 +4,7 @@
 const MAX_CHARS: usize = 100;
 const MAX_VALUES: usize = 5;
 
-/// Text from the caller, truncated to [`MAX_CHARS`] and [`escaped`]. `empty` if the text is empty.
+/// The text, truncated to [`MAX_CHARS`] and [`escaped`]; the word `empty` if the text is empty.
 pub fn shown(text: &str) -> String {
     if text.is_empty() {
         return "empty".to_owned();
@@ -30,8 +30,8 @@ pub fn escaped(text: &str) -> String {
     escaped
 }
 
-/// The first [`MAX_VALUES`] values of a list, separated by commas, and the number of the others. `missing` if the list
-/// is empty.
+/// The first [`MAX_VALUES`] values of a list, separated by commas, and the number of the others; the word `missing` if
+/// the list is empty.
 pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     let mut values = values.into_iter();
     let first: Vec<String> = values

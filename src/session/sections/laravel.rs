@@ -17,7 +17,7 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
-/// The default cookie name of a new app. Laravel derives it from `APP_NAME`.
+/// The session cookie's default name, which Laravel derives from `APP_NAME`; since Laravel 12, it is `laravel-session`.
 pub const COOKIE: &str = "laravel_session";
 
 /// The default cipher of a new app.

@@ -26,7 +26,7 @@ use crate::session::types::{CredentialSource, ExtractError};
 /// The salt with which Flask-Session signs ids (`flask_session/base.py`).
 const FLASK_SESSION_SALT: &str = "flask-session";
 
-/// The names of the formats in the configuration.
+/// The message for an unknown `cookie_format`, which lists all formats.
 const FORMATS: &str = "must be one of plain, express_signed, fastify_signed, better_auth_signed, flask_signed, \
                        rails_signed, laravel";
 

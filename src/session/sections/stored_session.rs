@@ -9,7 +9,7 @@ use crate::session::formats::{msgpack, payload, php};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// A format for the configuration key `payload` that needs no cryptographic key.
+/// A value of the configuration key `payload` whose format needs no cryptographic key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredFormat {
     Json,
