@@ -5,8 +5,8 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Disables core dumps, and makes the process non-dumpable: only processes with `CAP_SYS_PTRACE` may read its
-/// memory or environment (prctl(2), `PR_SET_DUMPABLE`).
+/// Disables core dumps and, on Linux, makes the process non-dumpable: only processes with `CAP_SYS_PTRACE` may read
+/// its memory or environment (prctl(2), `PR_SET_DUMPABLE`).
 ///
 /// # Errors
 /// The error of the system call, for example if a seccomp filter forbids it.

@@ -104,7 +104,8 @@ impl<'a> Section<'a> {
         &self.subject
     }
 
-    /// Whether tokens must not outlive the session, so that a store has to read the session's expiry.
+    /// Whether tokens must not outlive the session, so that an extractor must also read the session's expiry from its
+    /// store.
     pub fn cap_to_session(&self) -> bool {
         self.elsewhere.cap_to_session
     }

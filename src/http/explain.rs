@@ -345,7 +345,8 @@ fn complete_body(request: &mut Vec<u8>) {
         })
     };
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
-        // 64 KiB suffice: a body above `server.max_body_bytes`, by default 4 KiB, is refused because of its length.
+        // At most 64 KiB are added, because a body above `server.max_body_bytes`, by default 4 KiB, is refused for its
+        // `Content-Length` alone.
         let missing = length.saturating_sub(body.len()).min(64 * 1024);
         request.resize(request.len() + missing, b' ');
     } else if value("transfer-encoding").is_some() && body.trim().is_empty() {
