@@ -7,7 +7,7 @@ use crate::json::Value;
 use crate::session::formats::jwt_times;
 use crate::session::types::ExtractError;
 
-/// Numbers from this one on are read as milliseconds. As seconds, they would be times after November 5138.
+/// Numbers from this one on are read as milliseconds. As seconds, they would be times in November 5138 or later.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 /// The end of the year 9999 in milliseconds, which is the latest time that RFC 3339 can represent. A larger number must
 /// be in another unit, and is refused.
