@@ -24,7 +24,7 @@ pub enum Caller {
     ListedByPattern,
 }
 
-/// Why an origin is allowed by `[origins]`.
+/// Why an origin is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     Exact,

@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_self_signed_certificate_is_trusted_whatever_its_name_and_key_usage() {
+    fn configured_self_signed_certificate_is_trusted_for_any_name_even_if_it_is_a_ca() {
         let plain = certificate(|_| {});
         let authority = certificate(|parameters| {
             parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
