@@ -51,7 +51,6 @@ export type TokenErrorCode =
   | "rate_limited"
   | "session_backend_unavailable"
   | "overloaded"
-  | "draining"
   | "internal"
   /** There was no answer, its CORS headers were missing, or `headers` failed; see `cause`. */
   | "network"

@@ -301,7 +301,7 @@ test("401 discards the stored token", async () => {
 });
 
 test("get() returns the valid token during an outage", async () => {
-  const { source, clock } = make([token("t1"), problem(503, "draining", { "Retry-After": "2" })]);
+  const { source, clock } = make([token("t1"), problem(503, "overloaded", { "Retry-After": "2" })]);
   await source.get();
   await clock.pass(850_000);
   for (let call = 0; call < 30; call++) {

@@ -72,13 +72,8 @@ mod tests {
             let schema = &response["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"];
             let status = schema["status"]["const"].as_u64().unwrap();
             let listed = schema["code"]["enum"].as_array().unwrap();
-            codes.insert(
-                status,
-                listed
-                    .iter()
-                    .map(|code| code.as_str().unwrap().to_owned())
-                    .collect(),
-            );
+            let listed = listed.iter().map(|code| code.as_str().unwrap().to_owned());
+            codes.entry(status).or_default().extend(listed);
             for error in Error::every()
                 .iter()
                 .filter(|error| u64::from(error.status().as_u16()) == status)
@@ -105,6 +100,21 @@ mod tests {
                 .insert(error.code().to_owned());
         }
         assert_eq!(codes, expected);
+    }
+
+    #[test]
+    fn only_the_readiness_probe_answers_draining() {
+        let document = document();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().values() {
+                let Some(reference) = method["responses"]["503"]["$ref"].as_str() else {
+                    continue;
+                };
+                let response = document.pointer(reference.trim_start_matches('#')).unwrap();
+                let is_listed = response.to_string().contains("\"draining\"");
+                assert_eq!(is_listed, path == "/readyz", "{path}");
+            }
+        }
     }
 
     fn assert_describes(schema: &str, sample: impl Serialize) {
