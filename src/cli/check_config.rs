@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
         })?;
         say(shown.trim_end())?;
     } else {
-        say("The configuration is good.")?;
+        say("The configuration is valid.")?;
         for (key, count) in &settings.secret_counts {
             let secrets = if *count == 1 { "secret" } else { "secrets" };
             say(format_args!("{key}: {count} {secrets}"))?;

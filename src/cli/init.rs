@@ -334,10 +334,10 @@ fn check(draft: &Draft, registry: &Registry) -> Result<Vec<(String, String)>, Fa
 /// Prints the result of the check, the values that the operator must review, and the next commands.
 fn say_next(draft: &Draft, missing: &[(String, String)]) -> Result<(), Failure> {
     if missing.is_empty() {
-        say("\ncheck-config: the configuration is good.")?;
+        say("\ncheck-config: the configuration is valid.")?;
     } else {
         say(
-            "\ncheck-config: the configuration is good once these variables have a value, for example in .env:",
+            "\ncheck-config: the configuration is valid once these variables have a value, for example in .env:",
         )?;
         for (name, comment) in missing {
             say(format_args!("  {name}  {comment}"))?;

@@ -15,7 +15,7 @@ fn check_config_exits_with_0_for_a_valid_and_2_for_an_invalid_configuration() {
     let (code, out, err) = run(&mut binary(&["check-config"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (Some(0), "The configuration is good.\n", "")
+        (Some(0), "The configuration is valid.\n", "")
     );
 
     let (code, out, _) = run(&mut binary(&["check-config", "--print"]));
@@ -57,7 +57,7 @@ fn check_config_and_explain_work_without_a_client_id_and_secret() {
     let (code, out, err) = run(&mut without_client(&["check-config"]));
     assert_eq!(
         (code, out.as_str()),
-        (Some(0), "The configuration is good.\n")
+        (Some(0), "The configuration is valid.\n")
     );
     for key in ["client_id: is not set", "client_secret: is not set"] {
         assert!(err.contains(key), "{key} in {err}");
@@ -99,7 +99,7 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
     let (code, out, err) = run(&mut command);
     assert_eq!(
         (code, out.as_str()),
-        (Some(0), "The configuration is good.\n")
+        (Some(0), "The configuration is valid.\n")
     );
     let warning = "extractors.cookie.secret: is an example from documentation";
     assert!(

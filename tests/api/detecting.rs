@@ -230,7 +230,7 @@ fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
         "docs/recipes/express.md",
         "app.use(createProxyMiddleware({ target: \"http://127.0.0.1:8080\", pathFilter: \"/rollout\" }));",
         "ROLLOUT__EXTRACTORS__WEB__KEYS",
-        "check-config: the configuration is good once",
+        "check-config: the configuration is valid once",
     ] {
         assert!(out.contains(part), "{part} in {out}");
     }
@@ -289,7 +289,7 @@ fn init_writes_a_valid_configuration_for_every_app_and_every_kind_and_preset() {
     for arguments in &all {
         let directory = tempfile::tempdir().expect("a directory");
         let (code, out, err) = run(&mut init(directory.path(), arguments));
-        if code != Some(0) || !out.contains("check-config: the configuration is good") {
+        if code != Some(0) || !out.contains("check-config: the configuration is valid") {
             wrong.push(format!("{arguments:?}: {err}"));
         }
     }

@@ -188,7 +188,7 @@ fn misspelled_variable_is_a_warning_and_a_variable_of_an_app_is_not() {
         .env("ROLLOUT_TOKEN_PORT_8080_TCP", "tcp://10.0.0.1:8080"));
     assert_eq!(
         (code, out.as_str()),
-        (Some(0), "The configuration is good.\n")
+        (Some(0), "The configuration is valid.\n")
     );
     let mut lines: Vec<&str> = err.lines().collect();
     lines.sort_unstable();
