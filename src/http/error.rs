@@ -287,7 +287,7 @@ impl Error {
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
                 "Headers too large", "The browser may hold too many cookies for this host."),
             Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(wait_header(retry_after.saturating_add(Duration::from_secs(1)))),
-                "Too many requests", "This user requested too many tokens; try again later."),
+                "Too many requests", "Too many tokens were requested with this credential or for this user; try again later."),
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
