@@ -21,8 +21,8 @@ const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file with a request of a signed-in user (a cURL command, a raw HTTP request, or its Cookie or Authorization
-    /// line), or - for standard input.
+    /// A file with a request of a signed-in user (a cURL command, a raw HTTP request, its Cookie or Authorization line,
+    /// or only a JWT), or - for standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The kind of the extractor. With --from, it selects one of the credentials in the request.
