@@ -66,6 +66,19 @@ impl Value {
 }
 
 impl Object {
+    /// Parses a JSON object; `None` for any other text.
+    pub(crate) fn parse(json: &[u8]) -> Option<Self> {
+        match Value::parse(json) {
+            Ok(Value::Object(object)) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The string called `name`; `None` if there is none, if it has another type, or if the name occurs twice.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).ok()??.as_str()
+    }
+
     /// The member called `name`; `None` if there is none.
     pub fn get(&self, name: &str) -> Result<Option<&Value>, DuplicateMember> {
         let mut named = self.0.iter().filter(|(member, _)| member == name);

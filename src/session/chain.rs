@@ -341,10 +341,7 @@ impl ChainWalk<'_> {
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
-            denial: Denial::NotSignedIn(Rejection {
-                reason: Reason::NoCredential,
-                detail: None,
-            }),
+            denial: Denial::NotSignedIn(Rejection::of(Reason::NoCredential)),
         })
     }
 }
@@ -403,10 +400,7 @@ impl ConfiguredExtractor {
                     reason: Reason::NoSubject,
                     detail: Some(self.no_subject(session)),
                 }),
-                SubjectError::Invalid(reason) => Denial::Rejected(Rejection {
-                    reason,
-                    detail: None,
-                }),
+                SubjectError::Invalid(reason) => Denial::Rejected(Rejection::of(reason)),
             })
     }
 

@@ -12,10 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::{List, Problems, Section};
 use crate::headers::single;
-use crate::json::Value;
+use crate::json::Object;
 use crate::session::formats::cookies;
 use crate::session::formats::percent::{self, Plus};
-use crate::session::reason::Reason;
 use crate::session::sections::cookie;
 use crate::session::types::{CredentialSource, ExtractError};
 
@@ -149,7 +148,7 @@ impl CredentialSource {
             Some(end) => {
                 let (scheme, token) = value.split_at(end);
                 if !scheme.iter().copied().all(is_token) {
-                    return Err(malformed());
+                    return Err(ExtractError::malformed());
                 }
                 let is_known = |known: &&str| scheme.eq_ignore_ascii_case(known.as_bytes());
                 if !schemes.iter().any(is_known) {
@@ -161,7 +160,7 @@ impl CredentialSource {
         match std::str::from_utf8(token) {
             Ok("") => Ok(None),
             Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
-            Ok(_) | Err(_) => Err(malformed()),
+            Ok(_) | Err(_) => Err(ExtractError::malformed()),
         }
     }
 
@@ -203,7 +202,10 @@ impl CredentialSource {
                 None => None,
             },
             Self::Header(name) => match single(headers, name)? {
-                Some(value) => without_scheme(value.to_str().map_err(|_| malformed())?, &[" "]),
+                Some(value) => without_scheme(
+                    value.to_str().map_err(|_| ExtractError::malformed())?,
+                    &[" "],
+                ),
                 None => None,
             },
             Self::Cookie(name) => cookie::find(headers, name)?.and_then(in_cookie),
@@ -250,26 +252,25 @@ fn amplify_token<'a>(
     let Some(user) = cookie::find(headers, &format!("{prefix}{LAST_USER}"))? else {
         return Ok(None);
     };
-    let user = percent::decode(user, Plus::Plus).ok_or_else(malformed)?;
+    let user = percent::decode(user, Plus::Plus).ok_or_else(ExtractError::malformed)?;
     cookie::find_decoded(headers, &format!("{prefix}.{user}{ACCESS_TOKEN}"))
 }
 
 /// The access token of a Supabase session. Only the token is signed, so the rest of the session is not used.
 fn access_token(session: &str) -> Result<String, ExtractError> {
     let json = match session.strip_prefix("base64-") {
-        Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
+        Some(encoded) => URL_SAFE_NO_PAD
+            .decode(encoded)
+            .map_err(|_| ExtractError::malformed())?,
         None => percent::decode(session, Plus::Plus)
-            .ok_or_else(malformed)?
+            .ok_or_else(ExtractError::malformed)?
             .into_bytes(),
     };
-    let session = Value::parse(&json).map_err(|_| malformed())?;
-    let token = session
-        .as_object()
-        .and_then(|session| session.get("access_token").ok().flatten());
-    token
-        .and_then(Value::as_str)
+    let session = Object::parse(&json).ok_or_else(ExtractError::malformed)?;
+    session
+        .text("access_token")
         .map(str::to_owned)
-        .ok_or_else(malformed)
+        .ok_or_else(ExtractError::malformed)
 }
 
 impl FromStr for CredentialSource {
@@ -313,11 +314,11 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
     let token = Some(&rest[spaces..])
         .filter(|_| spaces > 0)
-        .ok_or_else(malformed)?;
-    let text = std::str::from_utf8(token).map_err(|_| malformed())?;
+        .ok_or_else(ExtractError::malformed)?;
+    let text = std::str::from_utf8(token).map_err(|_| ExtractError::malformed())?;
     let unpadded = text.trim_end_matches('=');
     if unpadded.is_empty() || !unpadded.bytes().all(|byte| TOKEN68[usize::from(byte)]) {
-        return Err(malformed());
+        return Err(ExtractError::malformed());
     }
     Ok(Some(text))
 }
@@ -351,10 +352,6 @@ fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
         ""
     };
     Some(credential).filter(|credential| !credential.is_empty())
-}
-
-fn malformed() -> ExtractError {
-    ExtractError::rejected(Reason::Malformed)
 }
 
 /// Whether the byte is allowed in a `token` (RFC 9110, section 5.6.2). Schemes and cookie names are tokens.

@@ -286,6 +286,15 @@ pub struct Cause {
     pub retry_after: Option<Duration>,
 }
 
+impl Rejection {
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            detail: None,
+        }
+    }
+}
+
 impl From<DuplicateHeader> for ExtractError {
     fn from(_: DuplicateHeader) -> Self {
         Self::rejected(Reason::DuplicateHeader)
@@ -313,10 +322,7 @@ impl fmt::Display for Rejection {
 impl ExtractError {
     /// The credential has expired.
     pub fn expired() -> Self {
-        Self::Rejected(Rejection {
-            reason: Reason::Expired,
-            detail: None,
-        })
+        Self::rejected(Reason::Expired)
     }
 
     /// The credential expired at `end`.
@@ -352,21 +358,17 @@ impl ExtractError {
 
     /// The credential is not accepted.
     pub fn rejected(reason: Reason) -> Self {
-        Self::Rejected(Rejection {
-            reason,
-            detail: None,
-        })
+        Self::Rejected(Rejection::of(reason))
+    }
+
+    /// The credential does not have the expected form.
+    pub(crate) fn malformed() -> Self {
+        Self::rejected(Reason::Malformed)
     }
 
     /// Another party issued the credential in `place`.
     pub fn not_mine(reason: Reason, place: &CredentialSource) -> Self {
-        Self::NotMine(
-            Rejection {
-                reason,
-                detail: None,
-            },
-            place.clone(),
-        )
+        Self::NotMine(Rejection::of(reason), place.clone())
     }
 
     /// The credential cannot be checked right now.

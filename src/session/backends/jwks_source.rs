@@ -116,7 +116,7 @@ impl Discovery {
                 content_type(&answer.headers)
             ));
         };
-        let text = |name| document.as_object()?.get(name).ok()??.as_str();
+        let text = |name| document.as_object()?.text(name);
         let issuer = text("issuer").unwrap_or_default();
         if !self.issuers.iter().any(|known| known == issuer) {
             return wrong(format!(

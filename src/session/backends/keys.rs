@@ -207,11 +207,9 @@ impl KeySet {
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
-        let Some(document) = document.as_object() else {
-            return Err(KeysError::Malformed(
-                "is not a JSON object with the member `keys`",
-            ));
-        };
+        let document = document.as_object().ok_or(KeysError::Malformed(
+            "is not a JSON object with the member `keys`",
+        ))?;
         match document.get("keys") {
             Ok(Some(Value::Array(keys))) => Self::of(keys.iter().map(jwk::parse), MAX_TRIES),
             Ok(None) if is_pem_by_kid(document) => {
@@ -413,7 +411,7 @@ impl Key {
         let Some(issuer) = &self.issuer else {
             return true;
         };
-        let text = |name| claims?.get(name).ok()??.as_str();
+        let text = |name| claims?.text(name);
         let issuer = match text("tid") {
             Some(tenant) => &issuer.replace(TENANT, tenant),
             None => issuer,

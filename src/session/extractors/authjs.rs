@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{HumanDuration, List, Problems, Section};
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
@@ -196,9 +196,7 @@ impl AuthJs {
                 None => return Ok(None),
             },
         };
-        let Ok(Value::Object(claims)) = Value::parse(&payload) else {
-            return Err(ExtractError::rejected(Reason::Malformed));
-        };
+        let claims = Object::parse(&payload).ok_or_else(ExtractError::malformed)?;
         // `exp` is required. The library accepts a token without `exp` but never issues one, and such a token would
         // never expire.
         let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
@@ -241,8 +239,7 @@ impl AuthJs {
         if token.len() > MAX_BEARER {
             return Err(ExtractError::rejected(Reason::TooLarge));
         }
-        let token = percent::decode(token, Plus::Plus)
-            .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
+        let token = percent::decode(token, Plus::Plus).ok_or_else(ExtractError::malformed)?;
         // The library's tokens are encrypted and have five parts, so a signed JWT was issued by another party.
         if jwt_form::is_jwt(&token) {
             return Err(ExtractError::not_mine(

@@ -3,16 +3,17 @@
 //! The session token, in another cookie, needs a look-up in the app's store: see `sql_session` and `redis_session`.
 //! Here it is only compared with the token in the cache, as `api/routes/session.ts` does.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
@@ -24,8 +25,9 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 pub const KIND: Kind = Kind {
     build,
@@ -68,14 +70,11 @@ impl Default for BetterAuthConfig {
 
 #[derive(Debug)]
 struct BetterAuth {
-    cookie: Cookie,
     /// The cookie that contains the session token; `None` if the app chose a name for the cache that does not end in
     /// [`CACHE_NAME`].
     token_cookie: Option<Cookie>,
     strategy: Strategy,
     max_age: UnixSeconds,
-    end: SessionEnd,
-    clock: Clock,
 }
 
 /// How the app signs or encrypts the cache.
@@ -109,24 +108,20 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "must be \"compact\", \"jwt\" or \"jwe\"",
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let (Some(cookie), Some(secret)) = (cookie, secret) else {
+    let Some(secret) = secret else {
         return Err(problems);
     };
     let token_cookie = cookie
-        .name()
-        .strip_suffix(CACHE_NAME)
+        .as_ref()
+        .and_then(|cookie| cookie.name().strip_suffix(CACHE_NAME))
         .map(|prefix| format!("{prefix}{TOKEN_NAME}"))
         .and_then(|name| Cookie::named(section, "cookie", &name, &mut problems));
-    let strategy = Strategy::new(&config.strategy, &secret);
-    let max_age = config.max_age.whole_seconds();
-    problems.or(Arc::new(BetterAuth {
-        cookie,
+    let format = BetterAuth {
         token_cookie,
-        strategy,
-        max_age,
-        end,
-        clock: context.clock.clone(),
-    }))
+        strategy: Strategy::new(&config.strategy, &secret),
+        max_age: config.max_age.whole_seconds(),
+    };
+    SessionCookie::build(context, cookie, format, end, problems)
 }
 
 impl Strategy {
@@ -157,23 +152,15 @@ impl Strategy {
 /// `{...session, expiresAt}`. The signed text is cut from the cookie and not serialized again, because the signature
 /// matches only JavaScript's own spelling of numbers and escapes.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
-    let malformed = || ExtractError::rejected(Reason::Malformed);
-    let json = URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|json| String::from_utf8(json).ok());
-    let json = json.ok_or_else(malformed)?;
+    let malformed = ExtractError::malformed;
+    let json = String::from_utf8(decode(text)?).map_err(|_| malformed())?;
     let compact = Compact::split(&json).ok_or_else(malformed)?;
-    let signature = URL_SAFE_NO_PAD
-        .decode(compact.signature)
-        .map_err(|_| malformed())?;
+    let signature = decode(compact.signature)?;
     let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
     let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
     hmac::verify(key, signed.as_bytes(), &signature)
         .map_err(|_| ExtractError::other_secret(Reason::BadSignature, "secret"))?;
-    let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
-        return Err(malformed());
-    };
+    let session = Object::parse(compact.session.as_bytes()).ok_or_else(malformed)?;
     // With the spread `{...session, expiresAt}`, JavaScript keeps only the outer `expiresAt`.
     if session.contains("expiresAt") {
         return Err(malformed());
@@ -206,14 +193,11 @@ impl<'a> Compact<'a> {
 
 /// Verifies an HS256 token (RFC 7515, section 5.2), and returns its payload.
 fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
-    let malformed = || ExtractError::rejected(Reason::Malformed);
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
+    let malformed = ExtractError::malformed;
     let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
     let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
-    let Ok(Value::Object(header)) = Value::parse(&decode(header)?) else {
-        return Err(malformed());
-    };
-    if header.get("alg") != Ok(Some(&Value::String("HS256".to_owned()))) {
+    let header = Object::parse(&decode(header)?).ok_or_else(malformed)?;
+    if header.text("alg") != Some("HS256") {
         return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
     if ["crit", "b64", "zip"]
@@ -228,22 +212,32 @@ fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
 }
 
 fn with_claims(payload: &[u8], now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
-    let Ok(Value::Object(claims)) = Value::parse(payload) else {
-        return Err(ExtractError::rejected(Reason::Malformed));
-    };
+    let claims = Object::parse(payload).ok_or_else(ExtractError::malformed)?;
     let expires_at = jwt_times::check(&claims, now, 0)?;
     Ok((claims, expires_at))
 }
 
-impl BetterAuth {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
-            return Ok(None);
+fn decode(base64url: &str) -> Result<Vec<u8>, ExtractError> {
+    URL_SAFE_NO_PAD
+        .decode(base64url)
+        .map_err(|_| ExtractError::malformed())
+}
+
+impl CookieFormat for BetterAuth {
+    fn find<'a>(
+        &self,
+        cookie: &Cookie,
+        request: &'a Parts,
+    ) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        cookie.find_whole_or_chunks(request, MAX_PARTS)
+    }
+
+    fn read(&self, cookie: &Cookie, value: &str, request: &Parts, now: UnixSeconds) -> Extracted {
+        let (cache, expires_at) = self.strategy.open(value, now)?;
+        let Ok(Some(Value::Object(session))) = cache.get("session") else {
+            return Err(ExtractError::malformed());
         };
-        let now = self.clock.now();
-        let (cache, expires_at) = self.strategy.open(&text, now)?;
-        let session = session(&cache)?;
-        self.check_token(session, request)?;
+        self.check_token(session, cookie, request)?;
         let session_ends = session_end(session)?;
         let written = written_at(&cache)?;
         if let Some(written) = written.filter(|written| *written > now + SKEW) {
@@ -263,16 +257,22 @@ impl BetterAuth {
             expires_at: Some(session_ends),
         }))
     }
+}
 
+impl BetterAuth {
     /// Refuses a cache that belongs to a different session from the one that the token names. Such a cache is left over
     /// from another user, or was set by an attacker on a sibling domain, and the app itself ignores it. The token's
     /// signature is not verified, because the token only restricts which cache is accepted.
-    fn check_token(&self, session: &Object, request: &Parts) -> Result<(), ExtractError> {
-        let Some(cookie) = &self.token_cookie else {
+    fn check_token(
+        &self,
+        session: &Object,
+        cookie: &Cookie,
+        request: &Parts,
+    ) -> Result<(), ExtractError> {
+        let Some(token_cookie) = &self.token_cookie else {
             return Ok(());
         };
-        let (Some(signed), Ok(Some(Value::String(token)))) =
-            (cookie.find(request)?, session.get("token"))
+        let (Some(signed), Some(token)) = (token_cookie.find(request)?, session.text("token"))
         else {
             return Ok(());
         };
@@ -283,50 +283,28 @@ impl BetterAuth {
         Err(
             ExtractError::rejected(Reason::AmbiguousIdentity).because(format!(
                 "{} and {} belong to different sessions",
-                self.cookie.name(),
-                cookie.name()
+                cookie.name(),
+                token_cookie.name()
             )),
         )
     }
 }
 
-fn session(cache: &Object) -> Result<&Object, ExtractError> {
-    match cache.get("session") {
-        Ok(Some(Value::Object(session))) => Ok(session),
-        _ => Err(ExtractError::rejected(Reason::Malformed)),
-    }
-}
-
 /// The expiry of the session itself. Like the library, the extractor checks it in addition to the expiry of the cache.
 fn session_end(session: &Object) -> Result<UnixSeconds, ExtractError> {
-    let malformed = || ExtractError::rejected(Reason::Malformed);
-    match session.get("expiresAt") {
-        Ok(Some(Value::String(time))) => Expiry::of_text(time)
-            .map(|end| end.floor)
-            .ok_or_else(malformed),
-        _ => Err(malformed()),
-    }
+    let end = session.text("expiresAt").and_then(Expiry::of_text);
+    end.map(|end| end.floor).ok_or_else(ExtractError::malformed)
 }
 
 /// The time at which the app wrote the cache; `None` for the compact form of versions before 1.4, which lacks it.
 fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
     match cache.get("updatedAt") {
-        Ok(Some(Value::Number(millis))) => match millis.as_i64() {
-            Some(millis) => Ok(Some(millis.div_euclid(1000))),
-            None => Err(ExtractError::rejected(Reason::Malformed)),
-        },
+        Ok(Some(Value::Number(millis))) => {
+            let millis = millis.as_i64().ok_or_else(ExtractError::malformed)?;
+            Ok(Some(millis.div_euclid(1000)))
+        }
         Ok(None) => jwt_times::date(cache, "iat"),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
-    }
-}
-
-impl SessionExtractor for BetterAuth {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
+        Ok(Some(_)) | Err(_) => Err(ExtractError::malformed()),
     }
 }
 

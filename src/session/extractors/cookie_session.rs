@@ -9,20 +9,21 @@ use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::{hex, payload};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
-use crate::session::sections::cookie::Cookie;
+use crate::session::sections::cookie::{self, Cookie};
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::{app_secret, hmac_algorithm};
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The default subject is the path where Passport stores the value that the app's `serializeUser` returns. Without
 /// Passport, there is no common path.
@@ -59,12 +60,8 @@ impl Default for CookieSessionConfig {
 
 #[derive(Debug)]
 struct CookieSession {
-    cookie: Cookie,
-    signature: Cookie,
     keys: Vec<hmac::Key>,
     encode: fn(&[u8]) -> String,
-    end: SessionEnd,
-    clock: Clock,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -79,29 +76,24 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let algorithm = hmac_algorithm::read(section, "algorithm", &config.algorithm, &mut problems);
-    let encode = encoder(&config.encoding);
-    problems.require(
-        encode.is_some(),
-        section.key("encoding"),
-        "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, whose default is base64",
-    );
+    let encode = encoder(&config.encoding)
+        .ok_or("must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, whose default is base64");
+    let encode = problems.accept(section.key("encoding"), encode);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
+    let (Some(algorithm), Some(encode)) = (algorithm, encode) else {
         return Err(problems);
     };
     let keys = secrets
         .iter()
         .map(|secret| hmac::Key::new(algorithm, secret.expose()))
         .collect();
-    let signature = cookie.with_suffix(".sig");
-    problems.or(Arc::new(CookieSession {
+    SessionCookie::build(
+        context,
         cookie,
-        signature,
-        keys,
-        encode,
+        CookieSession { keys, encode },
         end,
-        clock: context.clock.clone(),
-    }))
+        problems,
+    )
 }
 
 /// For `base64`, Keygrip writes the URL-safe alphabet without padding, so both names mean the same encoding.
@@ -113,16 +105,13 @@ fn encoder(name: &str) -> Option<fn(&[u8]) -> String> {
     }
 }
 
-impl CookieSession {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(value) = self.cookie.find(request)? else {
-            return Ok(None);
-        };
+impl CookieFormat for CookieSession {
+    fn read(&self, cookie: &Cookie, value: &str, request: &Parts, _: UnixSeconds) -> Extracted {
+        let name = cookie.name();
         // An app with `signed: false` sends no signature, so any client could forge such a session.
-        let Some(signature) = self.signature.find(request)? else {
-            return Err(ExtractError::rejected(Reason::Unsigned));
-        };
-        if !self.is_signed(value, signature) {
+        let signature = cookie::find(&request.headers, &format!("{name}.sig"))?
+            .ok_or_else(|| ExtractError::rejected(Reason::Unsigned))?;
+        if !self.is_signed(&format!("{name}={value}"), signature) {
             return Err(ExtractError::other_secret(Reason::BadSignature, "keys"));
         }
         let attributes = payload::json(&payload::base64(value)?)?;
@@ -131,11 +120,12 @@ impl CookieSession {
             expires_at: None,
         }))
     }
+}
 
-    /// Signs the value with every key, and compares each signature with the given one as text, in constant time, as
+impl CookieSession {
+    /// Signs the text with every key, and compares each signature with the given one as text, in constant time, as
     /// Keygrip does.
-    fn is_signed(&self, value: &str, signature: &str) -> bool {
-        let text = format!("{}={value}", self.cookie.name());
+    fn is_signed(&self, text: &str, signature: &str) -> bool {
         let signs = |key| {
             let own = (self.encode)(hmac::sign(key, text.as_bytes()).as_ref());
             verify_slices_are_equal(own.as_bytes(), signature.as_bytes()).is_ok()
@@ -143,16 +133,6 @@ impl CookieSession {
         self.keys
             .iter()
             .fold(false, |signed, key| signed | signs(key))
-    }
-}
-
-impl SessionExtractor for CookieSession {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
@@ -69,9 +70,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     config.max_age.require(section, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
-        return Err(problems);
-    };
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let key = |secret: &Secret| hkdf::django(&[&config.salt, "signer"], secret);
     let verifier = SignedTimestampVerifier {
         separator: ':',
@@ -84,13 +83,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
     );
-    problems.or(Arc::new(SignedTimestampSession {
-        cookie,
-        verifier,
-        pickle,
-        end,
-        clock: context.clock.clone(),
-    }))
+    let format = SignedTimestampSession { verifier, pickle };
+    SessionCookie::build(context, cookie, format, end, problems)
 }
 
 /// Decodes a Django timestamp: Unix seconds in base 62 (`b62_encode`), with the digits in the order 0-9, A-Z, a-z.

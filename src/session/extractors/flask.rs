@@ -12,6 +12,7 @@ use crate::session::backends::Context;
 use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier, itsdangerous_key};
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::sections::{app_secret, hmac_algorithm};
@@ -67,7 +68,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let digest = hmac_algorithm::read(section, "digest", &config.digest, &mut problems);
-    let (Some(cookie), Some(digest)) = (cookie, digest) else {
+    let Some(digest) = digest else {
         return Err(problems);
     };
     let verifier = SignedTimestampVerifier {
@@ -85,13 +86,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "use Flask's own session interface in the app, which writes JSON, instead of one that writes pickles",
     );
-    problems.or(Arc::new(SignedTimestampSession {
-        cookie,
-        verifier,
-        pickle,
-        end,
-        clock: context.clock.clone(),
-    }))
+    let format = SignedTimestampSession { verifier, pickle };
+    SessionCookie::build(context, cookie, format, end, problems)
 }
 
 #[cfg(test)]

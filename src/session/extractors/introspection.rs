@@ -525,8 +525,7 @@ fn texts(value: Option<&Value>) -> Vec<&str> {
 
 /// A `NumericDate`, rounded down to whole seconds; `None` if it is absent or null.
 fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError> {
-    let malformed =
-        || ExtractError::rejected(Reason::Malformed).because(format!("{name} is not a number"));
+    let malformed = || ExtractError::malformed().because(format!("{name} is not a number"));
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match numeric_date(value) {
@@ -537,9 +536,9 @@ fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
-    object.get(name).map_err(|_| {
-        ExtractError::rejected(Reason::Malformed).because(format!("{name} is repeated"))
-    })
+    object
+        .get(name)
+        .map_err(|_| ExtractError::malformed().because(format!("{name} is repeated")))
 }
 
 #[cfg(test)]

@@ -270,12 +270,13 @@ impl IronSession {
         let Some(text) = self.text(request)? else {
             return Ok(None);
         };
-        let malformed = || ExtractError::rejected(Reason::Malformed);
         let sealed = match self.version {
             Version::V8 | Version::V9 => text.strip_suffix(LAYOUT),
             Version::Raw => Some(&*text),
         };
-        let seal = sealed.and_then(Seal::parse).ok_or_else(malformed)?;
+        let seal = sealed
+            .and_then(Seal::parse)
+            .ok_or_else(ExtractError::malformed)?;
         let password = self.passwords.get(seal.id, self.version).ok_or_else(|| {
             let found = format!("password has no id {}", shown(seal.id));
             ExtractError::rejected(Reason::UnknownKey).because(found)
@@ -290,13 +291,13 @@ impl IronSession {
         if let Some(end) = seal.expires_at().filter(|_| seal.is_expired(now)) {
             return Err(ExtractError::expired_at(end, now));
         }
-        let attributes = Value::parse(&opened).map_err(|_| malformed())?;
+        let attributes = Value::parse(&opened).map_err(|_| ExtractError::malformed())?;
         match &attributes {
             Value::Object(session) if is_authkit(session) => return Err(self.authkit()),
             Value::Object(_) => {}
             // hapi seals values of any type, so the session need not be an object.
             _ if self.version == Version::Raw => {}
-            _ => return Err(malformed()),
+            _ => return Err(ExtractError::malformed()),
         }
         Ok(Some(Session {
             attributes,
@@ -312,7 +313,12 @@ impl IronSession {
         let whole = self.cookie.find(request)?;
         match (self.version, whole) {
             // As in the library, an unchunked cookie takes precedence over chunks.
-            (Version::V9, None) => Ok(self.cookie.find_chunks(request, MAX_PARTS)?.map(Cow::Owned)),
+            (Version::V9, None) => {
+                Ok(
+                    cookie::find_chunks(&request.headers, self.cookie.name(), MAX_PARTS)?
+                        .map(Cow::Owned),
+                )
+            }
             (Version::Raw, Some(value)) if value.starts_with(CHUNKED) => {
                 self.h3_chunks(request, value).map(Some)
             }
@@ -342,7 +348,7 @@ impl IronSession {
         marker: &str,
     ) -> Result<Cow<'a, str>, ExtractError> {
         let count = marker.strip_prefix(CHUNKED).and_then(|it| it.parse().ok());
-        let count: usize = count.ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
+        let count: usize = count.ok_or_else(ExtractError::malformed)?;
         if count > MAX_CHUNKS {
             return Err(ExtractError::rejected(Reason::TooManyParts));
         }

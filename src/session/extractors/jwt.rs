@@ -451,7 +451,7 @@ impl Jwt {
 }
 
 fn malformed(detail: impl Into<String>) -> ExtractError {
-    ExtractError::rejected(Reason::Malformed).because(detail)
+    ExtractError::malformed().because(detail)
 }
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> {

@@ -6,20 +6,21 @@
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, Section};
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
-use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
+use crate::session::sections::laravel::{self, AppKeySet};
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The default subject is the member in which the guard `web` stores the user's id. The digits are the SHA-1 of the
 /// guard's class name.
@@ -61,78 +62,59 @@ impl Default for LaravelConfig {
 
 #[derive(Debug)]
 struct Laravel {
-    cookie: Cookie,
     keys: AppKeySet,
     lifetime: UnixSeconds,
-    end: SessionEnd,
-    clock: Clock,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: LaravelConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
-    let fields = KeyFields {
-        app_key: config.app_key,
-        previous_keys: config.previous_keys,
-        cipher: &config.cipher,
-    };
-    let keys = AppKeySet::read(section, fields, &mut problems);
+    let keys = AppKeySet::read(
+        section,
+        config.app_key,
+        config.previous_keys,
+        &config.cipher,
+        &mut problems,
+    );
     problems.require(
         !config.lifetime.0.is_zero(),
         section.key("lifetime"),
         "must be greater than 0s",
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let Some(cookie) = cookie else {
-        return Err(problems);
-    };
     let lifetime = config.lifetime.whole_seconds();
-    problems.or(Arc::new(Laravel {
-        cookie,
-        keys,
-        lifetime,
-        end,
-        clock: context.clock.clone(),
-    }))
+    SessionCookie::build(context, cookie, Laravel { keys, lifetime }, end, problems)
 }
 
-impl Laravel {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(cookie) = self.cookie.find(request)? else {
-            return Ok(None);
-        };
-        let id = self.keys.session_id(self.cookie.name(), cookie)?;
+impl CookieFormat for Laravel {
+    fn read(&self, cookie: &Cookie, value: &str, request: &Parts, now: UnixSeconds) -> Extracted {
+        let id = self.keys.session_id(cookie.name(), value)?;
         let Some(cookie) = cookie::find(&request.headers, &id)? else {
             return Err(ExtractError::rejected(Reason::NoSessionCookie).because(
                 "the cookie whose name is the session's id is missing: check that the app has SESSION_DRIVER=cookie",
             ));
         };
-        self.unwrap(&self.keys.open_cookie(&id, cookie)?).map(Some)
-    }
-
-    fn unwrap(&self, text: &str) -> Result<Session, ExtractError> {
-        let malformed = || ExtractError::rejected(Reason::Malformed);
-        let Ok(Value::Object(record)) = Value::parse(text.as_bytes()) else {
-            return Err(malformed());
-        };
-        let (Ok(Some(Value::String(data))), Ok(Some(Value::Number(expires)))) =
-            (record.get("data"), record.get("expires"))
+        let record = self.keys.open_cookie(&id, cookie)?;
+        let record = Object::parse(record.as_bytes()).ok_or_else(ExtractError::malformed)?;
+        let (Some(data), Ok(Some(Value::Number(expires)))) =
+            (record.text("data"), record.get("expires"))
         else {
-            return Err(malformed());
+            return Err(ExtractError::malformed());
         };
-        let expires_at = expires.as_i64().ok_or_else(malformed)?;
-        self.check_time(expires_at)?;
-        Ok(Session {
+        let expires_at = expires.as_i64().ok_or_else(ExtractError::malformed)?;
+        self.check_time(expires_at, now)?;
+        Ok(Some(Session {
             attributes: self.keys.attributes(data.as_bytes())?,
             expires_at: Some(expires_at),
-        })
+        }))
     }
+}
 
+impl Laravel {
     /// The app sets `expires` to the time of the last request plus its lifetime. If `expires` is later than now plus
     /// `lifetime`, the configured `lifetime` differs from the app's.
-    fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
-        let now = self.clock.now();
+    fn check_time(&self, expires_at: UnixSeconds, now: UnixSeconds) -> Result<(), ExtractError> {
         if now > expires_at {
             return Err(ExtractError::expired_at(expires_at, now));
         }
@@ -142,16 +124,6 @@ impl Laravel {
             ));
         }
         Ok(())
-    }
-}
-
-impl SessionExtractor for Laravel {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
     }
 }
 

@@ -9,10 +9,10 @@ use std::slice;
 use std::sync::{Arc, Once};
 
 use axum::http::request::Parts;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -22,8 +22,9 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
 /// The default subject is the path where Devise stores the user's id.
@@ -85,13 +86,10 @@ struct RotationConfig {
 
 #[derive(Debug)]
 struct Rails {
-    cookie: Cookie,
     /// The reader for current cookies first, then the readers for the rotations.
     readers: Vec<Reader>,
     purpose: String,
     allow_missing_purpose: bool,
-    end: SessionEnd,
-    clock: Clock,
     extractor: String,
     marshal_warning: Once,
 }
@@ -99,14 +97,10 @@ struct Rails {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: RailsConfig = section.read(&mut problems);
-    let cookie = Cookie::named(
-        section,
-        "cookie",
-        config.cookie.as_deref().unwrap_or_default(),
-        &mut problems,
-    );
+    let name = config.cookie.as_deref().unwrap_or_default();
+    let cookie = Cookie::named(section, "cookie", name, &mut problems);
     problems.require(
-        !is_row_of_generated_sign_in(&config, section.subject()),
+        !is_row_of_generated_sign_in(&config.scheme, name, section.subject()),
         section.key("subject"),
         "is the value of the cookie session_id. In the sign-in that Rails 8 generates, this is the id of a row in the \
          table sessions, not of a user: use kind = \"sql_session\" with preset = \"rails8\"",
@@ -130,32 +124,24 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         readers.extend(recipe.reader(section, &path, older.as_ref(), &mut problems));
     }
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let Some(cookie) = cookie else {
-        return Err(problems);
-    };
-    problems.or(Arc::new(Rails {
-        purpose: config
-            .purpose
-            .unwrap_or_else(|| format!("cookie.{}", cookie.name())),
-        cookie,
+    let format = Rails {
         readers,
+        purpose: config.purpose.unwrap_or_else(|| format!("cookie.{name}")),
         allow_missing_purpose: config.allow_missing_purpose,
-        end,
-        clock: context.clock.clone(),
         extractor: section.name().to_owned(),
         marshal_warning: Once::new(),
-    }))
+    };
+    SessionCookie::build(context, cookie, format, end, problems)
 }
 
 /// Whether the subject would be the id of a session's row, which code from `bin/rails generate authentication` writes
 /// into `cookies.signed[:session_id]`.
-fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
-    let cookie = config.cookie.as_deref().unwrap_or_default();
+fn is_row_of_generated_sign_in(scheme: &str, cookie: &str, subject: &str) -> bool {
     let name = cookie
         .strip_prefix("__Host-")
         .or_else(|| cookie.strip_prefix("__Secure-"))
         .unwrap_or(cookie);
-    config.scheme == "signed" && name == "session_id" && subject.contains("{}")
+    scheme == "signed" && name == "session_id" && subject.contains("{}")
 }
 
 impl RotationConfig {
@@ -197,24 +183,13 @@ impl<'a> Recipe<'a> {
     }
 }
 
-impl Rails {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(cookie) = self.cookie.find(request)? else {
-            return Ok(None);
-        };
-        let text = percent::decode(cookie, Plus::Space)
-            .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
+impl CookieFormat for Rails {
+    fn read(&self, _: &Cookie, value: &str, _: &Parts, now: UnixSeconds) -> Extracted {
+        let text = percent::decode(value, Plus::Space).ok_or_else(ExtractError::malformed)?;
         let opened = self.readers.iter().find_map(|reader| reader.open(&text));
-        self.unwrap(
-            &opened
-                .ok_or_else(|| ExtractError::other_secret(Reason::BadSeal, "secret_key_base"))?,
-        )
-        .map(Some)
-    }
-
-    /// Parses the cookie's decrypted or verified value, checks its purpose and expiry, and returns the session.
-    fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
-        let cookie = CookieValue::parse(opened).inspect_err(|error| {
+        let opened =
+            opened.ok_or_else(|| ExtractError::other_secret(Reason::BadSeal, "secret_key_base"))?;
+        let cookie = CookieValue::parse(&opened).inspect_err(|error| {
             if error.reason() == Reason::PayloadNotJson {
                 self.marshal_warning.call_once(|| {
                     tracing::warn!(
@@ -225,21 +200,11 @@ impl Rails {
                 });
             }
         })?;
-        cookie.check(&self.purpose, self.allow_missing_purpose, self.clock.now())?;
-        Ok(Session {
+        cookie.check(&self.purpose, self.allow_missing_purpose, now)?;
+        Ok(Some(Session {
             attributes: cookie.value,
             expires_at: cookie.expires_at,
-        })
-    }
-}
-
-impl SessionExtractor for Rails {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
+        }))
     }
 }
 

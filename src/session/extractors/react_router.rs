@@ -8,10 +8,10 @@ use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
@@ -23,8 +23,9 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The app decides what a session contains. The default subject follows React Router's documentation.
 pub const KIND: Kind = Kind {
@@ -56,10 +57,7 @@ impl Default for ReactRouterConfig {
 
 #[derive(Debug)]
 struct ReactRouter {
-    cookie: Cookie,
     keys: Vec<hmac::Key>,
-    end: SessionEnd,
-    clock: Clock,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -73,30 +71,25 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
-        return Err(problems);
-    };
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-    problems.or(Arc::new(ReactRouter {
-        cookie,
+    let format = ReactRouter {
         keys: secrets.iter().map(key).collect(),
-        end,
-        clock: context.clock.clone(),
-    }))
+    };
+    SessionCookie::build(context, cookie, format, end, problems)
 }
 
-impl ReactRouter {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(value) = self.cookie.find(request)? else {
-            return Ok(None);
-        };
-        let text = percent::decode(value, Plus::Plus)
-            .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
+impl CookieFormat for ReactRouter {
+    fn read(&self, _: &Cookie, value: &str, _: &Parts, _: UnixSeconds) -> Extracted {
+        let text = percent::decode(value, Plus::Plus).ok_or_else(ExtractError::malformed)?;
         // If the app has no secrets, it writes only the payload.
         let (payload, signature) = text
             .rsplit_once('.')
             .ok_or_else(|| ExtractError::rejected(Reason::Unsigned))?;
-        if !self.is_signed(payload, signature) {
+        let is_signed = STANDARD_NO_PAD
+            .decode(signature)
+            .is_ok_and(|signature| verifies_any(&self.keys, payload, &signature));
+        if !is_signed {
             return Err(ExtractError::other_secret(Reason::BadSignature, "secrets"));
         }
         let json = payload::base64(payload)?;
@@ -105,29 +98,13 @@ impl ReactRouter {
                 attributes,
                 expires_at: None,
             })),
-            Ok(Value::String(_)) => Err(ExtractError::rejected(Reason::Malformed).because(
+            Ok(Value::String(_)) => Err(ExtractError::malformed().because(
                 "the cookie holds only an id, as createSessionStorage writes it: use \
                  kind = \"session_endpoint\" instead",
             )),
-            Ok(_) => Err(ExtractError::rejected(Reason::Malformed)),
+            Ok(_) => Err(ExtractError::malformed()),
             Err(_) => Err(ExtractError::rejected(Reason::PayloadNotJson)),
         }
-    }
-
-    fn is_signed(&self, payload: &str, signature: &str) -> bool {
-        STANDARD_NO_PAD
-            .decode(signature)
-            .is_ok_and(|signature| verifies_any(&self.keys, payload, &signature))
-    }
-}
-
-impl SessionExtractor for ReactRouter {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
     }
 }
 

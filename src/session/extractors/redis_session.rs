@@ -22,7 +22,7 @@ use crate::session::formats::php;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
-use crate::session::sections::laravel::{self, KeyFields};
+use crate::session::sections::laravel;
 use crate::session::sections::session_credential::{CredentialFields, SessionCredential, StoreKey};
 use crate::session::sections::session_end::TimePath;
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
@@ -169,11 +169,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,
         key_hash: &config.key_hash,
-        laravel: KeyFields {
-            app_key: config.app_key,
-            previous_keys: config.previous_keys,
-            cipher: &config.cipher,
-        },
+        app_key: config.app_key,
+        previous_keys: config.previous_keys,
+        cipher: &config.cipher,
     };
     let credential = SessionCredential::read(section, fields, &mut problems);
     let key_prefixes = key_prefixes(section, config.key_prefix, &credential, &mut problems);
@@ -268,7 +266,7 @@ impl SessionExtractor for RedisSession {
             };
             // Colons separate the parts of a key, so an unsigned id with a colon could name a key under another prefix.
             if self.credential.takes_any_key() && id.key.contains(':') {
-                return Err(ExtractError::rejected(Reason::Malformed));
+                return Err(ExtractError::malformed());
             }
             self.session(id).await.map(Some)
         })

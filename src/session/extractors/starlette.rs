@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use axum::http::request::Parts;
-use futures_util::future::BoxFuture;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -17,9 +17,10 @@ use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::MaxAge;
-use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{Extracted, Session, SessionExtractor};
 
 /// The middleware has no concept of users. The default subject is the member in which most apps store the user's id.
 pub const KIND: Kind = Kind {
@@ -55,12 +56,7 @@ impl Default for StarletteConfig {
 }
 
 #[derive(Debug)]
-struct Starlette {
-    cookie: Cookie,
-    verifier: SignedTimestampVerifier,
-    end: SessionEnd,
-    clock: Clock,
-}
+struct Starlette(SignedTimestampVerifier);
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
@@ -73,9 +69,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
-        return Err(problems);
-    };
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let verifier = SignedTimestampVerifier {
         separator: '.',
         keys: secret.iter().map(derive).collect(),
@@ -84,12 +78,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         // itsdangerous refuses a timestamp in the future.
         leeway: 0,
     };
-    problems.or(Arc::new(Starlette {
-        cookie,
-        verifier,
-        end,
-        clock: context.clock.clone(),
-    }))
+    SessionCookie::build(context, cookie, Starlette(verifier), end, problems)
 }
 
 /// Derives the key as itsdangerous' `django-concat` does with the default salt, which Starlette uses.
@@ -101,29 +90,17 @@ fn derive(secret: &Secret) -> hmac::Key {
     hmac::Key::new(signed_timestamp::HMAC_SHA1, context.finish().as_ref())
 }
 
-impl Starlette {
-    fn session(&self, request: &Parts) -> Extracted {
-        let text = self
-            .cookie
-            .find(request)?
-            .filter(|text| *text != SIGNED_OUT);
-        let Some(text) = text else { return Ok(None) };
-        let opened = self.verifier.open(text, self.clock.now())?;
+impl CookieFormat for Starlette {
+    fn read(&self, _: &Cookie, value: &str, _: &Parts, now: UnixSeconds) -> Extracted {
+        if value == SIGNED_OUT {
+            return Ok(None);
+        }
+        let opened = self.0.open(value, now)?;
         let attributes = payload::json(&payload::base64(opened.payload)?)?;
         Ok(Some(Session {
             attributes,
             expires_at: opened.expires_at,
         }))
-    }
-}
-
-impl SessionExtractor for Starlette {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
     }
 }
 

@@ -18,25 +18,29 @@ use crate::session::types::ExtractError;
 /// value contains a byte outside printable ASCII (RFC 6265, section 4.1.1).
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     let mut found = None;
-    for header in headers.get_all(header::COOKIE) {
-        for pair in header.as_bytes().split(|&byte| byte == b';') {
-            let Some(value) = value_of(pair, name.as_bytes()) else {
-                continue;
-            };
-            if found.replace(value).is_some_and(|other| other != value) {
-                return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
-            }
+    for (other, value) in pairs(headers) {
+        if other == name.as_bytes() && found.replace(value).is_some_and(|other| other != value) {
+            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
     }
-    let malformed = || ExtractError::rejected(Reason::Malformed);
-    match found {
-        None | Some([]) => Ok(None),
-        Some(value) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
-            std::str::from_utf8(value)
-                .map(Some)
-                .map_err(|_| malformed())
-        }
-        Some(_) => Err(malformed()),
+    let found = found.filter(|value| !value.is_empty());
+    found.map(printable).transpose()
+}
+
+/// The names and values in the `Cookie` headers, without the spaces and tabs around them.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+    pairs.filter_map(|pair| {
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        Some((trim(&pair[..equals]), trim(&pair[equals + 1..])))
+    })
+}
+
+fn printable(value: &[u8]) -> Result<&str, ExtractError> {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(text),
+        Ok(_) | Err(_) => Err(ExtractError::malformed()),
     }
 }
 
@@ -49,34 +53,20 @@ pub fn find_all<'a>(
     headers: &'a HeaderMap,
     matches: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<(&'a str, &'a str)>, ExtractError> {
-    let malformed = || ExtractError::rejected(Reason::Malformed);
     let mut found: Vec<(&'a [u8], &'a [u8])> = Vec::new();
-    for header in headers.get_all(header::COOKIE) {
-        for pair in header.as_bytes().split(|&byte| byte == b';') {
-            let Some(equals) = pair.iter().position(|&byte| byte == b'=') else {
-                continue;
-            };
-            let (name, value) = (trim(&pair[..equals]), trim(&pair[equals + 1..]));
-            if !matches(name) {
-                continue;
-            }
-            match found.iter().find(|(other, _)| *other == name) {
-                None => found.push((name, value)),
-                Some((_, other)) if *other == value => {}
-                Some(_) => return Err(ExtractError::rejected(Reason::AmbiguousIdentity)),
-            }
+    for (name, value) in pairs(headers).filter(|(name, _)| matches(name)) {
+        match found.iter().find(|(other, _)| *other == name) {
+            None => found.push((name, value)),
+            Some((_, other)) if *other == value => {}
+            Some(_) => return Err(ExtractError::rejected(Reason::AmbiguousIdentity)),
         }
     }
     found
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| {
-            if !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-                return Err(malformed());
-            }
-            let name = std::str::from_utf8(name).map_err(|_| malformed())?;
-            let value = std::str::from_utf8(value).map_err(|_| malformed())?;
-            Ok((name, value))
+            let name = std::str::from_utf8(name).map_err(|_| ExtractError::malformed())?;
+            Ok((name, printable(value)?))
         })
         .collect()
 }
@@ -99,11 +89,6 @@ pub fn name_set_by(line: &[u8]) -> &[u8] {
     let pair = line.split(|&byte| byte == b';').next().unwrap_or_default();
     let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
     trim(name)
-}
-
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = trim(trim(pair).strip_prefix(name)?);
-    value.strip_prefix(b"=").map(trim)
 }
 
 /// Removes the spaces and tabs around a name or a value, and no other characters (RFC 6265, section 5.2).
@@ -257,7 +242,7 @@ mod tests {
         for line in [&b"sid=\xff"[..], b"sid=\xc3\xa9", b"sid=a\tb"] {
             assert_eq!(
                 find(&headers(&[line]), "sid"),
-                Err(ExtractError::rejected(Reason::Malformed)),
+                Err(ExtractError::malformed()),
                 "{}",
                 line.escape_ascii()
             );

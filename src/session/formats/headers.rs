@@ -4,7 +4,6 @@
 use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::headers;
-use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The header's value without surrounding spaces and tabs; `None` if the header is absent.
@@ -20,7 +19,7 @@ pub fn single<'a>(
     };
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Ok(Some(text.trim_matches([' ', '\t']))),
-        Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Err(_) => Err(ExtractError::malformed()),
     }
 }
 

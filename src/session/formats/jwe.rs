@@ -124,9 +124,8 @@ pub fn open<'k>(
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
     key: &str,
 ) -> Result<Vec<u8>, ExtractError> {
-    let malformed = || ExtractError::rejected(Reason::Malformed);
-    let sealed = split(token).ok_or_else(malformed)?;
-    let header = decode_header(sealed.header).ok_or_else(malformed)?;
+    let sealed = split(token).ok_or_else(ExtractError::malformed)?;
+    let header = decode_header(sealed.header).ok_or_else(ExtractError::malformed)?;
     let encryption = text(&header, "enc")?;
     if text(&header, "alg")? != Some("dir")
         || !keys.clone().any(|key| encryption == Some(key.encryption()))
@@ -171,17 +170,14 @@ fn decode_header(text: &str) -> Option<Object> {
     if text.len() > MAX_HEADER {
         return None;
     }
-    match Value::parse(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()? {
-        Value::Object(header) => Some(header),
-        _ => None,
-    }
+    Object::parse(&URL_SAFE_NO_PAD.decode(text).ok()?)
 }
 
 fn text<'a>(header: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match header.get(name) {
         Ok(None) => Ok(None),
         Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::malformed()),
     }
 }
 
@@ -304,7 +300,7 @@ mod tests {
         ] {
             assert_eq!(
                 open(token, keys.iter(), "secrets"),
-                Err(ExtractError::rejected(Reason::Malformed)),
+                Err(ExtractError::malformed()),
                 "{token}"
             );
         }

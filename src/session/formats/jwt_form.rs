@@ -5,7 +5,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::json::{Object, Value};
-use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The unverified algorithm and issuer of a JWT.
@@ -95,7 +94,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 }
 
 fn unreadable(detail: &str) -> ExtractError {
-    ExtractError::rejected(Reason::Malformed).because(detail)
+    ExtractError::malformed().because(detail)
 }
 
 #[cfg(test)]

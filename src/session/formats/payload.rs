@@ -20,9 +20,7 @@ pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Decodes padded base64 (RFC 4648, section 4).
 pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
-    STANDARD
-        .decode(text)
-        .map_err(|_| ExtractError::rejected(Reason::Malformed))
+    STANDARD.decode(text).map_err(|_| ExtractError::malformed())
 }
 
 /// Decodes unpadded base64url, and decompresses zlib data if the text begins with a dot. itsdangerous and Django
@@ -31,7 +29,7 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |text| {
         URL_SAFE_NO_PAD
             .decode(text)
-            .map_err(|_| ExtractError::rejected(Reason::Malformed))
+            .map_err(|_| ExtractError::malformed())
     };
     match text.strip_prefix('.') {
         Some(compressed) => inflate(&decode(compressed)?, MAX_INFLATED),
@@ -46,7 +44,7 @@ pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
         .take(max as u64 + 1)
         .read_to_end(&mut bytes);
     match read {
-        Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Err(_) => Err(ExtractError::malformed()),
         Ok(length) if length > max => Err(ExtractError::rejected(Reason::TooLarge)),
         Ok(_) => Ok(bytes),
     }
@@ -56,7 +54,7 @@ pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
 pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     match Value::parse(bytes) {
         Ok(session @ (Value::Object(_) | Value::Null)) => Ok(session),
-        Ok(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Ok(_) => Err(ExtractError::malformed()),
         Err(_) => Err(ExtractError::rejected(Reason::PayloadNotJson)),
     }
 }

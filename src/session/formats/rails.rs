@@ -55,14 +55,21 @@ impl CookieValue {
                 expires_at: None,
             });
         };
-        let malformed = || ExtractError::rejected(Reason::Malformed);
         let expires_at = match text(metadata, "exp")? {
-            Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
+            Some(time) => Some(
+                Expiry::of_text(time)
+                    .ok_or_else(ExtractError::malformed)?
+                    .floor,
+            ),
             None => None,
         };
-        let message = text(metadata, "message")?.ok_or_else(malformed)?;
+        let message = text(metadata, "message")?.ok_or_else(ExtractError::malformed)?;
         Ok(Self {
-            value: json(&STANDARD.decode(message).map_err(|_| malformed())?)?,
+            value: json(
+                &STANDARD
+                    .decode(message)
+                    .map_err(|_| ExtractError::malformed())?,
+            )?,
             purpose: text(metadata, "pur")?.map(str::to_owned),
             expires_at,
         })
@@ -111,7 +118,7 @@ fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     match object.get("_rails") {
         Ok(None) => Ok(None),
         Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::malformed()),
     }
 }
 
@@ -120,7 +127,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
     match object.get(name) {
         Ok(None | Some(Value::Null)) => Ok(None),
         Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::malformed()),
     }
 }
 

@@ -54,16 +54,19 @@ impl SignedTimestampVerifier {
         text: &'a str,
         now: UnixSeconds,
     ) -> Result<VerifiedPayload<'a>, ExtractError> {
-        let malformed = || ExtractError::rejected(Reason::Malformed);
-        let (signed, signature) = text.rsplit_once(self.separator).ok_or_else(malformed)?;
+        let (signed, signature) = text
+            .rsplit_once(self.separator)
+            .ok_or_else(ExtractError::malformed)?;
         if !self.is_signed(signed, signature) {
             return Err(ExtractError::other_secret(
                 Reason::BadSignature,
                 "secret_key",
             ));
         }
-        let (payload, timestamp) = signed.rsplit_once(self.separator).ok_or_else(malformed)?;
-        let timestamp = (self.parse_timestamp)(timestamp).ok_or_else(malformed)?;
+        let (payload, timestamp) = signed
+            .rsplit_once(self.separator)
+            .ok_or_else(ExtractError::malformed)?;
+        let timestamp = (self.parse_timestamp)(timestamp).ok_or_else(ExtractError::malformed)?;
         if timestamp > now.saturating_add(self.leeway) {
             let (reason, name) = (Reason::FromTheFuture, "the time of signing");
             return Err(ExtractError::ahead(

@@ -192,8 +192,7 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractError> {
     let mut granted = Vec::new();
     for name in ["scope", "scp"] {
-        let duplicate =
-            |_| ExtractError::rejected(Reason::Malformed).because(format!("{name} occurs twice"));
+        let duplicate = |_| ExtractError::malformed().because(format!("{name} occurs twice"));
         let items = match claims.get(name).map_err(duplicate)? {
             Some(Value::Array(items)) => items.as_slice(),
             Some(one) => std::slice::from_ref(one),

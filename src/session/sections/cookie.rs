@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
 
 use crate::config::{Problems, Section};
 use crate::session::formats::cookies;
@@ -53,14 +53,6 @@ impl Cookie {
         }
     }
 
-    /// The cookie whose name is this cookie's name followed by `suffix`.
-    #[must_use]
-    pub fn with_suffix(&self, suffix: &str) -> Self {
-        Self {
-            name: format!("{}{suffix}", self.name),
-        }
-    }
-
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -70,44 +62,34 @@ impl Cookie {
         find(&request.headers, &self.name)
     }
 
-    /// The unchunked cookie, or its chunks: see [`find_whole_or_chunks`].
+    /// The unchunked cookie, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers.
+    ///
+    /// # Errors
+    /// `Rejected` if both the unchunked cookie and chunks are present (one of them is stale, and the request does not
+    /// show which), and the errors of [`find_chunks`].
     pub fn find_whole_or_chunks<'a>(
         &self,
         request: &'a Parts,
-        max_chunks: usize,
+        max: usize,
     ) -> Result<Option<Cow<'a, str>>, ExtractError> {
-        find_whole_or_chunks(&request.headers, &self.name, max_chunks)
-    }
-
-    /// Like [`find_whole_or_chunks`], but reads only the chunks.
-    pub fn find_chunks(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
-        find_chunks(&request.headers, &self.name, max)
+        let name = &self.name;
+        match (
+            self.find(request)?,
+            find_chunks(&request.headers, name, max)?,
+        ) {
+            (Some(_), Some(_)) => Err(ExtractError::rejected(Reason::AmbiguousIdentity)
+                .because(format!("{name} is present both unchunked and in chunks"))),
+            (whole, None) => Ok(whole.map(Cow::Borrowed)),
+            (None, chunks) => Ok(chunks.map(Cow::Owned)),
+        }
     }
 }
 
-/// The cookie called `name`, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers. An empty chunk is
-/// treated as absent, because frameworks clear a chunk by setting it to the empty string.
+/// The chunks `NAME.0`, `NAME.1` … of the cookie called `name`, joined. An empty chunk is treated as absent, because
+/// frameworks clear a chunk by setting it to the empty string.
 ///
 /// # Errors
-/// `Rejected` if both the unchunked cookie and chunks are present (one of them is stale, and the request does not show
-/// which), if a number is missing or has two different values, or if there are too many chunks or bytes.
-pub fn find_whole_or_chunks<'a>(
-    headers: &'a HeaderMap,
-    name: &str,
-    max_chunks: usize,
-) -> Result<Option<Cow<'a, str>>, ExtractError> {
-    match (
-        find(headers, name)?,
-        find_chunks(headers, name, max_chunks)?,
-    ) {
-        (Some(_), Some(_)) => Err(ExtractError::rejected(Reason::AmbiguousIdentity)
-            .because(format!("{name} is present both unchunked and in chunks"))),
-        (whole, None) => Ok(whole.map(Cow::Borrowed)),
-        (None, chunks) => Ok(chunks.map(Cow::Owned)),
-    }
-}
-
-/// Like [`find_whole_or_chunks`], but reads only the chunks `NAME.0`, `NAME.1` ….
+/// `Rejected` if a number is missing or has two different values, or if there are too many chunks or bytes.
 pub fn find_chunks(
     headers: &HeaderMap,
     name: &str,
@@ -199,33 +181,20 @@ fn without_quotes(value: &str) -> &str {
 /// The highest number of a non-empty chunk, found in one pass over the headers; `None` if there is no chunk, as in most
 /// requests.
 fn highest_chunk(headers: &HeaderMap, name: &str) -> Option<usize> {
-    let pairs = headers.get_all(header::COOKIE).iter();
-    let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
-    pairs.filter_map(|pair| chunk_number(pair, name)).max()
+    let chunks = cookies::pairs(headers).filter(|(_, value)| !value.is_empty());
+    chunks
+        .filter_map(|(chunk, _)| chunk_number(chunk, name))
+        .max()
 }
 
-fn chunk_number(pair: &[u8], name: &str) -> Option<usize> {
-    let rest = pair
-        .trim_ascii_start()
-        .strip_prefix(name.as_bytes())?
-        .strip_prefix(b".")?;
-    let equals = rest.iter().position(|&byte| byte == b'=')?;
-    let (digits, value) = (
-        rest[..equals].trim_ascii_end(),
-        rest[equals + 1..].trim_ascii(),
-    );
-    let canonical = digits == b"0" || !digits.starts_with(b"0");
-    if value.is_empty() || digits.is_empty() || !canonical || !digits.iter().all(u8::is_ascii_digit)
-    {
-        return None;
-    }
+fn chunk_number(chunk: &[u8], name: &str) -> Option<usize> {
+    let digits = chunk.strip_prefix(name.as_bytes())?.strip_prefix(b".")?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    let is_canonical = digits == "0" || !digits.starts_with('0');
+    let is_number =
+        is_canonical && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     // A number too large for `usize` exceeds every maximum.
-    Some(
-        std::str::from_utf8(digits)
-            .ok()?
-            .parse()
-            .unwrap_or(usize::MAX),
-    )
+    is_number.then(|| digits.parse().unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

@@ -26,14 +26,6 @@ pub const CIPHER: &str = "aes-256-cbc";
 /// The length of a session id, which consists of letters and digits. Laravel replaces an id that has another form.
 const ID_LENGTH: usize = 40;
 
-/// The keys of a section that configure the app's encrypter.
-#[derive(Debug)]
-pub struct KeyFields<'a> {
-    pub app_key: Option<Secret>,
-    pub previous_keys: List<Secret>,
-    pub cipher: &'a str,
-}
-
 /// The application keys, the current one first.
 #[derive(Debug)]
 pub struct AppKeySet(Vec<AppKey>);
@@ -59,23 +51,24 @@ enum Mode {
 
 impl AppKeySet {
     /// Reads and checks the keys of a section.
-    pub fn read(section: &Section<'_>, fields: KeyFields<'_>, problems: &mut Problems) -> Self {
-        let cipher = parse_cipher(fields.cipher)
+    pub fn read(
+        section: &Section<'_>,
+        app_key: Option<Secret>,
+        previous_keys: List<Secret>,
+        cipher: &str,
+        problems: &mut Problems,
+    ) -> Self {
+        let cipher = parse_cipher(cipher)
             .ok_or("must be \"aes-256-cbc\", \"aes-256-gcm\", \"aes-128-cbc\" or \"aes-128-gcm\"");
         let cipher = problems.accept(section.key("cipher"), cipher);
-        let KeyFields {
-            app_key,
-            previous_keys,
-            ..
-        } = fields;
+
         let current = app_secret::required(section, "app_key", app_key, "APP_KEY", problems);
         let previous = app_secret::listed(section, "previous_keys", previous_keys, problems);
         let mut keys = Vec::new();
         if let Some((mode, length)) = cipher {
             let current = current.iter().map(|secret| ("app_key", secret));
-            for (key, secret) in
-                current.chain(previous.iter().map(|secret| ("previous_keys", secret)))
-            {
+            let previous = previous.iter().map(|secret| ("previous_keys", secret));
+            for (key, secret) in current.chain(previous) {
                 let bytes = key_bytes(secret);
                 section.refuse_client_secret(key, bytes.as_deref().unwrap_or_default(), problems);
                 let app_key = bytes.and_then(|bytes| AppKey::new(&bytes, mode, length)).ok_or_else(|| {
@@ -100,8 +93,9 @@ impl AppKeySet {
 
     /// The string that the app encrypted into the cookie called `name`.
     pub fn open_cookie(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
-        let text = percent::decode(cookie, Plus::Plus).ok_or_else(malformed)?;
-        let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
+        let text = percent::decode(cookie, Plus::Plus).ok_or_else(ExtractError::malformed)?;
+        let text = String::from_utf8(self.open(text.as_bytes())?)
+            .map_err(|_| ExtractError::malformed())?;
         // The prefix and the encryption may use different keys, because Laravel tries every key for the prefix too.
         let value = self
             .0
@@ -114,12 +108,16 @@ impl AppKeySet {
 
     /// Decrypts a value that the app encrypted for any purpose.
     fn open(&self, encrypted: &[u8]) -> Result<Vec<u8>, ExtractError> {
-        let json = STANDARD.decode(encrypted).map_err(|_| malformed())?;
-        let Ok(Value::Object(object)) = Value::parse(&json) else {
-            return Err(malformed());
-        };
-        let mode = self.0.first().map(AppKey::mode).ok_or_else(malformed)?;
-        let envelope = Envelope::of(&object, mode).ok_or_else(malformed)?;
+        let json = STANDARD
+            .decode(encrypted)
+            .map_err(|_| ExtractError::malformed())?;
+        let object = Object::parse(&json).ok_or_else(ExtractError::malformed)?;
+        let mode = self
+            .0
+            .first()
+            .map(AppKey::mode)
+            .ok_or_else(ExtractError::malformed)?;
+        let envelope = Envelope::of(&object, mode).ok_or_else(ExtractError::malformed)?;
         let bad_seal = || ExtractError::other_secret(Reason::BadSeal, "app_key");
         self.0
             .iter()
@@ -154,10 +152,6 @@ fn not_plain() -> ExtractError {
     ExtractError::rejected(Reason::PayloadNotPlain).because(
         "the session is not an array of plain data; set `'serialization' => 'json'` in config/session.php",
     )
-}
-
-fn malformed() -> ExtractError {
-    ExtractError::rejected(Reason::Malformed)
 }
 
 /// The cipher's mode and its key length in bytes. Laravel's own configuration spells the names in upper case.
@@ -244,20 +238,16 @@ struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// The envelope in `object`; `None` if an encrypter in this mode would not write it.
     fn of(object: &'a Object, mode: Mode) -> Option<Self> {
-        let member = |name| match object.get(name) {
-            Ok(Some(Value::String(text))) => Some(text.as_str()),
-            _ => None,
-        };
         // Versions of Laravel before 8 write no tag.
         let tag = if object.contains("tag") {
-            member("tag")?
+            object.text("tag")?
         } else {
             ""
         };
         let envelope = Self {
-            iv: member("iv")?,
-            value: member("value")?,
-            mac: member("mac")?,
+            iv: object.text("iv")?,
+            value: object.text("value")?,
+            mac: object.text("mac")?,
             tag,
         };
         // Each mode leaves the other mode's field empty. A tag with CBC once allowed attackers to bypass the MAC.

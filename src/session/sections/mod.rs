@@ -7,6 +7,7 @@ pub mod cookie;
 pub mod hmac_algorithm;
 pub mod laravel;
 pub mod one_or_map;
+pub mod session_cookie;
 pub mod session_credential;
 pub mod session_end;
 pub mod session_id;

@@ -15,7 +15,7 @@ use crate::session::formats::{hex, jwt_form};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel;
-use crate::session::sections::session_id::{Format, FormatFields, Opened};
+use crate::session::sections::session_id::{Format, Opened};
 use crate::session::types::{CredentialSource, ExtractError};
 
 /// The maximum length of a session id, in bytes. Frameworks create ids of up to 64 bytes.
@@ -29,7 +29,9 @@ pub struct CredentialFields<'a> {
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
     pub key_hash: &'a str,
-    pub laravel: laravel::KeyFields<'a>,
+    pub app_key: Option<Secret>,
+    pub previous_keys: List<Secret>,
+    pub cipher: &'a str,
 }
 
 /// A cookie or header that contains a session id.
@@ -110,16 +112,11 @@ impl SessionCredential {
                 false
             }
         };
-        let format = FormatFields {
-            cookie_format: fields.cookie_format,
-            cookie_secrets: fields.cookie_secrets,
-            laravel: fields.laravel,
-        };
         Self {
             places,
             cookies,
             hashes_id,
-            format: Format::read(section, format, problems),
+            format: Format::read(section, fields, problems),
         }
     }
 
@@ -159,10 +156,10 @@ impl SessionCredential {
         }
         let opened = self.format.open(&place, value, now)?;
         if !opened.is_signed && !is_visible(&opened.id) {
-            return Err(malformed());
+            return Err(ExtractError::malformed());
         }
         if !(1..=MAX_ID_BYTES).contains(&opened.id.len()) {
-            return Err(malformed());
+            return Err(ExtractError::malformed());
         }
         Ok(Some(self.store_key(opened)))
     }
@@ -214,10 +211,6 @@ impl SessionCredential {
 /// that contains one is not sent to a store.
 fn is_visible(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
-}
-
-fn malformed() -> ExtractError {
-    ExtractError::rejected(Reason::Malformed)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::session::formats::expiry::Expiry;
-use crate::session::reason::Reason;
 use crate::session::subject::Template;
 use crate::session::types::{ExtractError, Extracted};
 
@@ -124,7 +123,7 @@ impl SessionEnd {
             return Ok(None);
         };
         for EndPath { path, after } in &self.0 {
-            let malformed = |detail| ExtractError::rejected(Reason::Malformed).because(detail);
+            let malformed = |detail| ExtractError::malformed().because(detail);
             if let Some(time) = path.time(&session.attributes).map_err(malformed)? {
                 let end = time.plus(*after).check(now)?;
                 session.expires_at = Some(session.expires_at.map_or(end, |other| other.min(end)));
@@ -174,6 +173,7 @@ impl<'de> Visitor<'de> for ExpiresPathVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::reason::Reason;
     use crate::session::sections::testing::{NOW, build, refused};
     use crate::session::types::Session;
 

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::clock::UnixSeconds;
-use crate::config::{List, Problems, Section};
+use crate::config::{Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::formats::hkdf;
@@ -19,7 +19,7 @@ use crate::session::formats::rails::{self, CookieValue};
 use crate::session::formats::signatures::verifies_any;
 use crate::session::formats::signed_timestamp::{HMAC_SHA1, itsdangerous_key};
 use crate::session::reason::Reason;
-use crate::session::sections::laravel::KeyFields as LaravelFields;
+use crate::session::sections::session_credential::CredentialFields;
 use crate::session::sections::{app_secret, laravel};
 use crate::session::types::{CredentialSource, ExtractError};
 
@@ -29,14 +29,6 @@ const FLASK_SESSION_SALT: &str = "flask-session";
 /// The message for an unknown `cookie_format`, which lists all formats.
 const FORMATS: &str = "must be one of plain, express_signed, fastify_signed, better_auth_signed, flask_signed, \
                        rails_signed, laravel";
-
-/// The keys of a section that configure the format of its ids.
-#[derive(Debug)]
-pub struct FormatFields<'a> {
-    pub cookie_format: &'a str,
-    pub cookie_secrets: List<Secret>,
-    pub laravel: LaravelFields<'a>,
-}
 
 /// The format of a session id, with the keys that verify it: the current key, then older keys that are still accepted.
 #[derive(Debug)]
@@ -74,22 +66,30 @@ impl fmt::Debug for Opened {
     }
 }
 
+impl Opened {
+    fn new(id: impl Into<String>, is_signed: bool) -> Self {
+        Self {
+            id: id.into(),
+            is_signed,
+            expires_at: None,
+        }
+    }
+}
+
 impl Format {
     /// Reads the keys of the configured format, and reports keys that belong to other formats.
-    pub fn read(section: &Section<'_>, keys: FormatFields<'_>, problems: &mut Problems) -> Self {
+    pub fn read(
+        section: &Section<'_>,
+        keys: CredentialFields<'_>,
+        problems: &mut Problems,
+    ) -> Self {
         let is_laravel = keys.cookie_format == "laravel";
-        let LaravelFields {
-            app_key,
-            previous_keys,
-            ..
-        } = &keys.laravel;
         for (key, is_given) in [
-            ("app_key", app_key.is_some()),
-            ("previous_keys", !previous_keys.is_empty()),
+            ("app_key", keys.app_key.is_some()),
+            ("previous_keys", !keys.previous_keys.is_empty()),
         ] {
-            let is_allowed = is_laravel || !is_given;
             problems.require(
-                is_allowed,
+                is_laravel || !is_given,
                 section.key(key),
                 "needs cookie_format = \"laravel\": set it, or remove this key",
             );
@@ -110,7 +110,9 @@ impl Format {
             "plain" => Self::Plain,
             "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
                 section,
-                keys.laravel,
+                keys.app_key,
+                keys.previous_keys,
+                keys.cipher,
                 problems,
             ))),
             signed => Self::signed(signed, &secrets).unwrap_or_else(|| {
@@ -173,17 +175,13 @@ impl Format {
         now: UnixSeconds,
     ) -> Result<Opened, ExtractError> {
         let id = match self {
-            Self::Plain => {
-                return Ok(Opened {
-                    id: percent::decode_or_raw(value).into_owned(),
-                    is_signed: false,
-                    expires_at: None,
-                });
-            }
+            Self::Plain => return Ok(Opened::new(percent::decode_or_raw(value), false)),
             Self::ExpressSigned(keys) => {
                 let text = percent::decode_or_raw(value);
-                let unsigned =
-                    || malformed().because("expected s:ID.SIGNATURE, as express-session writes it");
+                let unsigned = || {
+                    ExtractError::malformed()
+                        .because("expected s:ID.SIGNATURE, as express-session writes it")
+                };
                 let signed = text
                     .strip_prefix("s:")
                     .filter(|signed| signed.contains('.'));
@@ -197,11 +195,7 @@ impl Format {
             Self::BetterAuthSigned(keys) => {
                 let text = percent::decode_or_raw(value);
                 if place.header().is_some() && !text.contains('.') {
-                    return Ok(Opened {
-                        id: text.into_owned(),
-                        is_signed: false,
-                        expires_at: None,
-                    });
+                    return Ok(Opened::new(text, false));
                 }
                 verified(keys, &text, |tag| STANDARD.decode(tag).ok())?
             }
@@ -211,14 +205,10 @@ impl Format {
             Self::RailsSigned(keys) => return rails_signed(keys, place, value, now),
             Self::Laravel(keys) => match place {
                 CredentialSource::Cookie(name) => keys.session_id(name, value)?,
-                _ => return Err(malformed()),
+                _ => return Err(ExtractError::malformed()),
             },
         };
-        Ok(Opened {
-            id,
-            is_signed: true,
-            expires_at: None,
-        })
+        Ok(Opened::new(id, true))
     }
 }
 
@@ -228,9 +218,9 @@ fn verified(
     signed: &str,
     decode: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Result<String, ExtractError> {
-    let unsigned = || malformed().because("expected ID.SIGNATURE");
+    let unsigned = || ExtractError::malformed().because("expected ID.SIGNATURE");
     let (id, signature) = signed.rsplit_once('.').ok_or_else(unsigned)?;
-    let signature = decode(signature).ok_or_else(malformed)?;
+    let signature = decode(signature).ok_or_else(ExtractError::malformed)?;
     if verifies_any(keys, id, &signature) {
         Ok(id.to_owned())
     } else {
@@ -258,11 +248,11 @@ fn rails_signed(
     now: UnixSeconds,
 ) -> Result<Opened, ExtractError> {
     let CredentialSource::Cookie(name) = place else {
-        return Err(malformed());
+        return Err(ExtractError::malformed());
     };
-    let text = percent::decode(value, Plus::Space).ok_or_else(malformed)?;
+    let text = percent::decode(value, Plus::Space).ok_or_else(ExtractError::malformed)?;
     if !text.contains("--") {
-        return Err(malformed());
+        return Err(ExtractError::malformed());
     }
     let opened = keys.iter().find_map(|key| rails::verify(key, &text));
     let opened = opened.ok_or_else(wrong_secret)?;
@@ -272,20 +262,16 @@ fn rails_signed(
         Value::String(id) => id,
         Value::Number(id) if !id.is_f64() => id.to_string(),
         _ => {
-            return Err(malformed().because("the cookie contains neither a string nor an integer"));
+            return Err(ExtractError::malformed()
+                .because("the cookie contains neither a string nor an integer"));
         }
     };
     Ok(Opened {
-        id,
-        is_signed: true,
         expires_at: cookie.expires_at,
+        ..Opened::new(id, true)
     })
 }
 
 fn wrong_secret() -> ExtractError {
     ExtractError::other_secret(Reason::BadSignature, "cookie_secrets")
-}
-
-fn malformed() -> ExtractError {
-    ExtractError::rejected(Reason::Malformed)
 }

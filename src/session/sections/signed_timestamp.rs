@@ -6,18 +6,18 @@ use std::sync::Once;
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use futures_util::future::BoxFuture;
+
 use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::sections::session_cookie::CookieFormat;
+use crate::session::types::{ExtractError, Extracted, Session};
 
 /// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -137,37 +137,21 @@ impl PickleWarning {
     }
 }
 
-/// An extractor for a whole session in one cookie, as JSON that may be compressed.
+/// A whole session in one cookie, as JSON that may be compressed.
 #[derive(Debug)]
 pub struct SignedTimestampSession {
-    pub cookie: Cookie,
     pub verifier: SignedTimestampVerifier,
     pub pickle: PickleWarning,
-    pub end: SessionEnd,
-    pub clock: Clock,
 }
 
-impl SignedTimestampSession {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find(request)? else {
-            return Ok(None);
-        };
-        let verified = self.verifier.open(text, self.clock.now())?;
+impl CookieFormat for SignedTimestampSession {
+    fn read(&self, _: &Cookie, value: &str, _: &Parts, now: UnixSeconds) -> Extracted {
+        let verified = self.verifier.open(value, now)?;
         let json = payload::base64_or_zlib(verified.payload)?;
         Ok(Some(Session {
             attributes: self.pickle.json(&json)?,
             expires_at: verified.expires_at,
         }))
-    }
-}
-
-impl SessionExtractor for SignedTimestampSession {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
-use crate::session::sections::laravel::{self, KeyFields};
+use crate::session::sections::laravel;
 use crate::session::sections::session_credential::{CredentialFields, SessionCredential};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
@@ -109,11 +109,9 @@ pub fn build(
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
         key_hash: &config.key_hash,
-        laravel: KeyFields {
-            app_key: config.app_key.take(),
-            previous_keys: std::mem::take(&mut config.previous_keys),
-            cipher: &config.cipher,
-        },
+        app_key: config.app_key.take(),
+        previous_keys: std::mem::take(&mut config.previous_keys),
+        cipher: &config.cipher,
     };
     let credential = SessionCredential::read(section, fields, &mut problems);
     let secrets = django_secrets(section, &mut config, &mut problems);

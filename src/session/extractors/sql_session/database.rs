@@ -471,7 +471,7 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
         let detail = format!("the database does not accept this key in the query (error {code})");
-        return StoreError::Said(ExtractError::rejected(Reason::Malformed).because(detail));
+        return StoreError::Said(ExtractError::malformed().because(detail));
     }
     let mut text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
@@ -513,15 +513,13 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));
     }
-    match Value::parse(text.as_bytes()) {
-        Ok(Value::Object(row)) => Ok(row),
-        // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's
-        // parser.
-        _ => Err(StoreError::Said(
+    // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's parser.
+    Object::parse(text.as_bytes()).ok_or_else(|| {
+        StoreError::Said(
             ExtractError::rejected(Reason::SessionCorrupt)
                 .because("the row is not a JSON object, or is nested too deeply"),
-        )),
-    }
+        )
+    })
 }
 
 /// The columns of a row, and the total length of their text and binary data. Columns of types that are not listed

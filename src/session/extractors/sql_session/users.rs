@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use super::database::{RowLookup, RowQuery, Table};
 use super::misfit;
 use super::statement::{Alternatives, Statement};
-use crate::json::{Object, Value};
+use crate::json::Object;
 use crate::secret::Secret;
 use crate::session::backends::pool::Pool;
 use crate::session::formats::signatures::verifies_any;
@@ -56,24 +56,21 @@ impl UserCheck {
         session: &Object,
         pool: &Pool<RowLookup>,
     ) -> Result<bool, ExtractError> {
-        let text = |name| session.get(name).ok().flatten().and_then(Value::as_str);
-        let Some(id) = text("_auth_user_id") else {
+        let Some(id) = session.text("_auth_user_id") else {
             return Ok(false);
         };
-        let hash = text("_auth_user_hash")
-            .and_then(hex::decode)
-            .unwrap_or_default();
+        let hash = session.text("_auth_user_hash").and_then(hex::decode);
         let Some(user) = pool.ask(&self.query(id)).await? else {
             return Err(
                 ExtractError::rejected(Reason::UserNotFound).because("user_query finds no row")
             );
         };
-        let Ok(Some(Value::String(password))) = user.get("password") else {
+        let Some(password) = user.text("password") else {
             return Err(misfit(
                 "user_query returns no text column called password".to_owned(),
             ));
         };
-        if verifies_any(&self.keys, password, &hash) {
+        if verifies_any(&self.keys, password, &hash.unwrap_or_default()) {
             return Ok(true);
         }
         Err(ExtractError::rejected(Reason::PasswordChanged)
