@@ -18,11 +18,20 @@ function binary() {
   }
 }
 
-const service = spawn(binary(), process.argv.slice(2), { stdio: "inherit" });
+// npm passes on the SIGINT that the terminal has also sent to this process, so a repeat within half a second is the same one.
+let last = { signal: "", time: 0 };
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(signal, () => {
+    const time = performance.now();
+    if (signal !== last.signal || time - last.time > 500) service.kill(signal);
+    last = { signal, time };
+  });
+}
+
+// Detached, so that a terminal's Ctrl-C reaches only this process: a second SIGINT would end the service without a drain.
+const service = spawn(binary(), process.argv.slice(2), { stdio: "inherit", detached: true });
 service.on("error", (error) => {
   console.error(`rollout-token: cannot start: ${error.message}`);
   process.exit(1);
 });
-// A terminal sends SIGINT to both processes; other senders signal only this one. The service drains and then exits.
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => service.kill(signal));
 service.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
