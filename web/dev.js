@@ -151,7 +151,7 @@ const decode = (part) => {
 const MEANINGS = {
   typ: "a JSON Web Token",
   alg: "HMAC with SHA-512",
-  iss: "the client id: yours, or a throwaway one",
+  iss: "the client id: yours, or a generated one",
   sub: "the user",
 };
 

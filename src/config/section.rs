@@ -163,7 +163,10 @@ impl<'a> Section<'a> {
                 .all(|secret| self.damage_of(key, secret).is_none())
             && let Some(damage) = damage(&[first.expose(), last.expose()].concat(), &[])
         {
-            self.warn(key, format!("the whole value {damage}: set only the list"));
+            self.warn(
+                key,
+                format!("the whole value {damage}: remove this around the list"),
+            );
         }
         self.count_secrets(key, values.len());
         values.0

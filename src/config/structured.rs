@@ -71,7 +71,7 @@ impl Form {
     fn unreadable(self) -> String {
         match self {
             Self::List => {
-                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file and set the variable with the suffix _FILE to its name"
+                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file, add _FILE to the variable's name, and set it to the file's name"
             }
             Self::Table => {
                 "begins with `{` but is not a table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \

@@ -46,7 +46,7 @@ reasons! {
     UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is not one of `keys`.",
     Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
     PayloadNotJson "payload_not_json" "The session is not JSON; it may be in the format of Python's pickle or Ruby's Marshal.",
-    PayloadNotPlain "payload_not_plain" "The session is not an array of plain data, in the format of PHP or JSON.",
+    PayloadNotPlain "payload_not_plain" "The session is not an array of plain data in PHP's or JSON's format.",
     Header "header" "The token's header has a parameter that is refused: `crit`, `zip`, or `b64` other than true.",
     DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
 
@@ -64,7 +64,7 @@ reasons! {
 
     Inactive "inactive" "The issuer's introspection response does not contain `active: true`.",
     SignedOut "signed_out" "The app answered that the caller is not signed in.",
-    SessionNotFound "session_not_found" "The store has no such session.",
+    SessionNotFound "session_not_found" "The store has no session with this id.",
     SessionCorrupt "session_corrupt" "The value in the store is not a session, or is longer than 1 MiB.",
     PasswordChanged "password_changed" "The user's password was changed after the session was created.",
     UserNotFound "user_not_found" "The session's user does not exist, or `user_query` excludes the user.",
@@ -99,7 +99,7 @@ reasons! {
     NullOrigin "null_origin" "The page's origin is `null`, as in a sandboxed frame, in a local file, or after a redirect across origins.",
     TwoOrigins "two_origins" "There are two `Origin` headers.",
     CrossSite "cross_site" "A page of another site caused the request, and the browser sent no `Origin`, as for a link, an image or a GET without CORS.",
-    SameSite "same_site" "A page on another host of the same site caused the request, and the browser sent no `Origin`.",
+    SameSite "same_site" "A page of another origin on the same site caused the request, and the browser sent no `Origin`.",
     SecFetchSite "sec_fetch_site" "`Sec-Fetch-Site` is repeated or has an unknown value.",
     GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send neither header with a same-origin GET: use POST or https.",
     PreflightHeader "preflight_header" "A preflight from a listed origin requested a header that is not allowed: add it to `origins.allowed_headers`.",

@@ -40,7 +40,7 @@ def check_file(compose):
         check(f"{name}: read-only, no capabilities", part["read_only"] and part["cap_drop"] == ["ALL"], part)
         sources = [volume.split(":")[0] for volume in part["volumes"]]
         check(f"{name}: all mounted files exist", all((ROOT / source).is_file() for source in sources), sources)
-        check(f"{name}: all secrets of this service are declared", set(part["secrets"]) <= set(compose["secrets"]), part["secrets"])
+        check(f"{name}: all secrets that this service uses are declared at the top level", set(part["secrets"]) <= set(compose["secrets"]), part["secrets"])
     check("no port of the service is published", "ports" not in service, service)
     check("the app's port is published on loopback only", app["ports"] == ["127.0.0.1:3000:3000"], app["ports"])
     mounted = [volume.split(":")[1] for volume in service["volumes"]]

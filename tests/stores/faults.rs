@@ -550,7 +550,7 @@ async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_
             &REDIS.replace("redis://", "rediss://"),
             silent.port(),
             &format!(
-                "store_timeout ({silent}: no connection within 500ms (set by the key timeout), no TLS answer: if the server does not use TLS, write redis:// in url)"
+                "store_timeout ({silent}: no connection within 500ms (set by the key timeout), and the server sent no TLS answer: if the server does not use TLS, write redis:// in url)"
             ),
         ),
         (

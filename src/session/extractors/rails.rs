@@ -194,7 +194,7 @@ impl CookieFormat for Rails {
                 self.marshal_warning.call_once(|| {
                     tracing::warn!(
                         extractor = self.extractor,
-                        "the app's cookies are not JSON (Ruby's Marshal, for example), so all of them are refused: \
+                        "the app's cookies are not JSON (they may be in the format of Ruby's Marshal), so all of them are refused: \
                          {SERIALIZER_ADVICE}"
                     );
                 });

@@ -386,7 +386,7 @@ impl WhoAmI {
                 target.path().chars().take(MAX_PATH).collect()
             }
             Ok(target) => without_query(&target),
-            Err(_) => "that is not a URL".to_owned(),
+            Err(_) => "(not a URL)".to_owned(),
         };
         format!("the endpoint answered {status} with Location {shown}")
     }

@@ -224,7 +224,7 @@ impl Store for RedisServer {
     fn connect_advice(&self) -> &'static str {
         match self.client.get_connection_info().addr() {
             ConnectionAddr::TcpTls { .. } => {
-                ", no TLS answer: if the server does not use TLS, write redis:// in url"
+                ", and the server sent no TLS answer: if the server does not use TLS, write redis:// in url"
             }
             _ => "",
         }
