@@ -17,7 +17,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 COUNTS = HERE / "counts.json"
 PROGRAM = HERE.parent / "target/release/examples/count"
-# Both runs execute the same instructions at the start, so the difference between the runs does not include them.
+# Each operation is counted in a run with FEW and in a run with MANY repetitions. The difference between the two counts
+# does not include the start of the program, which is the same in both runs.
 FEW, MANY = 500, 2500
 SLACK = 0.05
 MINT_OF_HMAC = 1.5

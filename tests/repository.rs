@@ -79,8 +79,8 @@ fn every_dependency_includes_the_fixes_of_known_vulnerabilities() {
     }
 }
 
-/// Collects the names of all functions in a folder, including the tests, and of the models in `tests/model`, which are
-/// strings in tables.
+/// Collects the names of all functions in a folder, including the tests, and the names of the models. A model's name is
+/// a string in a table of `tests/model`.
 fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();

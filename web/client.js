@@ -91,7 +91,7 @@ export function createTokenSource({
         return await askOnce();
       } catch (error) {
         const attempts = LATER.has(error.status) ? ATTEMPTS : error.code === "network" ? NETWORK_ATTEMPTS : 1;
-        // Wait for Retry-After, plus a random delay so that tabs do not retry at the same time.
+        // Add a random delay to Retry-After or the backoff, so that tabs do not retry at the same time.
         const wait = Math.max((error.retryAfter ?? 0) * 1000, 250 * 2 ** attempt) * (1 + random() / 2);
         waited += wait;
         if (attempt >= attempts || waited > PATIENCE) throw error;

@@ -1,5 +1,5 @@
-//! Fuzzes a request pasted into `detect`: every drafted section is valid TOML, and every environment variable that is
-//! drafted instead has a name that begins with `ROLLOUT`.
+//! Fuzzes a request pasted into `detect`. Each suggested section is printed as a configuration file, which must be
+//! valid TOML, and as environment variables, whose names must begin with `ROLLOUT`.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -189,7 +189,7 @@ async fn set_cookie_lines_are_returned_to_every_caller_of_a_shared_call() {
 }
 
 #[tokio::test]
-async fn answer_with_set_cookie_lines_is_not_cached() {
+async fn answer_that_sets_a_configured_cookie_is_not_cached() {
     let (app, _open) = app_with_one_use_cookies().await;
     let keys = "extractors.app.cache_ttl = '10s'";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));

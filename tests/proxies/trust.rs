@@ -75,7 +75,7 @@ async fn user_header_from_a_caller_is_ignored_or_refused_behind_a_proxy() {
 async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
-    // Both proxies are configured to cache as much as possible.
+    // Both proxies are configured to cache as much as the responses' headers allow.
     let nginx = nginx_to(
         &[address],
         "proxy_cache answers;

@@ -13,7 +13,7 @@ const source = createTokenSource({ url: VITE_ROLLOUT_TOKEN_URL });
 export function Connections() {
   const [problem, setProblem] = useState();
 
-  // After an error, the provider would wait forever and show nothing, so the page shows a message instead.
+  // After an error, the provider waits forever and shows only grey bars, so the page shows a message instead of it.
   const token = useCallback(async () => {
     try {
       return await source.fresh();
