@@ -56,7 +56,7 @@ pub fn service(toml: &str) -> Router {
     app::public(&App::new(settings, &registry, context, Drain::default()))
 }
 
-/// The section of an extractor for session JWTs that are signed with [`SESSION_SECRET`].
+/// The configuration of one extractor, for session JWTs that are signed with [`SESSION_SECRET`].
 pub fn hs256() -> String {
     format!(
         r#"

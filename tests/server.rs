@@ -543,7 +543,7 @@ async fn idle_connection_stays_open_longer_than_header_timeout() {
     let mut idle = service.connect().await;
     idle.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut idle).await;
-    // The silent connection is accepted later, and is closed after `header_timeout`.
+    // This second connection sends nothing, so it is closed after `header_timeout`. The idle connection is older.
     assert_eq!(service.talk(b"").await, "");
     idle.write_all(&post_with("Connection: close\r\n", ""))
         .await

@@ -39,7 +39,8 @@ fn is_common(name: &str) -> bool {
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// The sources of the configuration. The environment is a field, so that tests need no separate process.
+/// The sources of the configuration. The environment is a field, so that tests can set variables without starting a
+/// process.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// The lowest layer, as TOML: the defaults of `dev`, and the throwaway client id and secret of a command.

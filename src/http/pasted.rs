@@ -83,8 +83,8 @@ impl fmt::Debug for CurlArgs {
 }
 
 impl CurlArgs {
-    /// Whether the arguments contain no part of a request: neither a header nor a URL. A word such as a token is not a
-    /// URL, although curl would use it as a host name.
+    /// Whether the arguments contain no part of a curl command: no header, no URL and not the word `curl`. A word such
+    /// as a token is not a URL, although curl would use it as a host name.
     pub fn is_empty(&self) -> bool {
         let is_url = |word: &String| word == "curl" || word.contains("://");
         self.headers.is_empty()

@@ -1126,7 +1126,7 @@ fn this_machine(question: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn self_signed_wildcard_or_common_name_only_certificate_is_503() {
+async fn self_signed_or_misnamed_certificate_is_503() {
     let authority = tls::Authority::new();
     let unknown = "503 session_backend_unavailable";
     over_tls(

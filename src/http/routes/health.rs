@@ -144,7 +144,7 @@ mod tests {
             (Some("text/plain"), false),
             (Some("application/openmetrics-text"), true),
             (Some("Application/OpenMetrics-Text; version=1.0.0"), true),
-            // The `Accept` headers of Prometheus 2 and 3.
+            // The form of Prometheus's `Accept` header: several formats, and OpenMetrics with the highest `q`.
             (
                 Some(
                     "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",

@@ -16,7 +16,7 @@ pub(super) struct CookiePair<'a> {
     pub(super) value: String,
 }
 
-/// All cookies in the order of the request, followed by the cookies that are joined from chunks.
+/// The unchunked cookies in the order of the request, followed by the cookies that are joined from chunks.
 pub(super) struct Jar<'a>(Vec<CookiePair<'a>>);
 
 impl<'a> Jar<'a> {

@@ -103,8 +103,8 @@ impl From<MaxAge> for String {
     }
 }
 
-/// Parses a session as JSON. Only the first pickled session logs a warning, because otherwise every user's cookie would
-/// repeat it. A pickle is a program, and is never run.
+/// Parses sessions as JSON, and logs a warning about the first session that is a pickle. Later pickles are not logged,
+/// because every user's cookie would repeat the warning. A pickle is a program, which the service never runs.
 #[derive(Debug)]
 pub struct PickleWarning {
     extractor: String,
