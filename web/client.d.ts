@@ -52,7 +52,7 @@ export type TokenErrorCode =
   | "session_backend_unavailable"
   | "overloaded"
   | "internal"
-  /** There was no answer, its CORS headers were missing, or `headers` failed; see `cause`. */
+  /** There was no answer, or one without CORS headers, or `headers` failed; see `cause`. */
   | "network"
   /** The answer was a redirect, usually to a proxy's login page. */
   | "redirected"

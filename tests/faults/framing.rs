@@ -125,7 +125,7 @@ async fn huge_content_length_is_refused_without_allocation() {
 }
 
 #[tokio::test]
-async fn transfer_encoding_other_than_chunked_is_400() {
+async fn unsupported_or_ambiguous_transfer_encoding_is_400() {
     let s = Service::start(by_jwt()).await;
     for headers in [
         "Transfer-Encoding: xchunked\r\n",

@@ -1277,7 +1277,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // Blocked lookups occupy a limited number of threads, although each takes longer than its caller waits.
+        // Blocked look-ups occupy a limited number of threads, although each takes longer than its caller waits.
         let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));

@@ -1,4 +1,4 @@
-//! Models of backend lookups: identical lookups share a call, and every request that waits for it is notified when it
+//! Models of backend look-ups: identical look-ups share a call, and every request that waits for it is notified when it
 //! ends.
 
 use std::sync::Arc;

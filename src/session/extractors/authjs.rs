@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_is_ignored_without_accept_bearer_or_with_a_session_cookie() {
+    fn bearer_is_used_only_with_accept_bearer_and_without_a_session_cookie() {
         let (good, bad) = (
             token(SECRET, &payload("")),
             token("another-secret-of-another-app", &payload("")),
