@@ -617,7 +617,8 @@ async fn request_in_a_handler_is_not_aborted_when_all_connections_are_taken() {
     service.app.arrived.acquire().await.unwrap().forget();
     let mut silent = service.connect().await;
     service.wait_for_connections(2).await;
-    // This connection replaces the silent one, more than a second after the slow request arrived.
+    // To accept this connection, the server waits until the silent one is a second old, and closes it. The slow one is
+    // older, but a handler is processing its request.
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_eq!(read_to_close(&mut silent).await, "");

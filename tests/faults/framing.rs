@@ -588,7 +588,7 @@ async fn compressed_body_is_not_decompressed() {
 }
 
 #[tokio::test]
-async fn malformed_line_ending_or_http_version_is_400() {
+async fn bare_cr_malformed_header_line_or_unsupported_http_version_is_400() {
     let s = Service::start(by_jwt()).await;
     let good = good();
     for (label, head, outcomes) in [

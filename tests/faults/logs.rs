@@ -211,7 +211,7 @@ async fn panic_is_logged_with_its_location_and_without_its_message() {
 }
 
 #[tokio::test]
-async fn secret_as_the_value_of_another_key_is_not_printed() {
+async fn secret_of_the_wrong_type_or_under_another_key_is_not_printed() {
     let secret = SESSION_SECRET;
     for (label, toml) in [
         (
