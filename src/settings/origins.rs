@@ -94,8 +94,8 @@ impl OriginsConfig {
         })
     }
 
-    /// The request headers that pages of other origins may send: the fixed names, those in `allowed_headers`, and the
-    /// headers from which the configured extractors read a session.
+    /// The request headers that pages of other origins may send: the fixed names, those in `allowed_headers`, the
+    /// headers from which the configured extractors read a session and, under `dev`, `X-Dev-User`.
     fn request_headers(
         &self,
         chain: &Chain,
