@@ -239,7 +239,7 @@ pub fn is_loopback(origin: &str) -> bool {
         && url.origin().ascii_serialization() == origin
 }
 
-/// Whether all characters may occur unescaped in a host. Electron apps may use the hosts `.` and `-`.
+/// Whether the host consists of letters, digits, `.`, `-` and `_`. Electron apps may use the hosts `.` and `-`.
 fn is_plain(host: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     !host.is_empty() && host.bytes().all(is_plain)

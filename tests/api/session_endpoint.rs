@@ -720,7 +720,8 @@ async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed(
     assert_eq!(answer, (200, vec!["sid=renewed; Path=/".to_owned()]));
     assert_eq!(seen.header("cookie"), Some("sid=bobs; sid.0=bobs"));
 
-    // From such a page only a bearer token is accepted. This request has none, so the app is not called.
+    // From a page whose origin is allowed only by a pattern, only a bearer token is accepted. This request has none, so
+    // the app is not called.
     let visits = app.visits();
     let headers = [
         ("origin", "https://x-team.vercel.app"),

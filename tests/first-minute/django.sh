@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 python=$root/target/frameworks/venv/bin/python
 
-# Create the app that the reader already has.
+# Create the app, which a reader of the page already has.
 cd "$work/app"
 mkdir site_
 touch site_/__init__.py

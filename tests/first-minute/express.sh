@@ -7,7 +7,7 @@ redis-server --port "$redis" --save '' --dir "$work" >"$work/redis.log" &
 started+=($!)
 wait_for "$redis" "$work/redis.log"
 
-# Create the app that the reader already has.
+# Create the app, which a reader of the page already has.
 cd "$work/app"
 mkdir node_modules public
 for package in "$root"/target/{frameworks,browser}/node_modules/*; do ln -sfn "$package" "node_modules/${package##*/}"; done

@@ -2,7 +2,8 @@
 # Follows docs/start/nextjs.md with an app that has NextAuth JWT sessions.
 . "$(dirname "$0")/lib.sh"
 
-# Create the app that the reader already has. Its folder is below the installed packages, so that Next.js finds them.
+# Create the app, which a reader of the page already has. Its folder is below the installed packages, so that
+# Next.js finds them.
 folder=$root/target/browser/first-minute
 rm -rf "$folder"
 mkdir -p "$folder/app/api/auth/[...nextauth]" "$folder/app/sign-in"

@@ -169,7 +169,7 @@ mod tests {
     use crate::session::contract::request;
 
     #[test]
-    fn scheme_is_read_from_origin_and_without_origin_is_http_for_loopback_hosts_only() {
+    fn scheme_is_http_for_http_origins_and_loopback_hosts_without_origin_and_otherwise_https() {
         for (origin, host, want) in [
             (Some("http://app.example"), "app.example", "http"),
             (Some("https://app.example"), "app.example", "https"),
