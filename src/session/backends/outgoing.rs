@@ -56,9 +56,9 @@ impl Outgoing {
         }
     }
 
-    /// Returns these settings with those of `config` applied: `proxy` replaces the current proxy (an empty string turns it
-    /// off) and clears the `no_proxy` list, `no_proxy` replaces this list, and certificates are added. `key` returns the
-    /// full name of a key.
+    /// Returns these settings with those of `config` applied: `proxy` replaces the current proxy (an empty string turns
+    /// it off) and clears the `no_proxy` list, `no_proxy` replaces this list, and certificates are added. `key` returns
+    /// the full name of a key.
     #[must_use]
     pub fn with(
         &self,
