@@ -23,8 +23,8 @@ BINARY = RELEASE / "rollout-token"
 FLOOR = RELEASE / "examples/peer-hello"
 BARE = RELEASE / "examples/peer-naive"
 STATIC = ROOT / "target/x86_64-unknown-linux-gnu/release/rollout-token"
-WARN, INFO = "rollout-token", "rollout-token, one log line per request"
-HELLO, NAIVE = "axum, hello", "axum + jsonwebtoken"
+WARN, INFO = "rollout-token", "rollout-token (one log line per request)"
+HELLO, NAIVE = "axum (hello)", "axum + jsonwebtoken"
 
 
 def peers(log):
@@ -79,7 +79,7 @@ def measure(rounds, seconds, connections):
 
 
 def table(figures):
-    yield "| | CPU per request | × hello | × bare route | requests per CPU-second | rollout-token answers | p99 | memory after |"
+    yield "| | CPU per request | × hello | × bare route | requests per CPU-second | rollout-token ÷ this server | p99 | memory after |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for name, figure in figures.items():
         slower = f"{figure['cpu_of'][WARN]:.1f} ×" if name not in (HELLO, WARN, INFO) else ""

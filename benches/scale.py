@@ -181,7 +181,7 @@ def costs_table(figures):
 def tails(rounds, seconds):
     """Tail latencies in ms: the median of each percentile over all rounds. Each round measures the servers one after
     another."""
-    three = {"axum, hello": ([FLOOR], PEER), "axum + jsonwebtoken": ([BARE], PEER), "rollout-token": ([BINARY], SERVICE | JWT)}
+    three = {"axum (hello)": ([FLOOR], PEER), "axum + jsonwebtoken": ([BARE], PEER), "rollout-token": ([BINARY], SERVICE | JWT)}
     with servers.serving({name: Server(*server) for name, server in three.items()}) as running:
         runs = {(name, number): [] for number in (64, 1000) for name in running}
         for _ in range(rounds):

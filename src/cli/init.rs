@@ -346,7 +346,7 @@ fn say_next(draft: &Draft, missing: &[(String, String)]) -> Result<(), Failure> 
     let guesses: Vec<&str> = draft.examples().map(|key| &*key.name).collect();
     if !guesses.is_empty() {
         say(format_args!(
-            "Check these guesses before you start: {}",
+            "Check the example values of these keys before you start: {}",
             guesses.join(", ")
         ))?;
     }

@@ -441,13 +441,14 @@ fn init_derives_urls_from_the_request_and_marks_every_guess() {
             found.is_some_and(|line| line.contains("# an example: replace it")),
             "{request}: {written}"
         );
-        let want = format!("\nCheck these guesses before you start: {guesses}\n");
+        let want =
+            format!("\nCheck the example values of these keys before you start: {guesses}\n");
         assert!(out.contains(&want), "{request}: {out}");
     }
 
     let directory = tempfile::tempdir().expect("a directory");
     let (_, out, _) = run(&mut init(directory.path(), &["--kind", "jwt"]));
-    let want = "Check these guesses before you start: oidc_issuer, audiences\n";
+    let want = "Check the example values of these keys before you start: oidc_issuer, audiences\n";
     assert!(out.contains(want), "{out}");
     let arguments = [
         "--kind",

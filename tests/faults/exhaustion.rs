@@ -605,7 +605,7 @@ mod alone {
         println!(
             "{shed} requests were shed, {unknown} timed out; memory: {idle} KiB at the start, {connected} KiB with connections"
         );
-        assert_eq!(shed + unknown, 10_000, "some answers have another outcome");
+        assert_eq!(shed + unknown, 10_000, "some requests had another outcome");
         assert!(most <= 512.0, "{most} in flight");
         assert!(shed > 1000, "{shed} were shed");
         s.count(&answers);
