@@ -227,7 +227,7 @@ impl Builder<'_> {
     fn kinds_with(&self, preset: &str) -> Option<Vec<&'static str>> {
         let has = |kind: &&str| {
             let entry = self.registry.entry(kind);
-            entry.is_some_and(|(_, kind)| kind.presets.iter().any(|(name, _)| *name == preset))
+            entry.is_some_and(|(_, kind)| kind.preset(preset).is_some())
         };
         Some(self.registry.names().filter(has).collect()).filter(|kinds: &Vec<_>| !kinds.is_empty())
     }
@@ -387,19 +387,14 @@ fn subject_rule(
 }
 
 fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
-    let Some((_, keys)) = kind.presets.iter().find(|(name, _)| *name == preset) else {
-        let known = kind
-            .presets
-            .iter()
-            .map(|(name, _)| *name)
-            .collect::<Vec<_>>()
-            .join(", ");
-        return Err(match known.as_str() {
-            "" => "this kind has no presets".to_owned(),
-            known => format!("must be one of {known}"),
-        });
-    };
-    parse(keys, None)
+    if let Some((_, keys)) = kind.preset(preset) {
+        return parse(keys, None);
+    }
+    let known: Vec<&str> = kind.presets.iter().map(|(name, _)| *name).collect();
+    if known.is_empty() {
+        return Err("this kind has no presets".to_owned());
+    }
+    Err(format!("must be one of {}", known.join(", ")))
 }
 
 /// Builds one extractor from the keys of its section, for [`crate::session::contract`].

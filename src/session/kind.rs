@@ -28,4 +28,12 @@ impl Kind {
             presets: &[],
         }
     }
+
+    /// The keys of the preset called `name`, and its name with a static lifetime.
+    pub(crate) fn preset(&self, name: &str) -> Option<(&'static str, &'static str)> {
+        self.presets
+            .iter()
+            .copied()
+            .find(|(known, _)| *known == name)
+    }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::jar::{CookiePair, Jar};
 use super::tokens::Token;
 use super::{Detected, Finding, ids, node, php, python, rails};
-use crate::json::Value;
+use crate::json::Object;
 use crate::session::credential_source::in_cookie;
 use crate::session::registry::Registry;
 use crate::session::types::CredentialSource;
@@ -121,13 +121,10 @@ fn supabase_token(cookie: &CookiePair<'_>) -> Option<String> {
         None if cookie.value.starts_with(['{', '[']) => cookie.value.clone().into_bytes(),
         None => return None,
     };
-    let session = Value::parse(&json).ok()?;
-    let token = match &session {
-        Value::Object(session) => session.get("access_token").ok()??.as_str(),
-        // Older Supabase helpers wrote a list that begins with the access token. Lists are not supported.
-        _ => None,
-    };
-    token.map(str::to_owned)
+    // Older Supabase helpers wrote a list that begins with the access token. Lists are not supported.
+    Object::parse(&json)?
+        .text("access_token")
+        .map(str::to_owned)
 }
 
 /// The app client and the token type in a cookie name of AWS Amplify:

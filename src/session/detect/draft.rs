@@ -71,9 +71,11 @@ impl Draft {
         }
     }
 
-    pub(crate) fn preset(mut self, preset: &'static str) -> Self {
-        self.preset = Some(preset);
-        self
+    pub(crate) fn preset(self, preset: impl Into<Option<&'static str>>) -> Self {
+        Self {
+            preset: preset.into(),
+            ..self
+        }
     }
 
     pub(crate) fn key(self, name: &'static str, value: impl Into<Value>) -> Self {
@@ -113,32 +115,56 @@ impl Draft {
         self.example("url", APP, "the app's address")
     }
 
-    /// Drafts a call to the app's own "who am I" URL, for sessions that no other kind can read.
-    pub(crate) fn ask(cookies: &[&str], headers: &[&str]) -> Self {
-        let mut draft = Self::new("session_endpoint").example(
+    /// Adds the proxies that may set a header which names the user.
+    pub(crate) fn trusted_proxies(self) -> Self {
+        let comment = "the proxy's address, as this service sees it";
+        self.example("trusted_proxies", vec!["10.0.0.5"], comment)
+    }
+    /// Adds the issuer's introspection endpoint, and the clients.
+    pub(crate) fn introspection(self, url: &str) -> Self {
+        self.example("url", url, "the issuer's introspection endpoint")
+            .example(
+                "client_id",
+                "rollout-token",
+                "the client id of this service at the issuer",
+            )
+            .secret("client_secret", "the secret of this client")
+            .example(
+                "client_ids",
+                vec!["web"],
+                "the apps whose tokens you accept",
+            )
+    }
+    /// Adds the likeliest subject, unless it is the default `usual`. If no subject was found, adds `usual` as an example.
+    pub(crate) fn subject(self, subjects: &[String], usual: &str) -> Self {
+        match subjects.first() {
+            Some(subject) if subject != usual => self.key("subject", subject.as_str()),
+            Some(_) => self,
+            None => self.example("subject", usual, "where the app keeps the user's id"),
+        }
+    }
+    /// Drafts a call to the app's own "who am I" URL, for sessions that no other kind can read. Without `cookies`, the
+    /// credential is in `Authorization`.
+    pub(crate) fn ask(cookies: &[&str]) -> Self {
+        let draft = Self::new("session_endpoint").example(
             "url",
             format!("{APP}{WHO_AM_I}"),
             "a URL of the app that returns the signed-in user",
         );
-        if !cookies.is_empty() {
-            draft = draft.key("cookies", cookies.to_vec());
-        }
-        if !headers.is_empty() {
-            draft = draft.key("forward_headers", headers.to_vec());
-        }
+        let draft = if cookies.is_empty() {
+            draft.key("forward_headers", vec!["Authorization"])
+        } else {
+            draft.key("cookies", cookies.to_vec())
+        };
         draft.example(
             "subject",
             "{user.id}",
             "the path of the user's id in the answer",
         )
     }
-
     /// Drafts a section that calls the app's endpoint with this cookie or, if it is `None`, with `Authorization`.
     pub(crate) fn ask_with(cookie: Option<&str>) -> Self {
-        match cookie {
-            Some(name) => Self::ask(&[name], &[]),
-            None => Self::ask(&[], &["Authorization"]),
-        }
+        Self::ask(cookie.as_slice())
     }
 
     /// Drafts a call to the session endpoint of an Auth.js app.
@@ -164,34 +190,29 @@ impl Draft {
     pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
         let (name, member) = key.split_once('.').unwrap_or((key, ""));
         let known = self.keys.iter().position(|known| known.name == name);
-        let value = match known.map(|index| &self.keys[index].value) {
+        let old = known.map(|index| &self.keys[index].value);
+        let mut value = match old {
             Some(Value::Array(_)) => text.split(',').map(str::trim).collect::<Vec<_>>().into(),
             _ => Value::String(text.to_owned()),
         };
-        let value = if member.is_empty() {
-            value
-        } else {
-            let mut table = match known.map(|index| &self.keys[index].value) {
+        if !member.is_empty() {
+            let mut table = match old {
                 Some(Value::Table(table)) => table.clone(),
                 None => Table::new(),
                 Some(_) => return Err(format!("{name} is not a table")),
             };
             table.insert(member.to_owned(), value);
-            Value::Table(table)
+            value = Value::Table(table);
+        }
+        let key = DraftKey {
+            name: name.to_owned().into(),
+            value,
+            comment: String::new(),
+            role: Role::Known,
         };
         match known {
-            Some(index) => {
-                let known = &mut self.keys[index];
-                known.value = value;
-                known.comment.clear();
-                known.role = Role::Known;
-            }
-            None => self.keys.push(DraftKey {
-                name: name.to_owned().into(),
-                value,
-                comment: String::new(),
-                role: Role::Known,
-            }),
+            Some(index) => self.keys[index] = key,
+            None => self.keys.push(key),
         }
         Ok(())
     }
@@ -204,7 +225,7 @@ impl Draft {
             .and_then(|mut segments| segments.next_back())
             .is_some_and(|last| ["me", "whoami", "userinfo", "session", "user"].contains(&last));
         let origin = public_origin(request);
-        for key in self.examples_mut() {
+        for key in self.keys.iter_mut().filter(|key| key.role == Role::Example) {
             let Some(path) = key.value.as_str().and_then(|url| url.strip_prefix(APP)) else {
                 continue;
             };
@@ -215,10 +236,6 @@ impl Draft {
             };
             key.value = format!("{origin}{path}").into();
         }
-    }
-
-    fn examples_mut(&mut self) -> impl Iterator<Item = &mut DraftKey> {
-        self.keys.iter_mut().filter(|key| key.role == Role::Example)
     }
 
     /// The keys whose values are examples, which the operator replaces.
@@ -233,11 +250,10 @@ impl Draft {
         comment: impl Into<String>,
         role: Role,
     ) -> Self {
-        let comment = comment.into();
         self.keys.push(DraftKey {
             name: name.into(),
             value,
-            comment,
+            comment: comment.into(),
             role,
         });
         self
@@ -254,29 +270,19 @@ impl Draft {
 
     /// The configuration with only this section. `secret` returns the line for a secret, or `None` to omit it.
     pub fn to_toml(&self, secret: impl Fn(&DraftKey) -> Option<String>) -> String {
-        let mut lines = vec![("kind".to_owned(), quoted(self.kind), String::new())];
+        let mut lines = vec![(format!("kind = \"{}\"", self.kind), String::new())];
         if let Some(preset) = self.preset {
-            lines.push(("preset".to_owned(), quoted(preset), String::new()));
+            lines.push((format!("preset = \"{preset}\""), String::new()));
         }
+        for key in self.keys.iter().filter(|key| key.role != Role::Secret) {
+            lines.push((format!("{} = {}", key.name, key.value), key.note()));
+        }
+        let commented = lines.iter().filter(|(_, comment)| !comment.is_empty());
+        let width = commented.map(|(line, _)| line.chars().count()).max();
+        let width = width.unwrap_or_default();
         let mut text =
             format!("[session]\nextractors = [\"{SECTION}\"]\n\n[extractors.{SECTION}]\n");
-        for key in &self.keys {
-            if key.role != Role::Secret {
-                lines.push((key.name.to_string(), inline(&key.value), key.note()));
-            }
-        }
-        let written: Vec<String> = lines
-            .iter()
-            .map(|(name, value, _)| format!("{name} = {value}"))
-            .collect();
-        let width = written
-            .iter()
-            .zip(&lines)
-            .filter(|(_, (.., comment))| !comment.is_empty())
-            .map(|(line, _)| line.chars().count())
-            .max()
-            .unwrap_or_default();
-        for (line, (.., comment)) in written.iter().zip(&lines) {
+        for (line, comment) in &lines {
             let _ = match comment.as_str() {
                 "" => writeln!(text, "{line}"),
                 comment => writeln!(text, "{line:<width$}  # {comment}"),
@@ -301,17 +307,12 @@ impl Draft {
 
     /// The configuration as environment variables: name, value, comment. The value of a secret is empty.
     pub fn to_variables(&self) -> Vec<(String, String, String)> {
+        let of = |name: &str, value: &str| (name.to_owned(), value.to_owned(), String::new());
         let mut variables = vec![
-            (
-                "ROLLOUT__SESSION__EXTRACTORS".to_owned(),
-                SECTION.to_owned(),
-                String::new(),
-            ),
-            (variable("kind"), self.kind.to_owned(), String::new()),
+            of("ROLLOUT__SESSION__EXTRACTORS", SECTION),
+            of(&variable("kind"), self.kind),
         ];
-        if let Some(preset) = self.preset {
-            variables.push((variable("preset"), preset.to_owned(), String::new()));
-        }
+        variables.extend(self.preset.map(|preset| of(&variable("preset"), preset)));
         for key in &self.keys {
             flatten(
                 &variable(&key.name),
@@ -381,42 +382,5 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
-}
-
-fn inline(value: &Value) -> String {
-    match value {
-        Value::Table(members) => {
-            let members: Vec<String> = members
-                .iter()
-                .map(|(name, value)| {
-                    let is_bare = !name.is_empty()
-                        && name
-                            .bytes()
-                            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-                    let name = if is_bare { name.clone() } else { quoted(name) };
-                    format!("{name} = {}", inline(value))
-                })
-                .collect();
-            format!("{{ {} }}", members.join(", "))
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(inline).collect();
-            format!("[{}]", items.join(", "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// Adds the likeliest subject, unless it is the default `usual`. If no subject was found, adds `usual` as an example.
-pub(super) fn subject(draft: Draft, subjects: &[String], usual: &str) -> Draft {
-    match subjects.first() {
-        Some(subject) if subject != usual => draft.key("subject", subject.as_str()),
-        Some(_) => draft,
-        None => draft.example("subject", usual, "where the app keeps the user's id"),
     }
 }

@@ -4,10 +4,12 @@
 use axum::http::{HeaderMap, HeaderName, header};
 use toml::{Table, Value as Toml};
 
+use super::Confidence::{Guess, Likely};
 use super::draft::Draft;
+use super::encoding::is_hex;
 use super::jar::CookiePair;
 use super::tokens::Token;
-use super::{Confidence, Detected, Finding, node};
+use super::{Detected, Finding, node};
 use crate::session::registry::Registry;
 use crate::session::types::CredentialSource;
 
@@ -42,20 +44,18 @@ fn in_header(
         }
         _ => ("", value),
     };
+    let is_authorization = name == header::AUTHORIZATION;
     if scheme.is_empty() || scheme.eq_ignore_ascii_case("bearer") {
-        if let Some(token) = Token::read(credential) {
-            return Some(token.finding(place));
-        }
-        if let Some(finding) = h3_header(name, credential) {
-            return Some(finding);
-        }
-        if name == header::AUTHORIZATION
-            && let Some(finding) = node::sealed_token(credential, None)
-        {
-            return Some(finding);
+        let sealed = || node::sealed_token(credential, None).filter(|_| is_authorization);
+        let found = Token::read(credential)
+            .map(|token| token.finding(place))
+            .or_else(|| h3_header(name, credential))
+            .or_else(sealed);
+        if found.is_some() {
+            return found;
         }
     }
-    if name == header::AUTHORIZATION {
+    if is_authorization {
         return opaque(scheme, credential);
     }
     asserted(name, registry)
@@ -71,21 +71,17 @@ fn h3_header(name: &HeaderName, value: &str) -> Option<Finding> {
 /// A header in which a proxy names the user, as in the presets of `trusted_header`.
 fn asserted(name: &HeaderName, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("trusted_header")?;
-    let preset = kind.presets.iter().find_map(|(preset, keys)| {
-        let keys: Table = keys.parse().ok()?;
-        let header = keys.get("header")?.as_str()?;
-        header
-            .eq_ignore_ascii_case(name.as_str())
-            .then_some(*preset)
+    let (preset, _) = kind.presets.iter().find(|(_, keys)| {
+        let keys: Table = keys.parse().unwrap_or_default();
+        let header = keys.get("header").and_then(Toml::as_str);
+        header.is_some_and(|header| header.eq_ignore_ascii_case(name.as_str()))
     })?;
-    let draft = Draft::new("trusted_header").preset(preset).example(
-        "trusted_proxies",
-        vec!["10.0.0.5"],
-        "the proxy's address, as this service sees it",
-    );
+    let draft = Draft::new("trusted_header")
+        .preset(*preset)
+        .trusted_proxies();
     Some(Finding::new(
         format!("{preset}, a proxy that signs users in"),
-        Confidence::Likely,
+        Likely,
         "docs/providers/proxies.md",
         [draft],
     ))
@@ -108,11 +104,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
             .key("subject", "{user_id}");
         return Some(Finding::new(
             "a token of Django REST framework",
-            if is_drf {
-                Confidence::Likely
-            } else {
-                Confidence::Guess
-            },
+            if is_drf { Likely } else { Guess },
             "docs/recipes/django-rest-framework.md",
             [draft, Draft::ask_with(None)],
         ));
@@ -135,7 +127,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
             .key("subject", "{user_id}");
         return Some(Finding::new(
             "a token of Laravel Sanctum",
-            Confidence::Likely,
+            Likely,
             "docs/recipes/laravel-sanctum.md",
             [draft, Draft::ask_with(None)],
         ));
@@ -143,7 +135,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
     if is_signed_token(credential) {
         return Some(Finding::new(
             "the bearer token of Better Auth",
-            Confidence::Guess,
+            Guess,
             "docs/recipes/better-auth.md",
             [Draft::new("session_endpoint")
                 .preset("better-auth")
@@ -151,35 +143,12 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
                 .key("forward_headers", vec!["Authorization"])],
         ));
     }
-    let draft = Draft::new("introspection")
-        .example(
-            "url",
-            "https://idp.example/oauth2/introspect",
-            "the issuer's introspection endpoint",
-        )
-        .example(
-            "client_id",
-            "rollout-token",
-            "the client id of this service at the issuer",
-        )
-        .secret("client_secret", "the secret of this client")
-        .example(
-            "client_ids",
-            vec!["web"],
-            "the apps whose tokens you accept",
-        );
-    let key = Draft::new("api_key").example(
-        "keys",
-        Toml::Table(
-            [("backend".to_owned(), Toml::from("0".repeat(64)))]
-                .into_iter()
-                .collect(),
-        ),
-        "the SHA-256 of your backend's API key",
-    );
+    let draft = Draft::new("introspection").introspection("https://idp.example/oauth2/introspect");
+    let keys = Table::from_iter([("backend".to_owned(), "0".repeat(64).into())]);
+    let key = Draft::new("api_key").example("keys", keys, "the SHA-256 of your backend's API key");
     Some(Finding::new(
         "an opaque access token, or an API key of your own backend",
-        Confidence::Guess,
+        Guess,
         "docs/providers/introspection.md",
         [draft, key, Draft::ask_with(None)],
     ))
@@ -191,8 +160,4 @@ fn is_signed_token(text: &str) -> bool {
     text.rsplit_once('.').is_some_and(|(token, signature)| {
         !token.is_empty() && signature.len() == 44 && signature.ends_with('=')
     })
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -4,23 +4,20 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use toml::{Table, Value as Toml};
 
+use super::Confidence::{Certain, Guess, Likely};
 use super::draft::Draft;
+use super::encoding::without_prefix;
 use super::jar::CookiePair;
-use super::{Confidence, Finding, python};
+use super::{Finding, python};
 use crate::session::formats::issuer::is_guid;
 use crate::session::registry::Registry;
 
 /// `SFMyNTY.PAYLOAD.SIGNATURE`, as Phoenix's `Plug.Crypto` writes it; the prefix is "HS256" in base64url. The payload
 /// is an Erlang term.
 pub(super) fn phoenix(cookie: &CookiePair<'_>) -> Option<Finding> {
-    cookie.value.starts_with("SFMyNTY.").then(|| {
-        Finding::new(
-            "the session of Phoenix",
-            Confidence::Certain,
-            "docs/recipes/phoenix.md",
-            [Draft::ask_with(Some(cookie.name))],
-        )
-    })
+    let page = "docs/recipes/phoenix.md";
+    let is_phoenix = cookie.value.starts_with("SFMyNTY.");
+    is_phoenix.then(|| Finding::ask("the session of Phoenix", Certain, page, Some(cookie.name)))
 }
 
 /// Cookies that only the product that sets them can read. Each row is the cookie's name, or its prefix followed by `*`,
@@ -52,16 +49,13 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
     if let Some(finding) = endpoint_preset(name, registry) {
         return Some(finding);
     }
-    let base = name
-        .trim_start_matches("__Secure-")
-        .trim_start_matches("__Host-");
-    if ["authjs.session-token", "next-auth.session-token"].contains(&base) {
+    if ["authjs.session-token", "next-auth.session-token"].contains(&without_prefix(name)) {
         let draft = Draft::new("sql_session")
             .preset("authjs-database")
             .database();
         return Some(Finding::new(
             "Auth.js or NextAuth with the database strategy",
-            Confidence::Certain,
+            Certain,
             "docs/recipes/nextauth.md",
             [draft, Draft::ask_authjs()],
         ));
@@ -75,12 +69,8 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
             .map_or(name == *known, |start| name.starts_with(start))
     });
     if let Some((_, product)) = asked {
-        return Some(Finding::new(
-            *product,
-            Confidence::Likely,
-            "docs/providers/ask-my-app.md",
-            [Draft::ask_with(Some(name))],
-        ));
+        let page = "docs/providers/ask-my-app.md";
+        return Some(Finding::ask(*product, Likely, page, Some(name)));
     }
     // Spring Session writes a UUID in base64.
     if name == "SESSION"
@@ -88,12 +78,8 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
             .decode(value)
             .is_ok_and(|uuid| is_guid(&String::from_utf8_lossy(&uuid)))
     {
-        return Some(Finding::new(
-            "Spring Session",
-            Confidence::Likely,
-            "docs/recipes/spring-boot.md",
-            [Draft::ask_with(Some(name))],
-        ));
+        let page = "docs/recipes/spring-boot.md";
+        return Some(Finding::ask("Spring Session", Likely, page, Some(name)));
     }
     let folded = name.to_ascii_lowercase();
     let means_session = [
@@ -110,7 +96,7 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
     }
     // Flask-Session creates its ids with `secrets.token_urlsafe(32)`.
     if name == "session" && value.len() == 43 && URL_SAFE_NO_PAD.decode(value).is_ok() {
-        return Some(python::flask_session(cookie, Confidence::Guess));
+        return Some(python::flask_session(cookie, Guess));
     }
     let sql = Draft::new("sql_session")
         .key("cookie", name)
@@ -132,7 +118,7 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
         );
     Some(Finding::new(
         "the id of a session that the app stores",
-        Confidence::Guess,
+        Guess,
         "docs/choosing.md",
         [Draft::ask_with(Some(name)), sql, redis],
     ))
@@ -142,31 +128,30 @@ pub(super) fn by_name(cookie: &CookiePair<'_>, registry: &Registry) -> Option<Fi
 /// with the product's preset.
 fn endpoint_preset(name: &str, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("session_endpoint")?;
-    let (preset, page) = match name {
-        "_oauth2_proxy" => ("oauth2-proxy", "docs/providers/proxies.md"),
-        _ if name.starts_with("ory_kratos_session") || name.starts_with("ory_session_") => {
-            ("kratos", "docs/providers/kratos.md")
-        }
+    let is_kratos = name.starts_with("ory_kratos_session") || name.starts_with("ory_session_");
+    let (preset, url, page) = match name {
+        "_oauth2_proxy" => (
+            "oauth2-proxy",
+            "http://localhost:4180",
+            "docs/providers/proxies.md",
+        ),
+        _ if is_kratos => (
+            "kratos",
+            "http://localhost:4433",
+            "docs/providers/kratos.md",
+        ),
         _ => return None,
     };
-    let (_, keys) = kind.presets.iter().find(|(known, _)| *known == preset)?;
+    let (_, keys) = kind.preset(preset)?;
     let keys: Table = keys.parse().ok()?;
     let is_forwarded = keys
         .get("cookies")
         .and_then(Toml::as_array)
-        .is_some_and(|cookies| cookies.iter().any(|cookie| cookie.as_str() == Some(name)));
-    let url = if preset == "kratos" {
-        "http://localhost:4433"
-    } else {
-        "http://localhost:4180"
-    };
-    let mut draft = Draft::new("session_endpoint").preset(preset).example(
-        "url",
-        url,
-        "the public API of the product",
-    );
+        .is_some_and(|cookies| cookies.contains(&name.into()));
+    let draft = Draft::new("session_endpoint").preset(preset);
+    let mut draft = draft.example("url", url, "the public API of the product");
     if !is_forwarded {
         draft = draft.key("cookies", vec![name]);
     }
-    Some(Finding::new(preset, Confidence::Certain, page, [draft]))
+    Some(Finding::new(preset, Certain, page, [draft]))
 }

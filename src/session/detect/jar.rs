@@ -1,12 +1,12 @@
 //! Reads all cookies of a request, joins chunks and decodes values. Unlike the extractors, which look for a cookie with
 //! an exact name and refuse ambiguous cookies, `detect` inspects every value.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
 
-use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::percent::decode_or_raw;
+use crate::session::sections::cookie::without_quotes;
 
 /// A cookie with its value decoded.
 pub(super) struct CookiePair<'a> {
@@ -29,7 +29,7 @@ impl<'a> Jar<'a> {
             .flat_map(|line| line.split(';'))
             .filter_map(|pair| pair.trim().split_once('='));
         for (name, value) in pairs {
-            let (name, value) = (name.trim(), unquoted(value.trim()));
+            let (name, value) = (name.trim(), without_quotes(value.trim()));
             if name.is_empty() || value.is_empty() {
                 continue;
             }
@@ -39,14 +39,14 @@ impl<'a> Jar<'a> {
                 }
                 None => cookies.push(CookiePair {
                     name,
-                    value: decoded(value).into_owned(),
+                    value: decode_or_raw(value).into_owned(),
                 }),
             }
         }
         for (name, chunks) in chunks {
             let joined = |count| {
                 let joined: String = chunks.into_values().take(count).collect();
-                decoded(&joined).into_owned()
+                decode_or_raw(&joined).into_owned()
             };
             match cookies.iter_mut().find(|cookie| cookie.name == name) {
                 None => cookies.push(CookiePair {
@@ -77,20 +77,6 @@ impl<'a> Jar<'a> {
 /// The number of chunks, if h3 has written it into the unchunked cookie as `__chunked__NUMBER`.
 fn count_of_h3(value: &str) -> Option<usize> {
     value.strip_prefix("__chunked__")?.parse().ok()
-}
-
-fn unquoted(value: &str) -> &str {
-    value
-        .strip_prefix('"')
-        .and_then(|value| value.strip_suffix('"'))
-        .unwrap_or(value)
-}
-
-fn decoded(value: &str) -> Cow<'_, str> {
-    match percent::decode(value, Plus::Plus) {
-        Some(text) => Cow::Owned(text),
-        None => Cow::Borrowed(value),
-    }
 }
 
 /// Splits a chunk's name into the cookie's name and the chunk's number: `NAME.0` (Auth.js, Supabase, Better Auth,

@@ -96,6 +96,16 @@ impl Finding {
         }
     }
 
+    /// A product whose sessions only the app itself can read. `cookie` is `None` for a credential in `Authorization`.
+    fn ask(
+        product: impl Into<String>,
+        confidence: Confidence,
+        page: &'static str,
+        cookie: Option<&str>,
+    ) -> Self {
+        Self::new(product, confidence, page, [Draft::ask_with(cookie)])
+    }
+
     /// Adds the templates for `subject` that the content of the credential suggests.
     fn showing(mut self, subjects: Vec<String>) -> Self {
         self.subjects = subjects;
@@ -105,9 +115,11 @@ impl Finding {
     /// Completes the finding with its place. Omits drafts whose kind or preset this build does not contain.
     fn at(mut self, place: String, registry: &Registry) -> Detected {
         self.drafts.retain(|draft| {
-            registry.entry(draft.kind).is_some_and(|(_, kind)| {
-                let has = |preset| kind.presets.iter().any(|(name, _)| *name == preset);
-                draft.preset.is_none_or(has)
+            let entry = registry.entry(draft.kind);
+            entry.is_some_and(|(_, kind)| {
+                draft
+                    .preset
+                    .is_none_or(|preset| kind.preset(preset).is_some())
             })
         });
         let first = self.drafts.first();

@@ -3,12 +3,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use super::draft::{Draft, subject};
-use super::encoding::{bytes_of, json_object};
+use super::Confidence::{Certain, Guess, Likely};
+use super::draft::Draft;
+use super::encoding::{bytes_of, is_hex, json_object, without_prefix};
 use super::jar::{CookiePair, Jar};
 use super::subjects::candidates;
 use super::tokens::Token;
-use super::{Confidence, Finding, python};
+use super::{Finding, python};
 use crate::json::Value;
 use crate::session::formats::jwt_form;
 
@@ -20,40 +21,29 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
         return None;
     }
     let header = header.as_object()?;
-    let member = |name| header.get(name).ok().flatten().and_then(Value::as_str);
-    let (algorithm, encryption) = (member("alg")?, member("enc")?);
-    let name = cookie.unwrap_or_default();
-    let base = name
-        .trim_start_matches("__Secure-")
-        .trim_start_matches("__Host-");
+    let (algorithm, encryption) = (header.text("alg")?, header.text("enc")?);
+    let base = without_prefix(cookie.unwrap_or_default());
     let is_session_cookie = base.ends_with(".session-token");
     if algorithm != "dir" {
-        return Some(Finding::new(
-            "an encrypted JWT",
-            Confidence::Guess,
-            "docs/providers/ask-my-app.md",
-            [Draft::ask_with(cookie)],
-        ));
+        let page = "docs/providers/ask-my-app.md";
+        return Some(Finding::ask("an encrypted JWT", Guess, page, cookie));
     }
     // Like NextAuth v4, `nextjs-auth0` encrypts with A256GCM. Its cookie has been `__session` since version 4, and was
     // `appSession` before.
     if header.contains("uat") || ["__session", "appSession"].contains(&base) {
-        return Some(Finding::new(
+        let page = "docs/recipes/nextjs-auth0.md";
+        return Some(Finding::ask(
             "the session of nextjs-auth0",
-            Confidence::Likely,
-            "docs/recipes/nextjs-auth0.md",
-            [Draft::ask_with(cookie)],
+            Likely,
+            page,
+            cookie,
         ));
     }
     let draft = Draft::new("authjs");
     let (draft, product, usual) = if encryption == "A256GCM" && !header.contains("kid") {
-        (
-            draft
-                .key("version", "v4")
-                .secret("secrets", "the app's NEXTAUTH_SECRET"),
-            "NextAuth v4",
-            "next-auth.session-token",
-        )
+        let draft = draft.key("version", "v4");
+        let draft = draft.secret("secrets", "the app's NEXTAUTH_SECRET");
+        (draft, "NextAuth v4", "next-auth.session-token")
     } else {
         let draft = draft.secret("secrets", "the app's AUTH_SECRET").example(
             "subject",
@@ -68,9 +58,9 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
         Some(name) => draft.key("cookie", name),
     };
     let confidence = if is_session_cookie || (cookie.is_none() && encryption == "A256CBC-HS512") {
-        Confidence::Certain
+        Certain
     } else {
-        Confidence::Likely
+        Likely
     };
     Some(Finding::new(
         product,
@@ -87,30 +77,20 @@ pub(super) fn iron(cookie: &CookiePair<'_>) -> Option<Finding> {
         return None;
     }
     if cookie.name == "wos-session" {
-        return Some(Finding::new(
+        let (product, page) = (
             "the session of WorkOS AuthKit",
-            Confidence::Certain,
             "docs/recipes/workos-authkit.md",
-            [Draft::ask_with(Some(cookie.name))],
-        ));
+        );
+        return Some(Finding::ask(product, Certain, page, Some(cookie.name)));
     }
-    let is_raw = !sealed.ends_with("~2");
-    let draft = Draft::new("iron_session").key("cookie", cookie.name);
-    let (draft, product, page) = if is_raw {
-        (
-            draft.key("version", "raw"),
-            "h3, Nuxt or hapi, sealed with iron",
-            "docs/recipes/h3.md",
-        )
-    } else {
-        (draft, "iron-session", "docs/recipes/iron-session.md")
-    };
-    Some(Finding::new(
-        product,
-        Confidence::Certain,
-        page,
-        [draft.secret("password", "the app's password")],
-    ))
+    let mut draft = Draft::new("iron_session").key("cookie", cookie.name);
+    let (mut product, mut page) = ("iron-session", "docs/recipes/iron-session.md");
+    if !sealed.ends_with("~2") {
+        draft = draft.key("version", "raw");
+        (product, page) = ("h3, Nuxt or hapi, sealed with iron", "docs/recipes/h3.md");
+    }
+    let draft = draft.secret("password", "the app's password");
+    Some(Finding::new(product, Certain, page, [draft]))
 }
 
 /// `s:ID.SIGNATURE` of `cookie-signature`, which express-session and its derivatives write.
@@ -120,26 +100,23 @@ pub(super) fn express(cookie: &CookiePair<'_>) -> Option<Finding> {
     if id.is_empty() || bytes_of(signature) != Some(32) {
         return None;
     }
-    let name = |draft: Draft| draft.unless("cookie", cookie.name, &["connect.sid"]);
-    let what = "the `secret` that the app gives to express-session";
-    let redis = name(Draft::new("redis_session").preset("connect-redis").redis());
-    let sql = name(
-        Draft::new("sql_session")
-            .preset("connect-pg-simple")
-            .database(),
-    );
+    let redis = Draft::new("redis_session").preset("connect-redis").redis();
+    let sql = Draft::new("sql_session")
+        .preset("connect-pg-simple")
+        .database();
+    let subject = "where the app keeps the user's id in the session";
     let drafts = [redis, sql].map(|draft| {
         draft
-            .example(
-                "subject",
-                "{passport.user}",
-                "where the app keeps the user's id in the session",
+            .unless("cookie", cookie.name, &["connect.sid"])
+            .example("subject", "{passport.user}", subject)
+            .secret(
+                "cookie_secrets",
+                "the `secret` that the app gives to express-session",
             )
-            .secret("cookie_secrets", what)
     });
     Some(Finding::new(
         "express-session; the cookie does not show which store the app uses",
-        Confidence::Likely,
+        Likely,
         "docs/recipes/express-session.md",
         drafts,
     ))
@@ -147,22 +124,18 @@ pub(super) fn express(cookie: &CookiePair<'_>) -> Option<Finding> {
 
 /// A cookie whose signature is in a second cookie, `NAME.sig`, as Keygrip writes it for cookie-session and koa-session.
 pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
-    let signature = &jar.get(&format!("{}.sig", cookie.name))?.value;
-    let page = "docs/recipes/express.md";
+    let signature = jar.get(&format!("{}.sig", cookie.name))?;
     let Some(session) = json_object(&cookie.value) else {
         // The value is not JSON, for example the id that koa-session writes if it uses a store.
         return Some(Finding::new(
             "a cookie signed by Keygrip that holds an id",
-            Confidence::Guess,
+            Guess,
             "docs/providers/ask-my-app.md",
-            [Draft::ask(
-                &[cookie.name, &format!("{}.sig", cookie.name)],
-                &[],
-            )],
+            [Draft::ask(&[cookie.name, signature.name])],
         ));
     };
-    let is_hex = signature.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let (algorithm, encoding) = match (signature.len(), is_hex) {
+    let signature = &signature.value;
+    let (algorithm, encoding) = match (signature.len(), is_hex(signature)) {
         (40, true) => ("sha1", "hex"),
         (64, true) => ("sha256", "hex"),
         (128, true) => ("sha512", "hex"),
@@ -176,13 +149,8 @@ pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
     } else {
         encoding
     };
-    let has = |name| {
-        session
-            .as_object()
-            .is_some_and(|session| session.contains(name))
-    };
-    let is_koa = has("_expire") && has("_maxAge");
-    let mut subjects = candidates(&session);
+    let is_koa = session.contains("_expire") && session.contains("_maxAge");
+    let mut subjects = candidates(&Value::Object(session));
     subjects.retain(|subject| !["{_expire}", "{_maxAge}"].contains(&subject.as_str()));
     let mut draft = Draft::new("cookie_session")
         .unless("cookie", cookie.name, &["session"])
@@ -191,18 +159,15 @@ pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
     if is_koa {
         draft = draft.key("expires_path", "{_expire}");
     }
-    draft = subject(draft, &subjects, "{passport.user}");
-    let finding = Finding::new(
-        if is_koa {
-            "koa-session"
-        } else {
-            "cookie-session"
-        },
-        Confidence::Certain,
-        page,
-        [draft.secret("keys", "the `keys` (or `secret`) of the app's sessions")],
-    );
-    Some(finding.showing(subjects))
+    let draft = draft
+        .subject(&subjects, "{passport.user}")
+        .secret("keys", "the `keys` (or `secret`) of the app's sessions");
+    let product = if is_koa {
+        "koa-session"
+    } else {
+        "cookie-session"
+    };
+    Some(Finding::new(product, Certain, "docs/recipes/express.md", [draft]).showing(subjects))
 }
 
 /// `VALUE.SIGNATURE` with an HMAC-SHA-256 in base64, which is padded in Better Auth and Hono, and unpadded in React
@@ -210,22 +175,19 @@ pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
 pub(super) fn signed_value(cookie: &CookiePair<'_>) -> Option<Finding> {
     let (value, signature) = cookie.value.rsplit_once('.')?;
     let is_hmac = bytes_of(signature) == Some(32);
-    let is_padded = is_hmac && signature.ends_with('=');
-    let is_unpadded = is_hmac && !is_padded;
     if value.is_empty() {
         return None;
     }
-    if is_padded {
+    if is_hmac && signature.ends_with('=') {
         return Some(padded(cookie));
     }
-    if is_unpadded && let Some(content) = base64_json(value) {
-        let page = "docs/recipes/react-router.md";
+    if is_hmac && let Some(content) = base64_json(value) {
         if content.as_object().is_none() {
-            return Some(Finding::new(
+            return Some(Finding::ask(
                 "React Router or Remix with a session in a store",
-                Confidence::Likely,
+                Likely,
                 "docs/providers/ask-my-app.md",
-                [Draft::ask_with(Some(cookie.name))],
+                Some(cookie.name),
             ));
         }
         let subjects = candidates(&content);
@@ -236,13 +198,15 @@ pub(super) fn signed_value(cookie: &CookiePair<'_>) -> Option<Finding> {
         };
         let finding = Finding::new(
             "createCookieSessionStorage of React Router and Remix",
-            Confidence::Certain,
-            page,
+            Certain,
+            "docs/recipes/react-router.md",
             [draft.secret("secrets", "the `secrets` of the app's cookie")],
         );
         return Some(finding.showing(subjects));
     }
-    if is_unpadded {
+    if is_hmac {
+        let name = cookie.name.to_ascii_lowercase();
+        let is_usual = ["sessionid", "session", "sid"].contains(&name.as_str());
         let draft = Draft::new("redis_session")
             .key("cookie", cookie.name)
             .key("cookie_format", "fastify_signed")
@@ -252,19 +216,14 @@ pub(super) fn signed_value(cookie: &CookiePair<'_>) -> Option<Finding> {
             .secret("cookie_secrets", "the `secret` of @fastify/session");
         return Some(Finding::new(
             "@fastify/session",
-            if ["sessionid", "session", "sid"].contains(&cookie.name.to_ascii_lowercase().as_str())
-            {
-                Confidence::Likely
-            } else {
-                Confidence::Guess
-            },
+            if is_usual { Likely } else { Guess },
             "docs/recipes/express-session.md",
             [draft, Draft::ask_with(Some(cookie.name))],
         ));
     }
     // Flask-Session with SESSION_USE_SIGNER writes an id and the HMAC-SHA-1 of itsdangerous' `Signer`.
     (bytes_of(signature) == Some(20) && (32..=43).contains(&value.len()))
-        .then(|| python::flask_session(cookie, Confidence::Likely))
+        .then(|| python::flask_session(cookie, Likely))
 }
 
 /// Decodes a JSON value of any type from base64.
@@ -291,41 +250,29 @@ fn padded(cookie: &CookiePair<'_>) -> Finding {
             .secret("cookie_secrets", "the secret of setSignedCookie");
         return Finding::new(
             "a signed cookie of Hono",
-            Confidence::Guess,
+            Guess,
             "docs/providers/ask-my-app.md",
             [draft, Draft::ask_with(Some(cookie.name))],
         );
     }
-    let name = |draft: Draft| {
-        draft.unless(
-            "cookie",
-            cookie.name,
-            &[
-                "better-auth.session_token",
-                "__Secure-better-auth.session_token",
-            ],
-        )
-    };
-    let what = "the app's BETTER_AUTH_SECRET";
     let sql = Draft::new("sql_session").preset("better-auth").database();
+    let prefix = "the key prefix of the app's secondary storage";
     let redis = Draft::new("redis_session")
         .preset("better-auth")
         .redis()
-        .example(
-            "key_prefix",
-            "better-auth:",
-            "the key prefix of the app's secondary storage",
-        );
-    Finding::new(
-        "Better Auth",
-        Confidence::Likely,
-        "docs/recipes/better-auth.md",
-        [
-            name(sql).secret("cookie_secrets", what),
-            name(redis).secret("cookie_secrets", what),
-            Draft::new("session_endpoint").preset("better-auth").app(),
-        ],
-    )
+        .example("key_prefix", "better-auth:", prefix);
+    let usual = [
+        "better-auth.session_token",
+        "__Secure-better-auth.session_token",
+    ];
+    let [sql, redis] = [sql, redis].map(|draft| {
+        draft
+            .unless("cookie", cookie.name, &usual)
+            .secret("cookie_secrets", "the app's BETTER_AUTH_SECRET")
+    });
+    let endpoint = Draft::new("session_endpoint").preset("better-auth").app();
+    let page = "docs/recipes/better-auth.md";
+    Finding::new("Better Auth", Likely, page, [sql, redis, endpoint])
 }
 
 /// Better Auth's cookie cache, `session_data`, in one of its forms: signed JSON, a JWT or a JWE.
@@ -333,8 +280,9 @@ pub(super) fn better_auth_cache(cookie: &CookiePair<'_>) -> Option<Finding> {
     let base = cookie.name.trim_start_matches("__Secure-");
     let is_named = base.ends_with("session_data");
     let compact = json_object(&cookie.value).filter(|json| {
-        let has = |name| json.as_object().is_some_and(|object| object.contains(name));
-        has("session") && has("expiresAt") && has("signature")
+        ["session", "expiresAt", "signature"]
+            .iter()
+            .all(|name| json.contains(name))
     });
     let token = Token::read(&cookie.value).filter(|_| is_named);
     let is_sealed = is_named && sealed_token(&cookie.value, None).is_some();
@@ -353,11 +301,7 @@ pub(super) fn better_auth_cache(cookie: &CookiePair<'_>) -> Option<Finding> {
         .secret("secret", "the app's BETTER_AUTH_SECRET");
     Some(Finding::new(
         "the cookie cache of Better Auth",
-        if is_named {
-            Confidence::Certain
-        } else {
-            Confidence::Likely
-        },
+        if is_named { Certain } else { Likely },
         "docs/recipes/better-auth.md",
         [draft],
     ))

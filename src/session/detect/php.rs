@@ -3,46 +3,38 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::Confidence::{Certain, Guess, Likely};
+use super::Finding;
 use super::draft::Draft;
 use super::jar::{CookiePair, Jar};
-use super::{Confidence, Finding};
-use crate::json::Value;
+use crate::json::Object;
 
 /// Base64 of JSON with `iv`, `value` and `mac`, which is the form of every Laravel cookie. The cookie `…_session`
 /// contains the session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name is that id of
 /// 40 characters.
 pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
-    let envelope = laravel_envelope(&cookie.value)?;
+    let tag = laravel_tag(&cookie.value)?;
     let is_id =
         |name: &str| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if is_id(cookie.name) {
         return None;
     }
     let is_session = cookie.name.ends_with("session");
-    let gcm = !envelope.is_empty();
-    let cipher = |draft: Draft| {
-        if gcm {
-            draft.example("cipher", "aes-256-gcm", "as in config/app.php")
-        } else {
-            draft
-        }
-    };
-    let name = |draft: Draft| draft.unless("cookie", cookie.name, &["laravel_session"]);
     let key = |draft: Draft| {
-        cipher(name(draft)).secret("app_key", "the app's APP_KEY, with its prefix base64:")
+        let mut draft = draft.unless("cookie", cookie.name, &["laravel_session"]);
+        if !tag.is_empty() {
+            draft = draft.example("cipher", "aes-256-gcm", "as in config/app.php");
+        }
+        draft.secret("app_key", "the app's APP_KEY, with its prefix base64:")
     };
     let has_payload = jar
         .iter()
-        .any(|other| is_id(other.name) && laravel_envelope(&other.value).is_some());
+        .any(|other| is_id(other.name) && laravel_tag(&other.value).is_some());
     let page = "docs/recipes/laravel.md";
     if has_payload {
         return Some(Finding::new(
             "Laravel with SESSION_DRIVER=cookie",
-            if is_session {
-                Confidence::Certain
-            } else {
-                Confidence::Likely
-            },
+            if is_session { Certain } else { Likely },
             page,
             [key(Draft::new("laravel"))],
         ));
@@ -62,11 +54,7 @@ pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
         ));
     Some(Finding::new(
         "Laravel",
-        if is_session {
-            Confidence::Likely
-        } else {
-            Confidence::Guess
-        },
+        if is_session { Likely } else { Guess },
         page,
         [sql, redis, Draft::ask_with(Some(cookie.name))],
     ))
@@ -74,12 +62,10 @@ pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
 
 /// The authentication tag of a value that Laravel encrypted; empty unless the mode is GCM. `None` if the value has
 /// another form.
-fn laravel_envelope(value: &str) -> Option<String> {
-    let envelope = Value::parse(&STANDARD.decode(value).ok()?).ok()?;
-    let envelope = envelope.as_object()?;
-    let text = |name| envelope.get(name).ok().flatten().and_then(Value::as_str);
-    text("iv")?;
-    text("value")?;
-    text("mac")?;
-    Some(text("tag").unwrap_or_default().to_owned())
+fn laravel_tag(value: &str) -> Option<String> {
+    let envelope = Object::parse(&STANDARD.decode(value).ok()?)?;
+    for name in ["iv", "value", "mac"] {
+        envelope.text(name)?;
+    }
+    Some(envelope.text("tag").unwrap_or_default().to_owned())
 }

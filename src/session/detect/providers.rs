@@ -2,14 +2,15 @@
 //! this provider writes.
 
 use super::tokens::Token;
+use crate::session::formats::glob::matches_glob;
 
 /// A provider, the rules that recognise its tokens, and its documentation page.
 pub(super) struct Provider {
     pub(super) preset: &'static str,
     pub(super) name: &'static str,
     pub(super) page: &'static str,
-    /// Whether the given issuer belongs to the provider.
-    pub(super) issued: fn(&str) -> bool,
+    /// Globs of the provider's issuers: of the whole URL if the glob begins with `https://`, otherwise of the host.
+    issuers: &'static [&'static str],
     /// Whether the header and claims are typical of the provider, even if the issuer is the app's own domain.
     pub(super) shaped: fn(&Token) -> bool,
 }
@@ -19,7 +20,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         preset: "clerk",
         name: "Clerk",
         page: "docs/providers/clerk.md",
-        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".clerk.accounts.dev")),
+        issuers: &["*.clerk.accounts.dev"],
         shaped: |token| {
             token.header("kid").starts_with("ins_")
                 || (token.claim("sid").starts_with("sess_")
@@ -30,11 +31,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         preset: "supabase",
         name: "Supabase",
         page: "docs/providers/supabase.md",
-        issued: |issuer| {
-            host(issuer).is_some_and(|host| {
-                host.ends_with(".supabase.co") || host.ends_with(".supabase.in")
-            })
-        },
+        issuers: &["*.supabase.co", "*.supabase.in"],
         shaped: |token| {
             token.claim("iss").ends_with("/auth/v1")
                 || (token.has("aal") && token.has("app_metadata") && token.has("user_metadata"))
@@ -44,67 +41,55 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         preset: "firebase",
         name: "Firebase",
         page: "docs/providers/firebase.md",
-        issued: |issuer| {
-            issuer.starts_with("https://securetoken.google.com/")
-                || issuer.starts_with(FIREBASE_SESSION)
-        },
+        issuers: &["https://securetoken.google.com/*", FIREBASE_SESSIONS],
         shaped: |token| token.has("firebase") && token.has("user_id"),
     },
     Provider {
         preset: "cognito",
         name: "Amazon Cognito",
         page: "docs/providers/cognito.md",
-        issued: |issuer| {
-            host(issuer).is_some_and(|host| {
-                host.starts_with("cognito-idp.") && host.contains(".amazonaws.com")
-            })
-        },
+        issuers: &["cognito-idp.*.amazonaws.com*"],
         shaped: |token| token.has("token_use") && token.has("origin_jti"),
     },
     Provider {
         preset: "entra",
         name: "Microsoft Entra ID",
         page: "docs/providers/entra.md",
-        issued: |issuer| {
-            host(issuer).is_some_and(|host| {
-                [
-                    "login.microsoftonline.com",
-                    "sts.windows.net",
-                    "login.microsoftonline.us",
-                ]
-                .contains(&host)
-                    || host.ends_with(".ciamlogin.com")
-                    || host.ends_with(".b2clogin.com")
-            })
-        },
+        issuers: &[
+            "login.microsoftonline.com",
+            "sts.windows.net",
+            "login.microsoftonline.us",
+            "*.ciamlogin.com",
+            "*.b2clogin.com",
+        ],
         shaped: |token| token.has("oid") && token.has("tid") && token.has("ver"),
     },
     Provider {
         preset: "google-iap",
         name: "Google Identity-Aware Proxy",
         page: "docs/providers/edge.md",
-        issued: |issuer| issuer == "https://cloud.google.com/iap",
+        issuers: &["https://cloud.google.com/iap"],
         shaped: |_| false,
     },
     Provider {
         preset: "cloudflare-access",
         name: "Cloudflare Access",
         page: "docs/providers/edge.md",
-        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".cloudflareaccess.com")),
+        issuers: &["*.cloudflareaccess.com"],
         shaped: |token| token.has("identity_nonce"),
     },
     Provider {
         preset: "aws-alb",
         name: "an AWS Application Load Balancer",
         page: "docs/providers/edge.md",
-        issued: |_| false,
+        issuers: &[],
         shaped: |token| token.header("signer").contains(":elasticloadbalancing:"),
     },
     Provider {
         preset: "workos",
         name: "WorkOS AuthKit",
         page: "docs/providers/workos.md",
-        issued: |issuer| host(issuer) == Some("api.workos.com"),
+        issuers: &["api.workos.com"],
         shaped: |token| {
             token.claim("sid").starts_with("session_") && token.claim("sub").starts_with("user_")
         },
@@ -113,7 +98,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         preset: "auth0",
         name: "Auth0",
         page: "docs/providers/auth0.md",
-        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".auth0.com")),
+        issuers: &["*.auth0.com"],
         // `sub` is `CONNECTION|ID`. The issuer ends in a slash, even for a custom domain.
         shaped: |token| {
             token.claim("iss").ends_with('/')
@@ -125,20 +110,14 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         preset: "okta",
         name: "Okta",
         page: "docs/providers/okta.md",
-        issued: |issuer| {
-            host(issuer).is_some_and(|host| {
-                [".okta.com", ".oktapreview.com", ".okta-emea.com"]
-                    .iter()
-                    .any(|suffix| host.ends_with(suffix))
-            })
-        },
+        issuers: &["*.okta.com", "*.oktapreview.com", "*.okta-emea.com"],
         shaped: |token| token.has("cid") && token.has("uid") && token.has("scp"),
     },
     Provider {
         preset: "keycloak",
         name: "Keycloak",
         page: "docs/providers/keycloak.md",
-        issued: |_| false,
+        issuers: &[],
         shaped: |token| {
             let names_realm = token.claim("iss").contains("/realms/");
             names_realm && (token.has("typ") || token.has("realm_access") || token.has("azp"))
@@ -146,8 +125,22 @@ pub(super) const PROVIDERS: [Provider; 12] = [
     },
 ];
 
-/// The prefix of the issuer in session cookies of the Firebase Admin SDK. The project's id follows.
-pub(super) const FIREBASE_SESSION: &str = "https://session.firebase.google.com/";
+/// The issuer in session cookies of the Firebase Admin SDK, which ends in the project's id.
+pub(super) const FIREBASE_SESSIONS: &str = "https://session.firebase.google.com/*";
+
+impl Provider {
+    pub(super) fn has_issued(&self, issuer: &str) -> bool {
+        let host = host(issuer).unwrap_or_default();
+        self.issuers.iter().any(|glob| {
+            let text = if glob.starts_with("https://") {
+                issuer
+            } else {
+                host
+            };
+            matches_glob(glob, text)
+        })
+    }
+}
 
 fn host(issuer: &str) -> Option<&str> {
     let rest = issuer.strip_prefix("https://")?;

@@ -6,12 +6,13 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
-use super::draft::{Draft, subject};
+use super::Confidence::{Certain, Guess, Likely};
+use super::draft::Draft;
 use super::encoding::bytes_of;
 use super::jar::CookiePair;
 use super::subjects::candidates;
 use super::{Confidence, Finding};
-use crate::json::Value;
+use crate::json::{Object, Value};
 
 /// `PAYLOAD:TIME:SIGNATURE` of Django's signed cookies. The time is in base 62.
 pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
@@ -22,20 +23,15 @@ pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
     if bytes_of(signature) != Some(32) || !is_time {
         return None;
     }
-    let session = framed_json(payload, &URL_SAFE_NO_PAD)?;
+    let session = framed_json(payload)?;
     let subjects = session.as_ref().map(candidates).unwrap_or_default();
-    let draft = Draft::new("django_signed").unless("cookie", cookie.name, &["sessionid"]);
-    let draft = match subjects.first() {
-        Some(_) => subject(draft, &subjects, "{_auth_user_id}"),
-        None => draft,
-    };
-    let finding = Finding::new(
-        "Django with signed cookies",
-        Confidence::Certain,
-        "docs/recipes/django.md",
-        [draft.secret("secret_key", "the app's SECRET_KEY")],
-    );
-    Some(finding.showing(subjects))
+    let mut draft = Draft::new("django_signed").unless("cookie", cookie.name, &["sessionid"]);
+    if !subjects.is_empty() {
+        draft = draft.subject(&subjects, "{_auth_user_id}");
+    }
+    let draft = draft.secret("secret_key", "the app's SECRET_KEY");
+    let page = "docs/recipes/django.md";
+    Some(Finding::new("Django with signed cookies", Certain, page, [draft]).showing(subjects))
 }
 
 /// The JSON object in a payload, which is compressed if a dot precedes it. `Some(None)` if it is compressed and cannot
@@ -44,18 +40,12 @@ pub(super) fn django(cookie: &CookiePair<'_>) -> Option<Finding> {
     clippy::option_option,
     reason = "`None` means another form, and `Some(None)` means content that cannot be inspected"
 )]
-fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
-    let (compressed, encoded) = match payload.strip_prefix('.') {
-        Some(encoded) => (true, encoded),
-        None => (false, payload),
+fn framed_json(payload: &str) -> Option<Option<Value>> {
+    let Some(compressed) = payload.strip_prefix('.') else {
+        let json = Object::parse(&URL_SAFE_NO_PAD.decode(payload).ok()?)?;
+        return Some(Some(Value::Object(json)));
     };
-    let bytes = encoding.decode(encoded).ok()?;
-    if !compressed {
-        return Value::parse(&bytes)
-            .ok()
-            .filter(|value| value.as_object().is_some())
-            .map(Some);
-    }
+    let bytes = URL_SAFE_NO_PAD.decode(compressed).ok()?;
     // The first byte of zlib data (RFC 1950) that is compressed by deflate with a 32 KiB window.
     if bytes.first() != Some(&0x78) {
         return None;
@@ -92,35 +82,27 @@ pub(super) fn itsdangerous(cookie: &CookiePair<'_>) -> Option<Finding> {
         let text = String::from_utf8_lossy(json);
         digest == "sha1" && (text.contains("\": ") || payload.ends_with('=') || text == "{}")
     });
-    if let Some(json) = starlette
-        && let Some(session) = Value::parse(&json)
-            .ok()
-            .filter(|json| json.as_object().is_some())
-    {
-        let subjects = candidates(&session);
-        let draft = Draft::new("starlette").unless("cookie", cookie.name, &["session"]);
-        let draft = subject(draft, &subjects, "{user_id}");
+    if let Some(session) = starlette.and_then(|json| Object::parse(&json)) {
+        let subjects = candidates(&Value::Object(session));
+        let draft = Draft::new("starlette")
+            .unless("cookie", cookie.name, &["session"])
+            .subject(&subjects, "{user_id}");
         let finding = Finding::new(
             "the SessionMiddleware of Starlette and FastAPI",
-            Confidence::Certain,
+            Certain,
             "docs/recipes/fastapi.md",
             [draft.secret("secret_key", "the secret_key of SessionMiddleware")],
         );
         return Some(finding.showing(subjects));
     }
-    let session = framed_json(payload, &URL_SAFE_NO_PAD)?;
+    let session = framed_json(payload)?;
     let subjects = session.as_ref().map(candidates).unwrap_or_default();
     let draft = Draft::new("flask")
         .unless("cookie", cookie.name, &["session"])
-        .unless("digest", digest, &["sha1"]);
-    let draft = subject(draft, &subjects, "{_user_id}");
-    let finding = Finding::new(
-        "Flask",
-        Confidence::Certain,
-        "docs/recipes/flask.md",
-        [draft.secret("secret_key", "the app's SECRET_KEY")],
-    );
-    Some(finding.showing(subjects))
+        .unless("digest", digest, &["sha1"])
+        .subject(&subjects, "{_user_id}")
+        .secret("secret_key", "the app's SECRET_KEY");
+    Some(Finding::new("Flask", Certain, "docs/recipes/flask.md", [draft]).showing(subjects))
 }
 
 pub(super) fn flask_session(cookie: &CookiePair<'_>, confidence: Confidence) -> Finding {
@@ -147,6 +129,9 @@ pub(super) fn django_id(cookie: &CookiePair<'_>) -> Option<Finding> {
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         && value.bytes().any(|byte| byte > b'f');
+    if !is_key {
+        return None;
+    }
     let draft = Draft::new("sql_session")
         .preset("django")
         .unless("cookie", name, &["sessionid"])
@@ -161,17 +146,12 @@ pub(super) fn django_id(cookie: &CookiePair<'_>) -> Option<Finding> {
             "the app's table of users",
         )
         .secret("secret_key", "the app's SECRET_KEY");
-    let confidence = if name == "sessionid" {
-        Confidence::Likely
-    } else {
-        Confidence::Guess
-    };
-    is_key.then(|| {
-        Finding::new(
-            "Django",
-            confidence,
-            "docs/recipes/django.md",
-            [draft, Draft::ask_with(Some(name))],
-        )
-    })
+    let confidence = if name == "sessionid" { Likely } else { Guess };
+    let drafts = [draft, Draft::ask_with(Some(name))];
+    Some(Finding::new(
+        "Django",
+        confidence,
+        "docs/recipes/django.md",
+        drafts,
+    ))
 }

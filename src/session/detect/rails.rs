@@ -3,10 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::Confidence::{Certain, Likely};
+use super::Finding;
 use super::draft::Draft;
+use super::encoding::is_hex;
 use super::jar::CookiePair;
 use super::subjects::candidates;
-use super::{Confidence, Finding};
 use crate::json::Value;
 
 /// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag in an encrypted cookie, payload and
@@ -15,27 +17,22 @@ use crate::json::Value;
 pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";
-    let is_session = cookie.name.ends_with("_session");
+
     let secret = |draft: Draft| draft.secret("secret_key_base", "the app's SECRET_KEY_BASE");
     let draft = Draft::new("rails").key("cookie", cookie.name);
     match parts.as_slice() {
         [sealed, nonce, tag] => {
             let length = |part: &str| STANDARD.decode(part).map(|bytes| bytes.len()).ok();
-            (length(sealed).is_some() && length(nonce) == Some(12) && length(tag) == Some(16)).then(
-                || {
-                    let product = if is_session {
-                        "the session of Rails"
-                    } else {
-                        "an encrypted cookie of Rails"
-                    };
-                    Finding::new(product, Confidence::Certain, page, [secret(draft)])
-                },
-            )
+            let is_sealed =
+                length(sealed).is_some() && length(nonce) == Some(12) && length(tag) == Some(16);
+            let product = if cookie.name.ends_with("_session") {
+                "the session of Rails"
+            } else {
+                "an encrypted cookie of Rails"
+            };
+            is_sealed.then(|| Finding::new(product, Certain, page, [secret(draft)]))
         }
-        [payload, signature]
-            if [40, 64, 128].contains(&signature.len())
-                && signature.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
-        {
+        [payload, signature] if [40, 64, 128].contains(&signature.len()) && is_hex(signature) => {
             let digest = |draft: Draft| match signature.len() {
                 64 => draft.key("hmac_digest", "sha256"),
                 128 => draft.key("hmac_digest", "sha512"),
@@ -46,15 +43,14 @@ pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
                 let draft = digest(draft.key("scheme", "encrypted_cbc"));
                 return Some(Finding::new(
                     "a Rails session with config.load_defaults below 5.2",
-                    Confidence::Certain,
+                    Certain,
                     page,
                     [secret(draft)],
                 ));
             }
             let draft = secret(digest(draft.key("scheme", "signed")));
-            let subjects = signed_value(&content)
-                .map(|value| candidates(&value))
-                .unwrap_or_default();
+            let subjects = signed_value(&content).as_ref().map(candidates);
+            let subjects = subjects.unwrap_or_default();
             let draft = match subjects.first() {
                 // At start, the service refuses the id of a session's row as the subject, so it is not suggested.
                 Some(subject) if cookie.name != "session_id" || subject != "{}" => {
@@ -71,20 +67,12 @@ pub(super) fn rails(cookie: &CookiePair<'_>) -> Option<Finding> {
             if cookie.name == "session_id" && subjects == ["{}"] {
                 return Some(Finding::new(
                     "the sign-in that Rails 8 generates",
-                    Confidence::Likely,
+                    Likely,
                     "docs/recipes/rails8.md",
                     [generated, draft],
                 ));
             }
-            Some(
-                Finding::new(
-                    "a signed cookie of Rails",
-                    Confidence::Likely,
-                    page,
-                    [draft],
-                )
-                .showing(subjects),
-            )
+            Some(Finding::new("a signed cookie of Rails", Likely, page, [draft]).showing(subjects))
         }
         _ => None,
     }
@@ -110,6 +98,6 @@ fn signed_value(content: &[u8]) -> Option<Value> {
     let Some(envelope) = envelope else {
         return Some(json);
     };
-    let message = envelope.get("message").ok()??.as_str()?;
+    let message = envelope.text("message")?;
     Value::parse(&STANDARD.decode(message).ok()?).ok()
 }

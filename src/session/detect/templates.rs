@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
+use super::detect;
 use super::draft::{Draft, Role};
-use super::{Detected, detect};
 use crate::session::formats::page_link::page_link;
 use crate::session::registry::{Registry, sections_for};
 
@@ -30,10 +30,10 @@ pub fn template(
     registry: &Registry,
 ) -> Result<(Draft, &'static str), String> {
     let has = |kind: &str, preset: &str| {
-        registry
-            .entry(kind)
-            .is_some_and(|(_, kind)| kind.presets.iter().any(|(name, _)| *name == preset))
+        let entry = registry.entry(kind);
+        entry.is_some_and(|(_, kind)| kind.preset(preset).is_some())
     };
+    let choosing = || page_link("docs/choosing.md");
     let kind = match (kind, preset) {
         (Some(kind), _) => kind,
         (None, Some(preset)) => KINDS_WITH_PRESETS
@@ -41,17 +41,9 @@ pub fn template(
             .find(|kind| has(kind, preset))
             .ok_or_else(|| match flags_for(preset) {
                 Some(flags) => format!("{preset} is not a preset: use {flags}"),
-                None => format!(
-                    "{preset} is not a preset: see {}",
-                    page_link("docs/choosing.md")
-                ),
+                None => format!("{preset} is not a preset: see {}", choosing()),
             })?,
-        (None, None) => {
-            return Err(format!(
-                "name a kind or a preset: see {}",
-                page_link("docs/choosing.md")
-            ));
-        }
+        (None, None) => return Err(format!("name a kind or a preset: see {}", choosing())),
     };
     let Some((kind, entry)) = registry.entry(kind) else {
         let known: Vec<_> = registry.names().collect();
@@ -63,24 +55,16 @@ pub fn template(
     };
     let preset = match preset {
         None => None,
-        Some(preset) => {
-            let found = entry.presets.iter().find(|(name, _)| *name == preset);
-            Some(
-                found
-                    .ok_or_else(|| format!("{kind} has no preset {preset}"))?
-                    .0,
-            )
-        }
+        Some(preset) => match entry.preset(preset) {
+            Some((preset, _)) => Some(preset),
+            None => return Err(format!("{kind} has no preset {preset}")),
+        },
     };
-    let found = specimen(kind, preset)
-        .map(|headers| detect(&headers, registry))
-        .unwrap_or_default();
-    let fitting = found.iter().find_map(|detected: &Detected| {
-        let draft = detected
-            .drafts
-            .iter()
-            .find(|draft| draft.kind == kind && draft.preset == preset)?;
-        Some((draft.clone(), detected.page))
+    let found = specimen(kind, preset).map(|headers| detect(&headers, registry));
+    let fitting = found.into_iter().flatten().find_map(|detected| {
+        let mut drafts = detected.drafts.into_iter();
+        let draft = drafts.find(|draft| draft.kind == kind && draft.preset == preset)?;
+        Some((draft, detected.page))
     });
     let (mut draft, page) = fitting.unwrap_or_else(|| plain(kind, preset));
     for key in draft.keys.iter_mut().filter(|key| key.role == Role::Known) {
@@ -110,10 +94,7 @@ fn flags_for(library: &str) -> Option<String> {
 
 /// Drafts a section for a kind that has no example credential.
 fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static str) {
-    let mut draft = Draft::new(kind);
-    if let Some(preset) = preset {
-        draft = draft.preset(preset);
-    }
+    let draft = Draft::new(kind).preset(preset);
     match (kind, preset) {
         ("session_endpoint", Some("authjs")) => (Draft::ask_authjs(), "docs/recipes/nextauth.md"),
         ("session_endpoint", Some("kratos")) => (
@@ -124,34 +105,17 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
         ("trusted_header", None) => (
             draft
                 .example("header", "X-User", "the header that the proxy sets")
-                .example(
-                    "trusted_proxies",
-                    vec!["10.0.0.5"],
-                    "the proxy's address, as this service sees it",
-                ),
+                .trusted_proxies(),
             "docs/providers/proxies.md",
         ),
-        ("trusted_header", Some(_)) => (
-            draft.example(
-                "trusted_proxies",
-                vec!["10.0.0.5"],
-                "the proxy's address, as this service sees it",
-            ),
-            "docs/providers/proxies.md",
-        ),
+        ("trusted_header", Some(_)) => (draft.trusted_proxies(), "docs/providers/proxies.md"),
         ("introspection", Some(_)) => (
-            draft
-                .example(
-                    "url",
-                    "https://keycloak.example/realms/REALM/protocol/openid-connect/token/introspect",
-                    "the issuer's introspection endpoint",
-                )
-                .example("client_id", "rollout-token", "the client id of this service at the issuer")
-                .secret("client_secret", "the secret of this client")
-                .example("client_ids", vec!["web"], "the apps whose tokens you accept"),
+            draft.introspection(
+                "https://keycloak.example/realms/REALM/protocol/openid-connect/token/introspect",
+            ),
             "docs/providers/introspection.md",
         ),
-        ("session_endpoint", None) => (Draft::ask(&["sid"], &[]), "docs/providers/ask-my-app.md"),
+        ("session_endpoint", None) => (Draft::ask(&["sid"]), "docs/providers/ask-my-app.md"),
         _ => (draft, "docs/choosing.md"),
     }
 }
@@ -215,78 +179,69 @@ fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
 /// An example request with a JWT of a provider, which contains the claims that identify the provider and those that the
 /// section needs.
 fn token(preset: Option<&str>) -> HeaderMap {
-    let (name, header, claims) = match preset {
+    let name = match preset {
+        Some("aws-alb") => "x-amzn-oidc-data",
+        Some("cloudflare-access") => "cf-access-jwt-assertion",
+        Some("google-iap") => "x-goog-iap-jwt-assertion",
+        _ => "authorization",
+    };
+    let header = match preset {
+        Some("aws-alb") => {
+            r#","signer":"arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/NAME/ID""#
+        }
+        Some("clerk") => r#","kid":"ins_a""#,
+        _ => "",
+    };
+    let (issuer, claims) = match preset {
         Some("auth0") => (
-            "authorization",
-            "",
-            r#""iss":"https://TENANT.eu.auth0.com/","aud":"https://api.your-app.com""#,
+            "https://TENANT.eu.auth0.com/",
+            r#","aud":"https://api.your-app.com""#,
         ),
-        Some("aws-alb") => (
-            "x-amzn-oidc-data",
-            r#","signer":"arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/NAME/ID""#,
-            r#""iss":"https://idp.example.com""#,
-        ),
+        Some("aws-alb") => ("https://idp.example.com", ""),
         Some("clerk") => (
-            "authorization",
-            r#","kid":"ins_a""#,
-            r#""iss":"https://clerk.your-app.com","azp":"https://your-app.com""#,
+            "https://clerk.your-app.com",
+            r#","azp":"https://your-app.com""#,
         ),
-        Some("cloudflare-access") => (
-            "cf-access-jwt-assertion",
-            "",
-            r#""iss":"https://TEAM.cloudflareaccess.com","aud":["AUD-TAG"]"#,
-        ),
+        Some("cloudflare-access") => ("https://TEAM.cloudflareaccess.com", r#","aud":["AUD-TAG"]"#),
         Some("cognito") => (
-            "authorization",
-            "",
-            r#""iss":"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_POOL","client_id":"APP-CLIENT-ID","token_use":"access""#,
+            "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_POOL",
+            r#","client_id":"APP-CLIENT-ID","token_use":"access""#,
         ),
         Some("entra") => (
-            "authorization",
-            "",
-            r#""iss":"https://login.microsoftonline.com/TENANT-ID/v2.0","aud":"API-APPLICATION-ID""#,
+            "https://login.microsoftonline.com/TENANT-ID/v2.0",
+            r#","aud":"API-APPLICATION-ID""#,
         ),
         Some("firebase") => (
-            "authorization",
-            "",
-            r#""iss":"https://securetoken.google.com/PROJECT","aud":"PROJECT""#,
+            "https://securetoken.google.com/PROJECT",
+            r#","aud":"PROJECT""#,
         ),
         Some("google-iap") => (
-            "x-goog-iap-jwt-assertion",
-            "",
-            r#""iss":"https://cloud.google.com/iap","aud":"/projects/NUMBER/global/backendServices/ID""#,
+            "https://cloud.google.com/iap",
+            r#","aud":"/projects/NUMBER/global/backendServices/ID""#,
         ),
         Some("keycloak") => (
-            "authorization",
-            "",
-            r#""iss":"https://keycloak.your-app.com/realms/REALM","aud":"account","azp":"web","typ":"Bearer""#,
+            "https://keycloak.your-app.com/realms/REALM",
+            r#","aud":"account","azp":"web","typ":"Bearer""#,
         ),
         Some("okta") => (
-            "authorization",
-            "",
-            r#""iss":"https://TENANT.okta.com/oauth2/default","aud":"api://default""#,
+            "https://TENANT.okta.com/oauth2/default",
+            r#","aud":"api://default""#,
         ),
         Some("supabase") => (
-            "authorization",
-            "",
-            r#""iss":"https://REF.supabase.co/auth/v1","aud":"authenticated""#,
+            "https://REF.supabase.co/auth/v1",
+            r#","aud":"authenticated""#,
         ),
-        Some("workos") => (
-            "authorization",
-            "",
-            r#""iss":"https://api.workos.com/user_management/client_CLIENT""#,
-        ),
+        Some("workos") => ("https://api.workos.com/user_management/client_CLIENT", ""),
         _ => (
-            "authorization",
-            "",
-            r#""iss":"https://idp.example.com","aud":"https://api.your-app.com""#,
+            "https://idp.example.com",
+            r#","aud":"https://api.your-app.com""#,
         ),
     };
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
     let token = format!(
         "Bearer {}.{}.c2ln",
         encode(format!(r#"{{"alg":"RS256"{header}}}"#)),
-        encode(format!(r#"{{{claims},"sub":"user"}}"#))
+        encode(format!(r#"{{"iss":"{issuer}"{claims},"sub":"user"}}"#))
     );
     HeaderValue::try_from(token)
         .map(|token| HeaderMap::from_iter([(HeaderName::from_static(name), token)]))

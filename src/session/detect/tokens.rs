@@ -3,11 +3,13 @@
 use toml::{Table, Value as Toml};
 use url::Url;
 
+use super::Confidence::{Certain, Likely};
+use super::Finding;
 use super::draft::{APP, Draft, public_origin};
-use super::providers::{FIREBASE_SESSION, PROVIDERS};
+use super::providers::{FIREBASE_SESSIONS, PROVIDERS};
 use super::subjects::candidates;
-use super::{Confidence, Finding};
 use crate::json::{Object, Value};
+use crate::session::formats::glob::matches_glob;
 use crate::session::formats::jwt_form;
 use crate::session::types::CredentialSource;
 
@@ -40,11 +42,11 @@ impl Token {
 
     /// The value of a string claim; empty if the claim is absent or has another type.
     pub(super) fn claim(&self, name: &str) -> &str {
-        text(&self.claims, name)
+        self.claims.text(name).unwrap_or_default()
     }
 
     pub(super) fn header(&self, name: &str) -> &str {
-        text(&self.header, name)
+        self.header.text(name).unwrap_or_default()
     }
 
     fn audiences(&self) -> Vec<String> {
@@ -60,38 +62,24 @@ impl Token {
 
     pub(super) fn finding(&self, place: &CredentialSource) -> Finding {
         let issuer = self.claim("iss");
-        let provider = PROVIDERS
+        let issued = PROVIDERS
             .iter()
-            .find(|provider| (provider.issued)(issuer))
-            .map(|provider| (provider, Confidence::Certain))
-            .or_else(|| {
-                let shaped = PROVIDERS.iter().find(|provider| (provider.shaped)(self))?;
-                Some((shaped, Confidence::Likely))
-            });
-        let (product, confidence, page) = match provider {
-            Some((provider, confidence)) => (
-                format!("a JWT of {}", provider.name),
-                confidence,
-                provider.page,
-            ),
-            None if self.is_hmac() => (
-                "a JWT that the app signs itself".to_owned(),
-                Confidence::Certain,
-                "docs/providers/jwt.md",
-            ),
-            None => (
-                "a JWT".to_owned(),
-                Confidence::Likely,
-                "docs/providers/jwt.md",
-            ),
+            .find(|provider| provider.has_issued(issuer));
+        let provider = issued.or_else(|| PROVIDERS.iter().find(|provider| (provider.shaped)(self)));
+        let preset = provider.map(|provider| provider.preset);
+        let page = provider.map_or("docs/providers/jwt.md", |provider| provider.page);
+        let product = match provider {
+            Some(provider) => format!("a JWT of {}", provider.name),
+            None if self.is_hmac() => "a JWT that the app signs itself".to_owned(),
+            None => "a JWT".to_owned(),
         };
-        let preset = provider.map(|(provider, _)| provider.preset);
         // Without `sub`, a token of an unknown provider may identify an app or a service instead of a user, so the
         // finding is not `Certain`.
-        let confidence = if self.has("sub") || preset.is_some() {
-            confidence
+        let is_own = provider.is_none() && self.is_hmac() && self.has("sub");
+        let confidence = if issued.is_some() || is_own {
+            Certain
         } else {
-            confidence.max(Confidence::Likely)
+            Likely
         };
         let mut subjects = candidates(&Value::Object(self.claims.clone()));
         // `uid` identifies the user in Okta's tokens. `oid` identifies the user only in Entra ID's tokens.
@@ -109,11 +97,7 @@ impl Token {
     }
 
     fn draft(&self, preset: Option<&'static str>, place: &CredentialSource) -> Draft {
-        let mut draft = Draft::new("jwt");
-        if let Some(preset) = preset {
-            draft = draft.preset(preset);
-        }
-        draft = with_place(draft, preset, place);
+        let mut draft = with_place(Draft::new("jwt").preset(preset), preset, place);
         let (issuer, audiences) = (self.claim("iss"), self.audiences());
         let algorithm = self.header("alg");
         if self.is_hmac() {
@@ -186,7 +170,7 @@ impl Token {
             Some("cognito") => {
                 draft.key("claims", rule("client_id", list(self.claim("client_id"))))
             }
-            Some("firebase") if self.claim("iss").starts_with(FIREBASE_SESSION) => {
+            Some("firebase") if matches_glob(FIREBASE_SESSIONS, self.claim("iss")) => {
                 draft.key("audiences", audiences).key(
                     "jwks_url",
                     "https://www.googleapis.com/identitytoolkit/v3/relyingparty/publicKeys",
@@ -195,14 +179,11 @@ impl Token {
             _ if audiences.is_empty() => draft.key("allow_any_audience", true),
             _ => {
                 // Auth0 may add its own userinfo endpoint to the audiences of an API's tokens.
-                let own: Vec<String> = audiences
-                    .iter()
-                    .filter(|audience| !audience.ends_with("/userinfo"))
-                    .cloned()
-                    .collect();
+                let mut own = audiences.clone();
+                own.retain(|audience| !audience.ends_with("/userinfo"));
                 let draft = draft.key("audiences", if own.is_empty() { audiences } else { own });
-                match (preset, self.claim("azp")) {
-                    (Some("keycloak"), azp) if !azp.is_empty() => {
+                match self.claim("azp") {
+                    azp if preset == Some("keycloak") && !azp.is_empty() => {
                         draft.key("claims", rule("azp", list(azp)))
                     }
                     _ => draft,
@@ -231,17 +212,6 @@ fn with_place(draft: Draft, preset: Option<&str>, place: &CredentialSource) -> D
 
 /// Whether the issuer ends in a client id. From such an issuer, the preset derives the URL of the keys.
 fn issuer_ends_in_client(issuer: &str) -> bool {
-    issuer
-        .rsplit('/')
-        .next()
-        .is_some_and(|last| last.starts_with("client_"))
-}
-
-fn text<'a>(object: &'a Object, name: &str) -> &'a str {
-    object
-        .get(name)
-        .ok()
-        .flatten()
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    let last = issuer.rsplit('/').next();
+    last.is_some_and(|last| last.starts_with("client_"))
 }

@@ -171,7 +171,7 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
     }
 }
 
-fn without_quotes(value: &str) -> &str {
+pub fn without_quotes(value: &str) -> &str {
     value
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
