@@ -61,10 +61,8 @@ impl Token {
     }
 
     pub(super) fn finding(&self, place: &CredentialSource) -> Finding {
-        let issuer = self.claim("iss");
-        let issued = PROVIDERS
-            .iter()
-            .find(|provider| provider.has_issued(issuer));
+        let iss = self.claim("iss");
+        let issued = PROVIDERS.iter().find(|provider| provider.has_issued(iss));
         let provider = issued.or_else(|| PROVIDERS.iter().find(|provider| (provider.shaped)(self)));
         let preset = provider.map(|provider| provider.preset);
         let page = provider.map_or("docs/providers/jwt.md", |provider| provider.page);

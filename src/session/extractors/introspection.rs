@@ -63,6 +63,9 @@ const INACTIVE_TTL: Duration = Duration::from_secs(5);
 /// The tolerated clock skew of the issuer, in seconds. It applies to `nbf` only, not to `exp`.
 const LEEWAY: UnixSeconds = 30;
 
+/// The claims that name the type of a token.
+const TYPE_CLAIMS: [&str; 3] = ["token_type", "token_use", "typ"];
+
 /// `[extractors.NAME]` with `kind = "introspection"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -238,50 +241,39 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
 
 /// Reports claim rules that no answer can satisfy, because another check refuses every answer that would satisfy them.
 fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
+    let mut refuse = |is_impossible: bool, claim: &str| {
+        problems.require(
+            !is_impossible,
+            section.key("claims"),
+            format!("has a rule for {claim} that no answer can satisfy, because another check refuses every answer \
+                 that would satisfy it: correct the rule or that check's key"),
+        );
+    };
     let rules = &config.claims;
-    let one_of = |list: &List<String>, value: &str| {
-        list.is_empty() || list.iter().any(|known| known == value)
-    };
-    let is_type = |value: &str| {
-        config
-            .token_types
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(value))
-    };
-    for (is_impossible, claim) in [
-        (
-            rules.contradict("active", false, |value| value == "true"),
-            "active",
-        ),
-        (
-            rules.contradict("iss", config.issuers.is_empty(), |value| {
-                one_of(&config.issuers, value)
-            }),
-            "iss",
-        ),
-        (
-            rules.contradict("client_id", config.client_ids.is_empty(), |value| {
-                one_of(&config.client_ids, value)
-            }),
-            "client_id",
-        ),
-        (
-            rules.contradict("aud", config.audiences.is_empty(), |_| true),
-            "aud",
-        ),
-        (rules.contradict("token_type", true, is_type), "token_type"),
-        (rules.contradict("token_use", true, is_type), "token_use"),
-        (rules.contradict("typ", true, is_type), "typ"),
-        (rules.demand("cnf"), "cnf"),
-    ] {
-        if is_impossible {
-            problems.add(
-                section.key("claims"),
-                format!("has a rule for {claim} that no answer can satisfy, because another check refuses every answer \
-                     that would satisfy it: correct the rule or that check's key"),
-            );
-        }
+    refuse(
+        rules.contradict("active", false, |value| value == "true"),
+        "active",
+    );
+    for (claim, list) in [("iss", &config.issuers), ("client_id", &config.client_ids)] {
+        let is_listed = |value: &str| list.is_empty() || list.iter().any(|known| known == value);
+        refuse(rules.contradict(claim, list.is_empty(), is_listed), claim);
     }
+    refuse(
+        rules.contradict("aud", config.audiences.is_empty(), |_| true),
+        "aud",
+    );
+    for claim in TYPE_CLAIMS {
+        let is_type = |value: &str| is_one_of(&config.token_types, value);
+        refuse(rules.contradict(claim, true, is_type), claim);
+    }
+    refuse(rules.demand("cnf"), "cnf");
+}
+
+/// Whether the token type is listed, in any case.
+fn is_one_of(token_types: &[String], value: &str) -> bool {
+    token_types
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(value))
 }
 
 /// The `Basic` client authentication. The client id and the secret are form-encoded first (RFC 6749, section 2.3.1).
@@ -323,10 +315,9 @@ impl SessionExtractor for Introspection {
 
     fn reach(&self) -> Reach {
         let issuers = &self.issuer.issuers;
-        let authority = if issuers.is_empty() {
-            vec![self.issuer.endpoint.url.as_str().to_owned()]
-        } else {
-            issuers.clone()
+        let authority = match issuers.as_slice() {
+            [] => vec![self.issuer.endpoint.url.to_string()],
+            issuers => issuers.to_vec(),
         };
         Reach {
             places: self.places.clone().into(),
@@ -354,14 +345,13 @@ impl SessionExtractor for Introspection {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
                     Err(error) => Ok(format!(
                         "{}, as expected for a made-up token",
-                        error.reason().as_str()
+                        error.reason()
                     )),
                     Ok(_) => Err("the issuer says that a made-up token is active".to_owned()),
                 }
             };
-            vec![
-                BackendReport::of(self.issuer.endpoint.call("introspection").backend, asking).await,
-            ]
+            let backend = self.issuer.endpoint.call("introspection").backend;
+            vec![BackendReport::of(backend, asking).await]
         })
     }
 }
@@ -375,11 +365,10 @@ impl Issuer {
         }
         let issuer = jwt_form::read(&found.text)?.and_then(|form| form.issuer);
         match issuer {
-            Some(issuer) if !self.issuers.contains(&issuer) => Err(ExtractError::not_mine(
-                Reason::Issuer,
-                found.place,
-            )
-            .because(differs("iss", [issuer], "issuers", &self.issuers))),
+            Some(issuer) if !self.issuers.contains(&issuer) => {
+                let detail = differs("iss", [issuer], "issuers", &self.issuers);
+                Err(ExtractError::not_mine(Reason::Issuer, found.place).because(detail))
+            }
             _ => Ok(()),
         }
     }
@@ -414,21 +403,18 @@ impl Issuer {
             StatusCode::OK => {}
             // The issuer rejects the service's own client credentials, which says nothing about the caller's token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                return Err(
-                    ExtractError::unavailable(Reason::IntrospectionClientRejected).because(
-                        format!(
-                            "the endpoint answered {}: check client_id and client_secret",
-                            status.as_u16()
-                        ),
-                    ),
-                );
+                let status = status.as_u16();
+                let detail =
+                    format!("the endpoint answered {status}: check client_id and client_secret");
+                let error = ExtractError::unavailable(Reason::IntrospectionClientRejected);
+                return Err(error.because(detail));
             }
             _ => return Err(endpoint::undecided(answer)),
         }
         let attributes = endpoint::json(answer)?;
         let Value::Object(claims) = &attributes else {
-            return Err(ExtractError::unavailable(Reason::Malformed)
-                .because("the answer is not a JSON object"));
+            let error = ExtractError::unavailable(Reason::Malformed);
+            return Err(error.because("the answer is not a JSON object"));
         };
         let expires_at = self.check(claims)?;
         Ok(Session {
@@ -450,13 +436,8 @@ impl Issuer {
         }
         let limit = now.saturating_add(LEEWAY);
         if let Some(start) = time(claims, "nbf")?.filter(|start| *start > limit) {
-            return Err(ExtractError::ahead(
-                Reason::NotYetValid,
-                "nbf",
-                start,
-                now,
-                LEEWAY,
-            ));
+            let reason = Reason::NotYetValid;
+            return Err(ExtractError::ahead(reason, "nbf", start, now, LEEWAY));
         }
         for (key, allowed, name, reason) in [
             ("issuers", &self.issuers, "iss", Reason::Issuer),
@@ -469,14 +450,10 @@ impl Issuer {
             ),
         ] {
             let given = texts(member(claims, name)?);
-            if !allowed.is_empty()
-                && !given
-                    .iter()
-                    .any(|given| allowed.iter().any(|known| known == given))
-            {
-                return Err(
-                    ExtractError::rejected(reason).because(differs(name, given, key, allowed))
-                );
+            let is_allowed = allowed.iter().any(|known| given.contains(&known.as_str()));
+            if !allowed.is_empty() && !is_allowed {
+                let found = differs(name, given, key, allowed);
+                return Err(ExtractError::rejected(reason).because(found));
             }
         }
         check_scopes(&self.required_scopes, claims)?;
@@ -487,15 +464,10 @@ impl Issuer {
     /// Checks that the token is an access token: refresh and ID tokens can be active too. Sender-constrained tokens
     /// (RFC 8705, RFC 9449) are refused, because there is no proof of possession.
     fn check_type(&self, claims: &Object) -> Result<(), ExtractError> {
-        let is_known = |text: &str| {
-            self.token_types
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(text))
-        };
-        for name in ["token_type", "token_use", "typ"] {
+        for name in TYPE_CLAIMS {
             match member(claims, name)? {
                 None | Some(Value::Null) => {}
-                Some(Value::String(text)) if is_known(text) => {}
+                Some(Value::String(text)) if is_one_of(&self.token_types, text) => {}
                 Some(found) => {
                     let found = differs(name, found.as_str(), "token_types", &self.token_types);
                     return Err(ExtractError::rejected(Reason::TokenType).because(found));
@@ -525,12 +497,11 @@ fn texts(value: Option<&Value>) -> Vec<&str> {
 
 /// A `NumericDate`, rounded down to whole seconds; `None` if it is absent or null.
 fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError> {
-    let malformed = || ExtractError::malformed().because(format!("{name} is not a number"));
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match numeric_date(value) {
             Some((seconds, _)) => Ok(Some(seconds)),
-            None => Err(malformed()),
+            None => Err(ExtractError::malformed().because(format!("{name} is not a number"))),
         },
     }
 }

@@ -47,8 +47,7 @@ enum Rule {
 impl ClaimRules {
     /// Whether a rule requires `claim` to have one of certain values.
     pub fn limit(&self, claim: &str) -> bool {
-        let mut rules = self.0.iter().filter(|named| named.name == claim);
-        rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
+        matches!(self.rule(claim), Some(Rule::OneOf(_) | Rule::Like(_)))
     }
 
     /// Whether a rule for `claim` can never be satisfied. `may_be_absent` is true if the claim can be absent, and
@@ -59,20 +58,23 @@ impl ClaimRules {
         may_be_absent: bool,
         may_be: impl Fn(&str) -> bool,
     ) -> bool {
-        let mut rules = self.0.iter().filter(|named| named.name == claim);
         let none = |values: &[String]| !values.iter().any(|value| may_be(value));
-        rules.any(|named| match &named.rule {
-            Rule::OneOf(values) => none(values),
-            Rule::AbsentOr(values) => !may_be_absent && none(values),
-            Rule::Absent => !may_be_absent,
-            Rule::Present | Rule::Like(_) | Rule::Unlike(_) | Rule::Any => false,
-        })
+        match self.rule(claim) {
+            Some(Rule::OneOf(values)) => none(values),
+            Some(Rule::AbsentOr(values)) => !may_be_absent && none(values),
+            Some(Rule::Absent) => !may_be_absent,
+            Some(Rule::Present | Rule::Like(_) | Rule::Unlike(_) | Rule::Any) | None => false,
+        }
     }
 
     /// Whether a rule refuses tokens that lack `claim`.
     pub fn demand(&self, claim: &str) -> bool {
-        let mut rules = self.0.iter().filter(|named| named.name == claim);
-        rules.any(|named| !named.rule.passes(None))
+        self.rule(claim).is_some_and(|rule| !rule.passes(None))
+    }
+
+    fn rule(&self, claim: &str) -> Option<&Rule> {
+        let named = self.0.iter().find(|named| named.name == claim);
+        named.map(|named| &named.rule)
     }
 
     /// Checks every rule.
@@ -81,15 +83,9 @@ impl ClaimRules {
     /// `Rejected` if a claim does not satisfy its rule.
     pub fn check(&self, claims: &Object) -> Result<(), ExtractError> {
         for named in &self.0 {
-            if !named
-                .find(claims)
-                .is_ok_and(|claim| named.rule.passes(claim))
-            {
-                let detail = format!(
-                    "{} {}",
-                    shown(&named.name),
-                    named.rule.describe(named.find(claims))
-                );
+            let found = named.find(claims);
+            if !found.is_ok_and(|claim| named.rule.passes(claim)) {
+                let detail = format!("{} {}", shown(&named.name), named.rule.describe(found));
                 return Err(ExtractError::rejected(Reason::Claim).because(detail));
             }
         }
@@ -148,20 +144,16 @@ impl Rule {
             Value::Array(items) => items.as_slice(),
             one => std::slice::from_ref(one),
         };
-        let any = |matches: &dyn Fn(&str) -> bool| {
-            items
-                .iter()
-                .any(|item| text(item).is_some_and(|text| matches(&text)))
-        };
+        let mut texts = items.iter().map(text);
         match self {
-            Self::OneOf(values) | Self::AbsentOr(values) => {
-                any(&|text| values.iter().any(|value| value == text))
-            }
-            Self::Like(glob) => any(&|text| matches_glob(glob, text)),
+            Self::OneOf(values) | Self::AbsentOr(values) => texts
+                .flatten()
+                .any(|text| values.iter().any(|value| *value == text)),
+            Self::Like(glob) => texts.flatten().any(|text| matches_glob(glob, &text)),
             // A value that cannot be compared as a string does not satisfy `unlike`.
-            Self::Unlike(glob) => items
-                .iter()
-                .all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text))),
+            Self::Unlike(glob) => {
+                texts.all(|text| text.is_some_and(|text| !matches_glob(glob, &text)))
+            }
             Self::Present => match claim {
                 Value::Null => false,
                 Value::String(text) => !text.is_empty(),
@@ -198,17 +190,11 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
             Some(one) => std::slice::from_ref(one),
             None => &[],
         };
-        granted.extend(
-            items
-                .iter()
-                .filter_map(Value::as_str)
-                .flat_map(|scopes| scopes.split(' ')),
-        );
+        let texts = items.iter().filter_map(Value::as_str);
+        granted.extend(texts.flat_map(|scopes| scopes.split(' ')));
     }
-    match required
-        .iter()
-        .find(|scope| !granted.contains(&scope.as_str()))
-    {
+    let mut required = required.iter();
+    match required.find(|scope| !granted.contains(&scope.as_str())) {
         Some(scope) => Err(ExtractError::rejected(Reason::Scope)
             .because(format!("the token lacks the scope {scope}"))),
         None => Ok(()),
@@ -222,11 +208,7 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
 pub fn check_required_scopes(required: &[String]) -> Result<(), &'static str> {
     let is_scope = |scope: &String| !scope.is_empty() && !scope.contains(char::is_whitespace);
     let wrong = "must have one scope per item: a scope is not empty and has no white space";
-    if required.iter().all(is_scope) {
-        Ok(())
-    } else {
-        Err(wrong)
-    }
+    required.iter().all(is_scope).then_some(()).ok_or(wrong)
 }
 
 impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
@@ -237,14 +219,11 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
             return Err("has a rule with an empty claim name");
         }
         let is_escaped = |name: &str| {
-            name.split('~')
-                .skip(1)
-                .all(|rest| rest.starts_with(['0', '1']))
+            let mut escapes = name.split('~').skip(1);
+            escapes.all(|rest| rest.starts_with(['0', '1']))
         };
-        if rules
-            .keys()
-            .any(|name| name.starts_with('/') && !is_escaped(name))
-        {
+        let mut claims = rules.keys();
+        if claims.any(|name| name.starts_with('/') && !is_escaped(name)) {
             return Err(
                 "has a rule whose name begins with / and is not a JSON Pointer: write ~1 for / and ~0 for ~ in a name",
             );
@@ -259,11 +238,8 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
 
 impl From<ClaimRules> for BTreeMap<String, Rule> {
     fn from(rules: ClaimRules) -> Self {
-        rules
-            .0
-            .into_iter()
-            .map(|named| (named.name, named.rule))
-            .collect()
+        let rules = rules.0.into_iter();
+        rules.map(|named| (named.name, named.rule)).collect()
     }
 }
 
@@ -326,25 +302,18 @@ impl<'de> Visitor<'de> for RuleVisitor {
         const FORMS: &str = "must be a value, a list of values, or a table with one of absent_or, present, \
                              absent, like, unlike, any (for a claim inside another claim write its path in quotes: \
                              \"outer.inner\" = …)";
+        const ABSENT_OR: &str = "absent_or must be a value or a list of values";
         let wrong = || de::Error::custom(FORMS);
         let rule = match access.next_key::<String>()?.as_deref() {
             Some("absent_or") => match access.next_value()? {
                 Rule::OneOf(values) => Rule::AbsentOr(values),
-                _ => {
-                    return Err(de::Error::custom(
-                        "absent_or must be a value or a list of values",
-                    ));
-                }
+                _ => return Err(de::Error::custom(ABSENT_OR)),
             },
             Some("present") => access.next_value::<True>().map(|True| Rule::Present)?,
             Some("absent") => access.next_value::<True>().map(|True| Rule::Absent)?,
             Some("any") => access.next_value::<True>().map(|True| Rule::Any)?,
-            Some("like") => access
-                .next_value::<Glob>()
-                .map(|Glob(glob)| Rule::Like(glob))?,
-            Some("unlike") => access
-                .next_value::<Glob>()
-                .map(|Glob(glob)| Rule::Unlike(glob))?,
+            Some("like") => Rule::Like(access.next_value::<Glob>()?.0),
+            Some("unlike") => Rule::Unlike(access.next_value::<Glob>()?.0),
             Some(_) | None => return Err(wrong()),
         };
         if access.next_key::<String>()?.is_some() {

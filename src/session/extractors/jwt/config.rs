@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Jwt;
-use crate::clock::UnixSeconds;
+
 use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -127,7 +127,6 @@ pub fn build(
         config.issuers = List(discovery.token_issuers());
     }
     let places = credential_source::read_from(section, &config.from, &mut problems);
-    let leeway = check_leeway(section, &config, &mut problems);
     check_limits(section, &config, &mut problems);
     check_audiences(section, &config, &mut problems);
     check_required(section, &config, &mut problems);
@@ -144,7 +143,7 @@ pub fn build(
     );
     check_tenants(section, &config, &mut problems);
     rules::check(section, &config, &algorithms, &mut problems);
-    let keys = key_source::read(section, context, &mut config, &mut problems);
+    let keys = key_source::read(section, context, &config, &mut problems);
     let Some(keys) = keys.filter(|_| problems.is_empty()) else {
         return Err(problems);
     };
@@ -159,7 +158,7 @@ pub fn build(
             .map(|tenant| tenant.to_ascii_lowercase())
             .collect(),
         audiences: config.audiences.0,
-        leeway,
+        leeway: config.leeway.whole_seconds(),
         claims: config.claims,
         header_claims: config.header_claims,
         required_scopes: config.required_scopes.0,
@@ -171,17 +170,13 @@ pub fn build(
     }))
 }
 
-fn check_leeway(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) -> UnixSeconds {
+fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     let leeway = config.leeway.0;
     problems.require(
         leeway.subsec_nanos() == 0 && leeway.as_secs() <= 300,
         section.key("leeway"),
         "must be in whole seconds and at most 5m",
     );
-    config.leeway.whole_seconds()
-}
-
-fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     problems.require(
         (256..=64 * 1024).contains(&config.max_token_bytes),
         section.key("max_token_bytes"),
@@ -256,11 +251,8 @@ fn check_algorithms(
         );
         return Alg::ALL.into_iter().filter(|alg| !alg.is_hmac()).collect();
     }
-    let algorithms: Vec<Alg> = config
-        .algorithms
-        .iter()
-        .filter_map(|name| Alg::named(name))
-        .collect();
+    let names = config.algorithms.iter();
+    let algorithms: Vec<Alg> = names.filter_map(|name| Alg::named(name)).collect();
     if algorithms.len() < config.algorithms.len() {
         let known = Alg::ALL.map(|alg| alg.name).join(", ");
         problems.add(key, format!("must be one or more of {known}"));
@@ -299,16 +291,16 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
         section.key("tenants"),
         "must be tenant ids (tid), such as 8b5abb95-0643-4c5e-837e-8bea3904411f",
     );
+    let mut placeholders = config
+        .issuers
+        .iter()
+        .map(|issuer| issuer.matches(TENANT).count());
     problems.require(
-        config
-            .issuers
-            .iter()
-            .all(|issuer| issuer.matches(TENANT).count() <= 1),
+        placeholders.clone().all(|count| count <= 1),
         section.key("issuers"),
         "must contain {tenantid} at most once per issuer",
     );
-    let is_for_every_tenant =
-        config.tenants.is_empty() && config.issuers.iter().any(|issuer| issuer.contains(TENANT));
+    let is_for_every_tenant = config.tenants.is_empty() && placeholders.any(|count| count > 0);
     let subject = section.subject().parse::<Template>();
     problems.require(
         !is_for_every_tenant || subject.is_ok_and(|subject| subject.reads_only(&["oid", "sub", "tid"])),

@@ -1,7 +1,7 @@
 //! Connects to the supported databases, queries one row, and converts it to JSON. The query is in `statement.rs`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,12 +132,10 @@ impl ConnectConfig {
         if password.is_some() && has_password {
             return Err("contains a password, and the section sets password too: keep one");
         }
-        let password = match password {
-            Some(password) => Some(
-                std::str::from_utf8(password.expose()).map_err(|_| "needs a password in UTF-8")?,
-            ),
-            None => None,
-        };
+        let password = password.map(|password| std::str::from_utf8(password.expose()));
+        let password = password
+            .transpose()
+            .map_err(|_| "needs a password in UTF-8")?;
         match dialect {
             Dialect::Postgres => {
                 let mut options = PgConnectOptions::from_str(text)
@@ -284,9 +282,13 @@ impl RowLookup {
             match connection.prepare_with(sql, &types).await {
                 Ok(statement) => {
                     row_query.statements.accept(number);
-                    return self
-                        .run::<DB>(connection, statement, parameters, &row_query.key)
-                        .await;
+                    let query = statement.query();
+                    let query = parameters.iter().fold(query, |query, it| match it {
+                        Parameter::Key => query.bind(row_query.key.clone()),
+                        Parameter::Now => query.bind(self.clock.now()),
+                    });
+                    let rows = connection.fetch_all(query).await;
+                    return rows.map_err(|error| failure(&error, Some(&row_query.key)));
                 }
                 Err(error) => match failure(&error, None) {
                     error @ StoreError::Said(_) => {
@@ -297,31 +299,6 @@ impl RowLookup {
             }
         }
         Err(refused.unwrap_or_else(|| StoreError::Lost("there is no statement".to_owned())))
-    }
-
-    async fn run<DB: Driver>(
-        &self,
-        connection: &mut DB::Connection,
-        statement: DB::Statement,
-        parameters: &[Parameter],
-        key: &str,
-    ) -> Result<Vec<DB::Row>, StoreError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-        String: for<'q> Encode<'q, DB> + Type<DB>,
-        UnixSeconds: for<'q> Encode<'q, DB> + Type<DB>,
-        DB::Arguments: IntoArguments<DB>,
-    {
-        let query = parameters
-            .iter()
-            .fold(statement.query(), |query, parameter| match parameter {
-                Parameter::Key => query.bind(key.to_owned()),
-                Parameter::Now => query.bind(self.clock.now()),
-            });
-        connection
-            .fetch_all(query)
-            .await
-            .map_err(|error| failure(&error, Some(key)))
     }
 }
 
@@ -346,18 +323,16 @@ impl Store for RowLookup {
     }
 
     fn address(&self) -> String {
-        let at = |socket: Option<&Path>, host: &str, port: u16| match socket {
+        let at = |socket: Option<&PathBuf>, host: &str, port: u16| match socket {
             Some(socket) => socket.display().to_string(),
             None => format!("{host}:{port}"),
         };
         match &self.config {
             ConnectConfig::Postgres { options, .. } => {
-                let socket = options.get_socket().map(PathBuf::as_path);
-                at(socket, options.get_host(), options.get_port())
+                at(options.get_socket(), options.get_host(), options.get_port())
             }
             ConnectConfig::MySql { options, .. } => {
-                let socket = options.get_socket().map(PathBuf::as_path);
-                at(socket, options.get_host(), options.get_port())
+                at(options.get_socket(), options.get_host(), options.get_port())
             }
             ConnectConfig::Sqlite(options) => options.get_filename().display().to_string(),
         }
@@ -366,37 +341,19 @@ impl Store for RowLookup {
     async fn connect(&self) -> Result<Connection, StoreError> {
         match &self.config {
             ConnectConfig::Postgres { options, time_zone } => {
-                let mut connection = options
-                    .connect()
-                    .await
-                    .map_err(|error| failure(&error, None))?;
+                let mut connection = options.connect().await?;
                 if let Some(time_zone) = time_zone {
-                    let set =
-                        sqlx::query("SELECT set_config('TimeZone', $1, false)").bind(time_zone);
-                    connection
-                        .execute(set)
-                        .await
-                        .map_err(|error| failure(&error, None))?;
+                    let set = sqlx::query("SELECT set_config('TimeZone', $1, false)");
+                    connection.execute(set.bind(time_zone)).await?;
                 }
                 Ok(Connection::Postgres(connection))
             }
             ConnectConfig::MySql { options, timeout } => {
-                let mut connection = options
-                    .connect()
-                    .await
-                    .map_err(|error| failure(&error, None))?;
-                restrict(&mut connection, *timeout)
-                    .await
-                    .map_err(|error| failure(&error, None))?;
+                let mut connection = options.connect().await?;
+                restrict(&mut connection, *timeout).await?;
                 Ok(Connection::MySql(connection))
             }
-            ConnectConfig::Sqlite(options) => {
-                let connection = options
-                    .connect()
-                    .await
-                    .map_err(|error| failure(&error, None))?;
-                Ok(Connection::Sqlite(connection))
-            }
+            ConnectConfig::Sqlite(options) => Ok(Connection::Sqlite(options.connect().await?)),
         }
     }
 
@@ -405,30 +362,25 @@ impl Store for RowLookup {
         connection: &mut Connection,
         query: &RowQuery,
     ) -> Result<Option<Object>, StoreError> {
-        let failed = |error: sqlx::Error| failure(&error, None);
         match connection {
             Connection::Postgres(connection) => {
                 let rows = self.find::<Postgres>(connection, query).await?;
                 let Some(row) = only(rows)? else {
                     return Ok(None);
                 };
-                let mark = row.try_get(1).map_err(failed)?;
+                let mark = row.try_get(1)?;
                 if !query.statements.iter().any(|(_, it)| it.has_mark(mark)) {
                     return Err(StoreError::Lost(format!("another query was run: {POOLER}")));
                 }
-                of_json(row.try_get(0).map_err(failed)?).map(Some)
+                of_json(row.try_get(0)?).map(Some)
             }
             Connection::MySql(connection) => {
                 let rows = self.find::<MySql>(connection, query).await?;
-                only(rows)?
-                    .map(|row| bounded(of_mysql(&row).map_err(failed)?))
-                    .transpose()
+                only(rows)?.map(|row| bounded(of_mysql(&row)?)).transpose()
             }
             Connection::Sqlite(connection) => {
                 let rows = self.find::<Sqlite>(connection, query).await?;
-                only(rows)?
-                    .map(|row| bounded(of_sqlite(&row).map_err(failed)?))
-                    .transpose()
+                only(rows)?.map(|row| bounded(of_sqlite(&row)?)).transpose()
             }
         }
     }
@@ -459,6 +411,12 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
             ExtractError::unavailable(Reason::StoreAmbiguous)
                 .because("the query finds several rows for one key"),
         )),
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        failure(&error, None)
     }
 }
 

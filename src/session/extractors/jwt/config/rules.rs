@@ -16,82 +16,51 @@ pub(super) fn check(
     let (claims, header) = (&config.claims, &config.header_claims);
     let (issuers, tenants) = (&config.issuers, &config.tenants);
     let has_issuer = |value: &str| {
-        issuers.is_empty()
-            || issuers
-                .iter()
-                .any(|known| issuer::matches(known, value).is_some())
+        let mut known = issuers.iter();
+        issuers.is_empty() || known.any(|known| issuer::matches(known, value).is_some())
     };
     let has_tenant = |value: &str| {
-        tenants.is_empty()
-            || tenants
-                .iter()
-                .any(|tenant| tenant.eq_ignore_ascii_case(value))
+        let mut known = tenants.iter();
+        tenants.is_empty() || known.any(|tenant| tenant.eq_ignore_ascii_case(value))
     };
     let is_algorithm = |value: &str| algorithms.iter().any(|alg| alg.name == value);
     let is_type = |value: &str| {
-        config
-            .token_types
-            .iter()
-            .any(|known| is_media_type(known, value))
+        let mut known = config.token_types.iter();
+        known.any(|known| is_media_type(known, value))
     };
     let is_number = |value: &str| value.parse::<f64>().is_ok();
-    for (is_impossible, key, claim, because) in [
-        (
-            claims.contradict("exp", false, is_number),
-            "claims",
-            "exp",
-            "it must be a number in every token",
-        ),
-        (
-            claims.contradict("iss", issuers.is_empty(), has_issuer),
-            "claims",
-            "iss",
-            "issuers has other values",
-        ),
-        (
-            claims.contradict("tid", tenants.is_empty(), has_tenant),
-            "claims",
-            "tid",
-            "tenants has other values",
-        ),
-        (
-            claims.contradict("aud", config.audiences.is_empty(), |_| true),
-            "claims",
-            "aud",
-            "audiences requires a value",
-        ),
-        (
-            claims.demand("cnf") && !config.allow_sender_constrained,
-            "claims",
-            "cnf",
-            "allow_sender_constrained is false",
-        ),
-        (
-            header.contradict("alg", false, is_algorithm),
-            "header_claims",
-            "alg",
-            "algorithms has other values",
-        ),
-        (
-            header.contradict("typ", true, is_type),
-            "header_claims",
-            "typ",
-            "token_types has other values",
-        ),
-        (
-            header.contradict("b64", true, |value| value == "true"),
-            "header_claims",
-            "b64",
-            "tokens with b64 other than true are refused",
-        ),
-    ] {
-        if is_impossible {
-            problems.add(
-                section.key(key),
-                format!("has a rule for {claim} that no token can satisfy, because {because}: correct the rule, \
-                     or the key that contradicts it"),
-            );
-        }
+    let check = |key, claim, may_be_absent: bool, may_be: &dyn Fn(&str) -> bool| {
+        let rules = if key == "claims" { claims } else { header };
+        let is_impossible = rules.contradict(claim, may_be_absent, may_be);
+        is_impossible.then_some((key, claim))
+    };
+    let must_be_absent = claims.demand("cnf") && !config.allow_sender_constrained;
+    let impossible = [
+        check("claims", "exp", false, &is_number),
+        check("claims", "iss", issuers.is_empty(), &has_issuer),
+        check("claims", "tid", tenants.is_empty(), &has_tenant),
+        check("claims", "aud", config.audiences.is_empty(), &|_| true),
+        must_be_absent.then_some(("claims", "cnf")),
+        check("header_claims", "alg", false, &is_algorithm),
+        check("header_claims", "typ", true, &is_type),
+        check("header_claims", "b64", true, &|value| value == "true"),
+    ];
+    for (key, claim) in impossible.into_iter().flatten() {
+        let because = match claim {
+            "exp" => "it must be a number in every token",
+            "iss" => "issuers has other values",
+            "tid" => "tenants has other values",
+            "aud" => "audiences requires a value",
+            "cnf" => "allow_sender_constrained is false",
+            "alg" => "algorithms has other values",
+            "typ" => "token_types has other values",
+            _ => "tokens with b64 other than true are refused",
+        };
+        problems.add(
+            section.key(key),
+            format!("has a rule for {claim} that no token can satisfy, because {because}: correct the rule, \
+                 or the key that contradicts it"),
+        );
     }
     for name in REFUSED_PARAMETERS
         .into_iter()
