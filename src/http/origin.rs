@@ -52,7 +52,8 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
 /// Checks the origin of the page that sent the request. The browser describes it in `Origin` and `Sec-Fetch-Site`,
 /// which scripts cannot set: both are forbidden request-headers (Fetch Standard).
 ///
-/// A page with `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
+/// `Sec-Fetch-Site: same-origin` is accepted with every `Origin`, because a page with `Referrer-Policy: no-referrer`
+/// sends `Origin: null` even to its own origin.
 ///
 /// # Errors
 /// If the page's origin is neither listed nor the service's own, or one of the two headers is repeated or malformed.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 const TRACE: &str = "logging.googleapis.com/trace";
 
-/// Renames the fields of a line. `project` becomes part of the trace's full name.
+/// Renames the fields of a line. The trace id becomes `projects/PROJECT/traces/ID` if the project is known.
 pub(super) fn rename(
     fields: Vec<(&'static str, Value)>,
     project: Option<&str>,

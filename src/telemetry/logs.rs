@@ -47,7 +47,7 @@ pub enum LogFormat {
 pub struct LogOptions {
     pub format: LogFormat,
     pub level: Level,
-    /// The Google Cloud project, if it is known. It is part of a trace's name.
+    /// The id of the Google Cloud project, if it is known. Google Cloud names a trace `projects/PROJECT/traces/ID`.
     pub google_cloud_project: Option<String>,
 }
 

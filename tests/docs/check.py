@@ -131,7 +131,7 @@ class Page:
         return text
 
     def provide(self, path: Path) -> None:
-        """Creates a secret file that the reader has in this place, with content of the kind that its name suggests."""
+        """Creates the secret file that a reader of the page has at this path. Its name suggests the content."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)

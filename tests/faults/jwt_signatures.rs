@@ -304,7 +304,7 @@ async fn algorithm_other_than_configured_is_401() {
 }
 
 #[tokio::test]
-async fn mixed_hmac_and_public_key_algorithms_are_refused_at_start() {
+async fn algorithm_that_does_not_fit_the_secret_or_a_second_key_source_is_refused_at_start() {
     for algorithms in [
         "[\"HS256\", \"RS256\"]",
         "[\"RS256\"]",

@@ -197,7 +197,7 @@ impl Case {
             return None;
         };
         let subjects = ["subject", "subject_if_authenticated"].map(|key| &self.expect[key]);
-        // A case that may also be refused specifies no subject; the subject in its store is expected instead.
+        // A case that may also be refused can omit the subject. The subject in its store is then expected.
         let stored = self
             .stored_subject()
             .filter(|_| subjects.iter().all(|subject| subject.is_null()));

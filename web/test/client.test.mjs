@@ -223,7 +223,7 @@ test("a 502 without Retry-After is retried five times, with doubling waits", asy
   assert.equal(clock.timers, 0);
 });
 
-test("a Retry-After longer than half a minute is an error at once, and get() sends no request until it has passed", async () => {
+test("get() fails at once if Retry-After is over 30 seconds, and sends no request until that time has passed", async () => {
   const { source, asked, clock } = make([problem(429, "rate_limited", { "Retry-After": "60" }), token("t1")]);
   await assert.rejects(source.get(), { code: "rate_limited", retryAfter: 60, requestId: "r-1" });
   await clock.pass(59_000);

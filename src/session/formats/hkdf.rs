@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn pbkdf2_matches_the_test_vector_of_rfc_6070() {
+    fn pbkdf2_matches_the_first_test_vector_of_rfc_6070() {
         let key = pbkdf2::<20>(
             pbkdf2::PBKDF2_HMAC_SHA1,
             NonZeroU32::MIN,
