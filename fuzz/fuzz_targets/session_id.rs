@@ -27,7 +27,7 @@ const FORMS: [Form; 5] = [
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
-/// An extractor for each form. The query returns the requested key itself, so the SQLite database is empty.
+/// An extractor for each form. The query returns the requested key itself, so the SQLite database needs no tables.
 static EXTRACTORS: LazyLock<Vec<Arc<dyn SessionExtractor>>> = LazyLock::new(|| {
     let path = std::env::temp_dir().join(format!("rollout-token-fuzz-{}.sqlite3", std::process::id()));
     std::fs::write(&path, "").expect("an empty database");

@@ -24,7 +24,7 @@ use crate::session::formats::shown::escaped;
 use crate::session::registry::Registry;
 use crate::settings;
 
-/// The request, as curl's own flags or as the raw text of an HTTP request.
+/// The request, as curl's own flags or as pasted text.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -116,7 +116,7 @@ async fn explain(
 struct Pasted {
     /// The headers, and the URI if the pasted text contains a request line.
     head: Parts,
-    /// The whole pasted text, if it is a raw HTTP request.
+    /// The whole pasted text, unless it is a cURL command.
     raw: Option<Vec<u8>>,
     /// The problem, if the headers cannot be parsed.
     problem: Option<String>,

@@ -21,7 +21,7 @@ use crate::session::types::{ExtractError, SessionExtractor};
 /// The head of a `POST /rollout/token` request with these headers, sent from a loopback address.
 ///
 /// # Panics
-/// If a name or value is not a valid header.
+/// If the name or the value of a header is invalid.
 pub fn request(headers: &[(&str, &str)]) -> Parts {
     let (mut parts, ()) = Request::post("/rollout/token")
         .body(())

@@ -132,7 +132,7 @@ async fn rolling_restart_behind_haproxy_health_checks_loses_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request() {
+async fn rolling_restart_behind_nginx_with_a_stale_endpoint_list_loses_no_request() {
     let mut addresses = [free_address(), free_address()];
     let mut instances = addresses.map(start);
     let proxy = Proxy::nginx(&nginx_to(&addresses, ""));

@@ -511,7 +511,8 @@ impl Case {
         (self.config["verify_auth_hash"] == true).then_some(query)
     }
 
-    /// Some adapters store times as numbers, which the preset's query for PostgreSQL does not expect.
+    /// The query for an adapter that stores times as numbers, which the preset's query for PostgreSQL does not expect;
+    /// `None` for other adapters.
     fn better_auth_query(&self) -> Option<&'static str> {
         let query =
             "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
@@ -638,7 +639,8 @@ fn location(place: &str) -> &str {
 /// The number of requests in which no extractor found a credential.
 async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
-    // A refusal for an oversized header is also counted under `extractor="none"`, and the lines have no fixed order.
+    // Search for the line with this outcome: a refusal for an oversized header is counted under `extractor="none"` with
+    // another outcome, and the lines have no fixed order.
     let line = "rollout_token_requests_total{extractor=\"none\",outcome=\"no_session\"} ";
     metrics
         .lines()

@@ -107,7 +107,8 @@ fn rank(path: &[String]) -> Option<usize> {
     {
         return Some(0);
     }
-    // Skip members that users can write themselves, and ids that other identity providers assigned.
+    // Skip members that users can write themselves, ids that other identity providers assigned, and the cookie settings
+    // and flash messages of a session.
     if path[..path.len() - 1].iter().any(|name| {
         ["user_metadata", "identities", "firebase", "cookie", "flash"].contains(&name.as_str())
     }) {

@@ -29,8 +29,8 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Parses a session that PHP's `session_encode()` wrote, with `session.serialize_handler` `php_serialize` (one array)
-/// or `php` (`name|value` pairs without a separator); `None` if the whole text has neither format. A text with both
-/// formats is read as one array.
+/// or `php` (`name|value` pairs without a separator); `None` if the whole text has neither format. A text that
+/// fits both formats is read as one array.
 pub fn session(text: &[u8]) -> Option<Value> {
     if let Some(session) = array(text) {
         return match session {

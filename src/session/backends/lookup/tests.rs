@@ -63,7 +63,7 @@ fn same_bytes_split_into_different_parts_are_different_questions() {
 }
 
 #[tokio::test]
-async fn identical_questions_share_one_call_even_if_its_first_request_is_not_polled_again() {
+async fn identical_questions_share_one_call_even_if_the_first_request_is_dropped() {
     let (lookups, _) = lookups();
     let calls = AtomicUsize::new(0);
     let (release, gate) = watch::channel(false);

@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unexpected_server_answer_is_a_lost_connection() {
+    fn get_and_pttl_answers_become_a_value_with_its_ttl_or_a_lost_connection() {
         use redis::Value::{BulkString, Int, Nil, Okay};
         let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
         for (answers, want) in [
