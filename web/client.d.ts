@@ -27,8 +27,8 @@ export interface TokenSource {
   get(): Promise<string>;
   /**
    * Returns a new token, or one that is at most half a second old: calls within that time share an answer, even a
-   * refusal, to limit the requests of a loop. Use it as `<RolloutLinkProvider token={source.fresh}>`, which stores the
-   * token until Rollout refuses it.
+   * refusal, so that a caller in a loop sends few requests. Use it as `<RolloutLinkProvider token={source.fresh}>`,
+   * which stores the token until Rollout refuses it.
    */
   fresh(): Promise<string>;
   /** Discards the token: call it when the page signs a user in or out without a reload. */

@@ -6,7 +6,7 @@ const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, 
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
 const MARGIN = 10_000; // ms before its expiry in which a token is not returned
-// ms for which calls share an answer, even an error, to limit the requests of a loop. It is shorter than a second,
+// ms for which calls share an answer, even an error, so that a loop sends few requests. It is shorter than a second,
 // because Rollout's components request a new token one second after Rollout refused theirs.
 const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this

@@ -370,7 +370,7 @@ fn draw(value: &Value, shape: &mut String) {
     }
 }
 
-/// Adds the separator before the next member. Returns `false` if the limit is reached.
+/// Adds the separator before the next member. If the limit is reached, adds `…` as well and returns `false`.
 fn separate(index: usize, shape: &mut String) -> bool {
     let has_room = shape.len() <= MAX_SHAPE;
     shape.push_str(if index > 0 { ", " } else { "" });

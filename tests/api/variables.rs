@@ -71,7 +71,7 @@ fn rollout_config_overrides_files_and_single_variables_override_rollout_config()
 }
 
 #[test]
-fn malformed_rollout_config_is_refused_with_the_line_number_but_without_its_content() {
+fn malformed_rollout_config_is_refused_and_the_problem_does_not_quote_it() {
     for (text, want) in [
         ("client_secret = hunter2", "line 1 is not TOML"),
         ("[server]\nlisten = \"hunter2", "line 2 is not TOML"),

@@ -315,7 +315,7 @@ def answers(port: int) -> bool:
 
 
 def prose(text: str) -> str:
-    """Returns the text without fenced code blocks, in which `#` and `[…](…)` are not headings and links."""
+    """Returns the text without fenced code blocks, in which `#` and `[…](…)` are not headings or links."""
     kept, fence = [], None
     for line in text.splitlines():
         marks = FENCE.match(line)

@@ -284,7 +284,8 @@ impl Wire {
         }
     }
 
-    /// Sends these bytes. Returns false if the service closed the connection before all of them were written.
+    /// Sends these bytes. Returns false if the service closed the connection before all of them were written, or did
+    /// not read them within [`HANG`].
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,

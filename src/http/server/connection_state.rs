@@ -170,7 +170,7 @@ impl ConnectionState {
     }
 }
 
-/// The guard of an exchange: a request whose response hyper has not yet taken as a whole.
+/// The guard of an exchange, which lasts from hyper's call of the application until hyper has taken the whole response.
 #[derive(Debug)]
 pub(super) struct Exchange(Arc<ConnectionState>);
 

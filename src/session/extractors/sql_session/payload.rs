@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_member_named_like_a_column_is_a_duplicate() {
+    fn payload_object_is_merged_with_the_columns_and_other_json_is_refused() {
         for (columns, want) in [
             (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
             (
