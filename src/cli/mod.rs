@@ -69,7 +69,7 @@ enum Command {
     ///
     /// On SIGTERM the service finishes the requests in flight and stops. On SIGHUP it reads the configuration again.
     Serve,
-    /// For development: serves on loopback and, without extractors of its own, treats every caller as signed in.
+    /// For development: serves on loopback and, if no extractors are configured, treats every caller as signed in.
     ///
     /// The user is dev-user, or the user named in the header X-Dev-User. A page at / shows what the service does. Your
     /// own settings, client id and secret are used if they are set. Otherwise the tokens are signed with a throwaway

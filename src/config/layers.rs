@@ -63,7 +63,7 @@ pub(crate) struct Merged {
 }
 
 impl fmt::Debug for Sources {
-    /// Leaves out the variables and files, which contain secrets.
+    /// Shows only the names of the files, because their contents and the variables contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")
             .field("files", &self.files)

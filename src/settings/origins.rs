@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_needs_one_star_in_a_label_that_has_other_text_and_precedes_two_whole_labels() {
+    fn pattern_needs_one_star_in_a_partial_label_and_two_whole_labels_after_it() {
         for text in [
             "https://*-team.vercel.app",
             "https://app-git-*-team.vercel.app",

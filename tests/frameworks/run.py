@@ -170,7 +170,7 @@ class Case:
     recipe: str
     command: list[str]
     cookie: str
-    # The app's secret: the name of the app's environment variable, and the name of the recipe's file.
+    # The app's secret: the environment variable from which the app reads it, and the name of its file in the recipe.
     secret: tuple[str, str]
     sign_in: Callable[[Browser, str], None] = plain_sign_in
     sign_out: Callable[[Browser, str], None] = plain_sign_out
@@ -178,7 +178,7 @@ class Case:
     make_secret: Callable[[], str] = lambda: secrets.token_hex(64)
     # Additional environment variables for the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # If sessions are not in the cookie: the kind of store, and the name of the recipe's file with the store's URL.
+    # If sessions are not in the cookie: the kind of store, and the name of the recipe's file that contains its URL.
     store: tuple[str, str] | None = None
     # Ends the session without a sign-out. It runs last, because the user may be unable to sign in afterwards.
     ending: Callable[[Browser, str], None] | None = None

@@ -1,5 +1,5 @@
 //! Checks the result of `detect` for every valid request in `tests/vectors/`, without a secret, a store or the name of
-//! the framework. In families with stored sessions, the cookie is the same for every store.
+//! the framework. The cookie of a stored session does not show which store contains the session.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -201,11 +201,11 @@ impl HttpClient {
         request: Request,
         limits: CallLimits,
     ) -> Result<Answer, CallError> {
-        // The timeout does not cover this line, because the first call builds the client here.
         let kind = ClientKind {
             connect_timeout: limits.connect,
             keeps_connections: true,
         };
+        // The first call builds the client. The time for this does not count towards the timeout.
         let client = self.client(kind).await?;
         let answer = self.exchange(&client, kind, request, limits);
         tokio::time::timeout(limits.total, answer)

@@ -201,7 +201,7 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
     }
 }
 
-/// Validates the key `required_scopes`: each scope is a single token (RFC 6749, section 3.3).
+/// Validates the key `required_scopes`: each item must be a single scope (`scope-token` in RFC 6749, section 3.3).
 ///
 /// # Errors
 /// If a scope is empty or contains white space, because no token could have such a scope.
