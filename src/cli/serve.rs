@@ -42,7 +42,7 @@ const TRACES: CallLimits = CallLimits {
     retry_closed: false,
 };
 
-/// Sends traces with the HTTP client that all outgoing calls share.
+/// Sends traces with the HTTP client that uses the proxy and certificates in `[outgoing]`.
 fn send_traces(http: HttpClient) -> SendTraces {
     SendTraces(Arc::new(move |request| {
         let http = http.clone();

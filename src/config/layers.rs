@@ -14,7 +14,7 @@ use super::structured::from_json;
 use super::value_origin::ValueOrigin;
 use crate::json;
 
-/// The three environment variables from Rollout's own docs, and their keys.
+/// The environment variables that set the client id and secret, and their keys.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
     ("ROLLOUT_CLIENT_ID", "client_id"),
     ("ROLLOUT_CLIENT_SECRET", "client_secret"),
@@ -47,7 +47,7 @@ pub struct Sources {
     pub base: Option<String>,
     /// TOML files; a later file takes precedence.
     pub files: Vec<PathBuf>,
-    /// Environment variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names from Rollout's docs, `PORT`,
+    /// Environment variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, those for the client id and secret, `PORT`,
     /// and those that other programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
     /// The names of the service's own environment variables whose values are not valid UTF-8, which is an error.
@@ -158,7 +158,7 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// One layer for each environment variable. The variables from Rollout's docs come last, so they take precedence.
+    /// One layer for each environment variable. The variables in [`ROLLOUT_NAMES`] come last, so they take precedence.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();

@@ -1,5 +1,5 @@
-//! Parses a request that an operator pastes: a request that a browser copied "as cURL", a raw HTTP request, or only
-//! header lines. The body is not read.
+//! Parses a request that an operator pastes: a request that a browser copied "as cURL", a raw HTTP request, header
+//! lines, or only cookies or a token. The body is not read.
 
 use std::borrow::Cow;
 use std::fmt;

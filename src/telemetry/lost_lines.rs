@@ -22,7 +22,7 @@ struct Counts {
 }
 
 impl LostLines {
-    /// Adds the lines that `queue` drops to the count. Only the first call has an effect.
+    /// Also counts the lines that `queue` drops. Only the first call has an effect.
     pub(super) fn watch(&self, queue: ErrorCounter) {
         let _ = self.0.dropped.set(queue);
     }

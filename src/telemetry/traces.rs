@@ -20,8 +20,8 @@ pub struct TraceReceiver {
     pub service: String,
 }
 
-/// Sends one batch of traces, with the proxy and certificates of all outgoing calls. Returns the status of the
-/// response, or why there is no response.
+/// Sends one batch of traces, with the proxy and certificates in `[outgoing]`. Returns the status of the response, or
+/// why there is no response.
 #[derive(Clone)]
 pub struct SendTraces(pub Arc<dyn Fn(reqwest::Request) -> Sent + Send + Sync>);
 

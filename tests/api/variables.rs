@@ -65,7 +65,7 @@ fn rollout_config_overrides_files_and_single_variables_override_rollout_config()
         "X-Other"
     );
     assert!(load_variables(&[("ROLLOUT_CONFIG", "")]).is_ok());
-    // The environment variables from Rollout's docs override a client id in `ROLLOUT_CONFIG`.
+    // The variable `ROLLOUT_CLIENT_ID` overrides a client id in `ROLLOUT_CONFIG`.
     let settings = load_variables(&[("ROLLOUT_CONFIG", r#"{"client_id": "other"}"#)]).unwrap();
     assert_eq!(settings.client.id, crate::helpers::CLIENT_ID);
 }

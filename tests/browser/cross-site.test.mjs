@@ -30,7 +30,7 @@ async function visit(context, origin, attributes) {
   return page;
 }
 
-/** Requests a token with the helper on that page. Returns the token's subject, or the error's code and status. */
+/** Requests a token with the browser helper in `page`. Returns the token's subject, or the error's code and status. */
 function subject(page, options = {}) {
   tls.asked = [];
   return page.evaluate(

@@ -98,7 +98,8 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
     }
 }
 
-/// Delays the store's replies until close to the timeout, and checks that each caller gets only its own session.
+/// Delays the store's replies by 50 to 200 ms, with a timeout of 150 ms, and checks that each caller gets only its own
+/// session.
 async fn each_caller_gets_only_its_own_session(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;

@@ -125,7 +125,7 @@ test("a token in the last ten seconds of its lifetime, or an expired token, is n
   }
 });
 
-test("fresh() requests a new token each time, and get() returns that token", async () => {
+test("fresh() requests a new token half a second after the last one, and get() returns the new token", async () => {
   const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.fresh(), "t1");
   await clock.pass(500);

@@ -147,7 +147,7 @@ impl Lookups {
             Err(error) => return Err(error).into(),
             Ok(Joined::Cached(cached)) => cached.and_then(|session| session.parse()).into(),
             Ok(Joined::Flight(mut result, _place)) => {
-                // A dropped flight also sends its outcome, so the channel closes only when the runtime shuts down.
+                // A flight sends an outcome even when it is dropped early, by a panic or by the runtime's shutdown.
                 let shared = result
                     .wait_for(Option::is_some)
                     .await

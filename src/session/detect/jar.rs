@@ -53,8 +53,9 @@ impl<'a> Jar<'a> {
                     name,
                     value: joined(usize::MAX),
                 }),
-                // If an unchunked cookie and chunks are both present, one of them is stale. Both have the same form, so
-                // the unchunked value is kept, unless it is the number of chunks.
+                // If an unchunked cookie and chunks are both present, h3 has written the number of chunks into the
+                // unchunked cookie, or one of the two values is stale. A stale value has the same form as the current
+                // one, so the unchunked value is kept.
                 Some(whole) => {
                     if let Some(count) = count_of_h3(&whole.value) {
                         whole.value = joined(count);

@@ -151,8 +151,8 @@ impl SessionExtractor for Jwt {
 }
 
 impl Jwt {
-    /// Checks the form and the header of a token. The first checks decide whether the chain may try another extractor
-    /// (`NotMine`): the form, the family of `alg`, and the issuer.
+    /// Checks the length, form, header and issuer of a token. If the form, the family of `alg` or the issuer does not
+    /// fit, the error is `NotMine`, so that the chain may try another extractor.
     fn read<'a>(
         &self,
         found: &'a credential_source::Found<'_>,

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn encrypted_value_that_is_not_a_session_for_this_cookie_is_refused() {
+    fn encrypted_value_is_refused_if_it_is_expired_malformed_or_for_another_purpose() {
         let extractor = extractor("");
         for (case, text, want) in [
             (

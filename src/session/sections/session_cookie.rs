@@ -40,7 +40,8 @@ pub struct SessionCookie<F> {
 }
 
 impl<F: CookieFormat> SessionCookie<F> {
-    /// Builds the extractor, unless there are problems. An invalid name of the cookie has already been reported.
+    /// Builds the extractor, unless there are problems. `cookie` is `None` if the cookie's name is missing or
+    /// invalid, which `problems` already contains.
     pub fn build(
         context: &Context,
         cookie: Option<Cookie>,

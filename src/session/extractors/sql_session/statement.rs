@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn preset_query_is_filled_with_the_names_of_the_app() {
+    fn preset_query_is_filled_with_the_table_and_column_names_of_the_app() {
         let query = "SELECT *{as userId:user_id} FROM {table:session} WHERE {token} = $1 AND {expiresAt:expires_at} > 0";
         let columns = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter();
