@@ -3,8 +3,9 @@
 
 use std::fmt;
 
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
+use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::Number;
 
 /// Any JSON value.
@@ -157,13 +158,7 @@ impl Serialize for Value {
             Self::Object(object) if object.has_duplicate_names() => Err(S::Error::custom(
                 "an object with two members of the same name is ambiguous",
             )),
-            Self::Object(object) => {
-                let mut map = serializer.serialize_map(Some(object.0.len()))?;
-                for (name, value) in &object.0 {
-                    map.serialize_entry(name, value)?;
-                }
-                map.end()
-            }
+            Self::Object(object) => serializer.collect_map(object.iter()),
         }
     }
 }
@@ -209,16 +204,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::String(text.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(access)).map(Value::Array)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {

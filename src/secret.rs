@@ -50,9 +50,7 @@ impl Secret {
 
     /// Why the secret is weak; `None` if no weakness is known.
     pub fn weakness(&self) -> Option<&'static str> {
-        let text = String::from_utf8_lossy(self.expose())
-            .trim()
-            .to_ascii_lowercase();
+        let text = self.lower_case_text();
         if let Some(unfilled) = self.unfilled() {
             Some(unfilled)
         } else if is_published_example(&text) {
@@ -71,11 +69,14 @@ impl Secret {
     /// Why this is not a real secret: it is empty, is a known placeholder, or has the form of a placeholder, such as
     /// `<…>`.
     pub fn unfilled(&self) -> Option<&'static str> {
-        let text = String::from_utf8_lossy(self.expose())
-            .trim()
-            .to_ascii_lowercase();
-        let placeholder = || is_unfilled(&text).then_some("is still a placeholder");
-        self.placeholder().or_else(placeholder)
+        let is_unfilled = || is_unfilled(&self.lower_case_text());
+        self.placeholder()
+            .or_else(|| is_unfilled().then_some("is still a placeholder"))
+    }
+
+    fn lower_case_text(&self) -> String {
+        let text = String::from_utf8_lossy(self.expose());
+        text.trim().to_ascii_lowercase()
     }
 
     /// Why this is not a real secret: it is empty or a known placeholder. Does not recognise placeholders by their
@@ -95,9 +96,7 @@ impl Secret {
             "rollout-client-secret",
             "rollout_client_secret",
         ];
-        let text = String::from_utf8_lossy(self.expose())
-            .trim()
-            .to_ascii_lowercase();
+        let text = self.lower_case_text();
         let bare = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         if text.is_empty() {
             Some("is empty")

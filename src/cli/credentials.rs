@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::rollout::{ApiArgs, get_credentials};
 use super::{Failure, block_on, say, subject_of};
-use crate::config::Sources;
+use crate::config::{Sources, escape_controls};
 use crate::settings;
 
 #[derive(Debug, clap::Args)]
@@ -36,16 +36,10 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
         return say(format_args!("{answer:#}"));
     }
     // Rollout's API returns a list as an array, or as an object with the items in `data`.
-    let items = match &answer {
-        Value::Array(items) => items,
-        Value::Object(members) if members.get("data").is_some_and(Value::is_array) => {
-            members["data"].as_array().map_or(&[][..], Vec::as_slice)
-        }
-        _ => {
-            return Err(Failure::Runtime(
-                "Rollout's answer is not a list of credentials: use --json to see it".to_owned(),
-            ));
-        }
+    let Some(items) = answer.as_array().or_else(|| answer["data"].as_array()) else {
+        return Err(Failure::Runtime(
+            "Rollout's answer is not a list of credentials: use --json to see it".to_owned(),
+        ));
     };
     if items.is_empty() {
         return say(format_args!(
@@ -76,18 +70,11 @@ fn table(items: &[Value]) -> String {
 
 /// Escapes control characters, because users choose the labels, which may contain terminal escape sequences.
 fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Null => return "-".to_owned(),
-        Value::String(text) => text.clone(),
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => escape_controls(text),
         value => value.to_string(),
-    };
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = (!c.is_control()).then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    }
 }
 
 #[cfg(test)]

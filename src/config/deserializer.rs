@@ -5,7 +5,6 @@
 //! The crate's own deserializer converts more: `true` to a number, 1.5 to an integer, and both to strings.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use config::{Map, Value, ValueKind};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -32,20 +31,6 @@ pub(crate) enum Error {
     UnknownKey(String),
     /// An error message from the type that was being deserialized.
     Invalid(String),
-}
-
-impl Error {
-    fn expected(expected: &str, value: &Value) -> Self {
-        Self::Type {
-            expected: expected.to_owned(),
-            is_container: is_container(value),
-        }
-    }
-}
-
-/// Whether the value is a list or a table.
-fn is_container(value: &Value) -> bool {
-    matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_))
 }
 
 impl fmt::Display for Error {
@@ -152,7 +137,10 @@ impl StrictValue {
     ) -> Result<V::Value, Error> {
         match &self {
             Self::Given(value) if is_it(&value.kind) => self.deserialize_any(visitor),
-            Self::Given(value) => Err(Error::expected(expected, value)),
+            Self::Given(value) => Err(Error::Type {
+                expected: expected.to_owned(),
+                is_container: matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_)),
+            }),
             Self::Members(_) if is_it(&ValueKind::Table(Map::new())) => {
                 self.deserialize_any(visitor)
             }
@@ -304,37 +292,6 @@ impl IntoDeserializer<'_, Error> for StrictValue {
 
     fn into_deserializer(self) -> Self {
         self
-    }
-}
-
-/// One line of a file that contains a list. It is deserialized as bytes, like the content of a whole file.
-pub(super) struct FileLine<'a, E>(&'a [u8], PhantomData<E>);
-
-impl<'a, E> FileLine<'a, E> {
-    pub(super) fn new(line: &'a [u8]) -> Self {
-        Self(line, PhantomData)
-    }
-}
-
-impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
-    type Error = E;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        visitor.visit_bytes(self.0)
-    }
-
-    /// Refuses to read the line as a string, because serde's string visitor would accept bytes.
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        self.deserialize_str(visitor)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char bytes byte_buf option unit unit_struct newtype_struct seq
-        tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

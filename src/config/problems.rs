@@ -113,11 +113,6 @@ impl Warnings {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a warning about this key.
-    pub fn are_about(&self, key: &str) -> bool {
-        self.list.iter().any(|(other, _)| other == key)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -128,18 +123,22 @@ impl Warnings {
     }
 }
 
-/// A key and its message, with control characters escaped: a key is an arbitrary string and may contain terminal escape
-/// sequences.
+/// A key and its message. A key is an arbitrary string and may contain terminal escape sequences.
 fn line(key: &str, text: &str) -> String {
-    let mut line = String::new();
-    for c in [key, ": ", text].into_iter().flat_map(str::chars) {
+    escape_controls(&format!("{key}: {text}"))
+}
+
+/// Escapes control characters, so that a terminal does not interpret them.
+pub(crate) fn escape_controls(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
         if c.is_control() {
-            line.extend(c.escape_default());
+            escaped.extend(c.escape_default());
         } else {
-            line.push(c);
+            escaped.push(c);
         }
     }
-    line
+    escaped
 }
 
 #[cfg(test)]

@@ -156,12 +156,10 @@ fn read_items<T: DeserializeOwned>(
         accepts::<T>(key, StrictValue::Items(vec![item])).then_some(name)
     };
     let names_file = |item: &Value| matches!(&item.kind, ValueKind::Table(members) if members.keys().any(|member| of_file(member).is_some()));
-    let ValueKind::Array(items) = &value.kind else {
-        return StrictValue::Given(value.clone());
+    let items = match &value.kind {
+        ValueKind::Array(items) if items.iter().any(names_file) => items,
+        _ => return StrictValue::Given(value.clone()),
     };
-    if !items.iter().any(names_file) {
-        return StrictValue::Given(value.clone());
-    }
     let items = items.iter().enumerate().map(|(index, item)| {
         let ValueKind::Table(table) = &item.kind else {
             return StrictValue::Given(item.clone());

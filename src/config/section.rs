@@ -1,6 +1,6 @@
 //! The section of one extractor: its keys, its secrets, and the findings about it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
 /// The information that was collected about a section while its extractor was built, in addition to the problems.
+#[derive(Default)]
 pub(crate) struct Findings {
     /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,
@@ -60,11 +61,7 @@ pub struct Section<'a> {
     pub(crate) names_subject: bool,
     /// The subject template of the section, or of its preset or kind if the section sets none.
     pub(crate) subject: String,
-    effective: RefCell<Option<serde_json::Value>>,
-    watched: RefCell<Vec<FileFingerprint>>,
-    warnings: RefCell<Warnings>,
-    secret_counts: RefCell<Vec<(String, usize)>>,
-    properties: Cell<Option<Properties>>,
+    findings: RefCell<Findings>,
 }
 
 impl<'a> Section<'a> {
@@ -81,11 +78,7 @@ impl<'a> Section<'a> {
             elsewhere,
             names_subject: false,
             subject: String::new(),
-            effective: RefCell::default(),
-            watched: RefCell::default(),
-            warnings: RefCell::default(),
-            secret_counts: RefCell::default(),
-            properties: Cell::default(),
+            findings: RefCell::default(),
         }
     }
 
@@ -122,17 +115,11 @@ impl<'a> Section<'a> {
     where
         T: DeserializeOwned + Default + Serialize,
     {
-        let mut files = Vec::new();
-        let config: T = read(
-            &self.path,
-            &self.table,
-            self.common_keys,
-            &mut files,
-            problems,
-        );
-        self.watched.borrow_mut().extend(files);
-        *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
-        self.properties.set(Some(properties::<T>));
+        let mut findings = self.findings.borrow_mut();
+        let files = &mut findings.watched;
+        let config: T = read(&self.path, &self.table, self.common_keys, files, problems);
+        findings.effective = serde_json::to_value(&config).ok();
+        findings.properties = Some(properties::<T>);
         config
     }
 
@@ -146,9 +133,7 @@ impl<'a> Section<'a> {
         value: Option<Secret>,
         problems: &mut Problems,
     ) -> Option<Secret> {
-        let secret = value?;
-        self.check_secret(key, &secret, problems);
-        Some(secret)
+        value.inspect(|secret| self.check_secret(key, secret, problems))
     }
 
     /// Validates each secret in the list under `key`, as [`Self::secret`] does.
@@ -176,7 +161,8 @@ impl<'a> Section<'a> {
     /// environment variable.
     pub fn count_secrets(&self, key: &str, count: usize) {
         if count > 0 {
-            self.secret_counts.borrow_mut().push((self.key(key), count));
+            let counts = &mut self.findings.borrow_mut().secret_counts;
+            counts.push((self.key(key), count));
         }
     }
 
@@ -242,18 +228,13 @@ impl<'a> Section<'a> {
 
     /// Adds a warning about `key`: the value is accepted, but the operator should know its effect.
     pub fn warn(&self, key: &str, text: impl Into<String>) {
-        self.warnings.borrow_mut().add(self.key(key), text);
+        let warnings = &mut self.findings.borrow_mut().warnings;
+        warnings.add(self.key(key), text);
     }
 
     /// Returns the findings that were collected while the extractor was built.
     pub(crate) fn into_findings(self) -> Findings {
-        Findings {
-            effective: self.effective.into_inner(),
-            watched: self.watched.into_inner(),
-            warnings: self.warnings.into_inner(),
-            secret_counts: self.secret_counts.into_inner(),
-            properties: self.properties.get(),
-        }
+        self.findings.into_inner()
     }
 }
 

@@ -10,6 +10,10 @@ use toml::de::ValueDeserializer;
 use super::value_origin::ValueOrigin;
 use crate::json;
 
+const NO_LIST: &str = "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file, add _FILE to the variable's name, and set it to the file's name";
+const NO_TABLE: &str = "begins with `{` but is not a table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
+     and name them in variables with the suffix _FILE";
+
 /// Replaces the string of an environment variable with the list or table that it contains.
 ///
 /// `takes` returns whether the key accepts a value. `is_secret` is true if the key accepts secrets. In this case, a
@@ -31,54 +35,22 @@ pub(super) fn expand(
             expanded.kind = ValueKind::Table(members);
             Ok(expanded)
         }
-        ValueKind::String(text) => match (ValueOrigin::variable_of(value), Form::of(text)) {
-            (Some(variable), Some(form)) if takes(Value::new(None, form.empty())) => {
-                match read(text, &variable) {
-                    Some(read) => Ok(read),
-                    None if is_secret => Err(form.unreadable()),
-                    None => Ok(value.clone()),
-                }
+        ValueKind::String(text) if let Some(variable) = ValueOrigin::variable_of(value) => {
+            let (empty, unreadable) = match text.trim_start().chars().next() {
+                Some('[') => (ValueKind::Array(Vec::new()), NO_LIST),
+                Some('{') => (ValueKind::Table(config::Map::new()), NO_TABLE),
+                _ => return Ok(value.clone()),
+            };
+            if !takes(Value::new(None, empty)) {
+                return Ok(value.clone());
             }
-            _ => Ok(value.clone()),
-        },
+            match read(text, &variable) {
+                Some(read) => Ok(read),
+                None if is_secret => Err(unreadable.to_owned()),
+                None => Ok(value.clone()),
+            }
+        }
         _ => Ok(value.clone()),
-    }
-}
-
-/// The form that the first character of a string suggests.
-#[derive(Clone, Copy)]
-enum Form {
-    List,
-    Table,
-}
-
-impl Form {
-    fn of(text: &str) -> Option<Self> {
-        match text.trim_start().chars().next() {
-            Some('[') => Some(Self::List),
-            Some('{') => Some(Self::Table),
-            _ => None,
-        }
-    }
-
-    fn empty(self) -> ValueKind {
-        match self {
-            Self::List => ValueKind::Array(Vec::new()),
-            Self::Table => ValueKind::Table(config::Map::new()),
-        }
-    }
-
-    fn unreadable(self) -> String {
-        match self {
-            Self::List => {
-                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file, add _FILE to the variable's name, and set it to the file's name"
-            }
-            Self::Table => {
-                "begins with `{` but is not a table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
-                 and name them in variables with the suffix _FILE"
-            }
-        }
-        .to_owned()
     }
 }
 

@@ -13,19 +13,12 @@ pub(crate) enum ValueOrigin {
     Document(String),
 }
 
-/// A [`Value`] stores its origin as a string. These prefixes distinguish a file from a variable with the same name.
-const VARIABLE: &str = "variable ";
-const DOCUMENT: &str = "document ";
-
 impl ValueOrigin {
     pub(crate) fn of(value: &Value) -> Option<Self> {
-        let stored = value.origin()?;
-        if let Some(name) = stored.strip_prefix(VARIABLE) {
-            Some(Self::Variable(name.to_owned()))
-        } else {
-            stored
-                .strip_prefix(DOCUMENT)
-                .map(|name| Self::Document(name.to_owned()))
+        match value.origin()?.split_once(' ')? {
+            ("variable", name) => Some(Self::Variable(name.to_owned())),
+            ("document", name) => Some(Self::Document(name.to_owned())),
+            _ => None,
         }
     }
 
@@ -37,11 +30,12 @@ impl ValueOrigin {
         }
     }
 
-    /// The string that a [`Value`] stores as its origin.
+    /// The string that a [`Value`] stores as its origin. Its first word distinguishes a file from a variable with the
+    /// same name.
     pub(super) fn stored(&self) -> String {
         match self {
-            Self::Variable(name) => format!("{VARIABLE}{name}"),
-            Self::Document(name) => format!("{DOCUMENT}{name}"),
+            Self::Variable(name) => format!("variable {name}"),
+            Self::Document(name) => format!("document {name}"),
         }
     }
 

@@ -5,12 +5,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{
+    self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Unexpected, Visitor,
+};
 use serde::{Serialize, Serializer};
 
-use super::deserializer::FileLine;
+use super::deserializer::{Error, StrictValue};
 use crate::clock::UnixSeconds;
-use crate::secret::refuse;
+use crate::secret::{Secret, refuse};
 
 /// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,8 +233,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let items: Vec<T> = lines
             .filter(|line| !line.is_empty())
-            .map(|line| T::deserialize(FileLine::new(line)))
-            .collect::<Result<_, _>>()?;
+            .map(|line| T::deserialize(StrictValue::FileContent(Secret::new(line))))
+            .collect::<Result<_, _>>()
+            .map_err(|error| match error {
+                Error::NotFromFile => E::invalid_type(Unexpected::Bytes(&[]), &self),
+                error => E::custom(error),
+            })?;
         if items.is_empty() {
             return Err(E::custom(
                 "contains no secret: write one secret per line, or leave the key out",
@@ -242,12 +249,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
 
     refuse!("must be a list, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<List<T>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(List(items))
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<List<T>, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(access)).map(List)
     }
 }
 
