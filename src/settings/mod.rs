@@ -8,7 +8,7 @@ mod origins;
 mod outgoing;
 mod rate_limit;
 pub mod reload;
-pub mod schema;
+pub(crate) mod schema;
 mod server;
 mod session;
 mod token;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use ::config::{Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::config::{
     Elsewhere, FileFingerprint, HumanDuration, Merged, PORT, Problems, Sources, Table, ValueOrigin,
@@ -89,33 +90,6 @@ pub struct Settings {
     built_from: BTreeMap<String, BuiltFrom>,
 }
 
-/// The keys that are read at start only. Every other key takes effect for connections and requests that begin after a
-/// reload.
-#[derive(PartialEq, Eq, Serialize)]
-struct RestartKeys<'a> {
-    server: &'a ServerRestartConfig,
-}
-
-impl RestartKeys<'_> {
-    /// The names of the keys whose values differ in `new`.
-    fn changed(&self, new: &Self) -> Vec<String> {
-        let sections = |keys: &Self| match serde_json::to_value(keys) {
-            Ok(serde_json::Value::Object(sections)) => sections,
-            _ => serde_json::Map::new(),
-        };
-        let new = sections(new);
-        let mut changed = Vec::new();
-        for (section, keys) in sections(self) {
-            for (key, value) in keys.as_object().into_iter().flatten() {
-                if new[&section][key] != *value {
-                    changed.push(join(&section, key));
-                }
-            }
-        }
-        changed
-    }
-}
-
 /// Loads and validates the whole configuration. Reads files, but never uses the network.
 ///
 /// # Errors
@@ -125,8 +99,9 @@ pub fn load(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
-    let (settings, problems) = load_with_problems(sources, registry, context);
-    complete(settings, problems)
+    merge_and_read(sources, |sections, problems| {
+        read_settings(sections, sources, registry, context, problems)
+    })
 }
 
 /// Like [`load`], but also accepts a configuration that lists no extractors yet.
@@ -138,16 +113,13 @@ pub fn load_even_without_extractors(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
-    let (settings, problems) = load_with_problems(sources, registry, context);
-    match settings {
-        Some(settings)
-            if settings.chain.extractors().is_empty()
-                && problems.are_only_about("session.extractors") =>
-        {
-            Ok(settings)
+    merge_and_read(sources, |sections, problems| {
+        let settings = read_settings(sections, sources, registry, context, problems)?;
+        if settings.chain.extractors().is_empty() && problems.are_only_about("session.extractors") {
+            *problems = Problems::default();
         }
-        settings => complete(settings, problems),
-    }
+        Some(settings)
+    })
 }
 
 /// Like [`load_client`], but also accepts a damaged secret, such as one in quotes, so that `inspect` can try the secret
@@ -156,10 +128,9 @@ pub fn load_even_without_extractors(
 /// # Errors
 /// Any problem with the client id or secret, except damage to the secret.
 pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems> {
-    let (client, problems) = merge_and_read(sources, |mut sections, problems| {
+    merge_and_read(sources, |mut sections, problems| {
         sections.client(problems).read_as_given(problems)
-    });
-    complete(client, problems)
+    })
 }
 
 /// Loads only what `mint` and `inspect` need: the client id and secret.
@@ -167,12 +138,10 @@ pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems
 /// # Errors
 /// Any problem with the client id or secret.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
-    let (client, problems) = merge_and_read(sources, |mut sections, problems| {
-        sections
-            .client(problems)
-            .check(problems, &mut Warnings::default())
-    });
-    complete(client, problems)
+    merge_and_read(sources, |mut sections, problems| {
+        let client = sections.client(problems);
+        client.check(problems, &mut Warnings::default())
+    })
 }
 
 /// Loads only what the commands that call Rollout need: the client id and secret, and the settings of outgoing calls.
@@ -180,13 +149,12 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
 /// # Errors
 /// The problems of these keys.
 pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
-    let (loaded, problems) = merge_and_read(sources, |mut sections, problems| {
+    merge_and_read(sources, |mut sections, problems| {
         let warnings = &mut Warnings::default();
         let client = sections.client(problems).check(problems, warnings);
         let http = sections.http(&sources.environment, problems, warnings);
         Some((client?, http))
-    });
-    complete(loaded, problems)
+    })
 }
 
 /// Loads only what `health` needs: the listen address, and the source of its port as in [`Settings::port_from`].
@@ -194,18 +162,10 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
 /// # Errors
 /// The problems of `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
-    let (listen, problems) = merge_and_read(sources, |mut sections, problems| {
+    merge_and_read(sources, |mut sections, problems| {
         let (server, port_from) = sections.server(&sources.environment, false, problems);
         Some((server.restart.listen, port_from))
-    });
-    complete(listen, problems)
-}
-
-fn complete<T>(loaded: Option<T>, problems: Problems) -> Result<T, Problems> {
-    match loaded {
-        Some(loaded) if problems.is_empty() => Ok(loaded),
-        _ => Err(problems),
-    }
+    })
 }
 
 /// Merges the layers, and reads from them what a command needs. A command does this once, because a file may be a pipe,
@@ -216,22 +176,15 @@ fn complete<T>(loaded: Option<T>, problems: Problems) -> Result<T, Problems> {
 fn merge_and_read<T>(
     sources: &Sources,
     read: impl FnOnce(Sections, &mut Problems) -> Option<T>,
-) -> (Option<T>, Problems) {
+) -> Result<T, Problems> {
     let mut problems = Problems::default();
     let loaded = sources
         .merge(&mut problems)
         .and_then(|merged| read(Sections::new(merged), &mut problems));
-    (loaded, problems)
-}
-
-fn load_with_problems(
-    sources: &Sources,
-    registry: &Registry,
-    context: &Context,
-) -> (Option<Settings>, Problems) {
-    merge_and_read(sources, |sections, problems| {
-        read_settings(sections, sources, registry, context, problems)
-    })
+    match loaded {
+        Some(loaded) if problems.is_empty() => Ok(loaded),
+        _ => Err(problems),
+    }
 }
 
 /// Reads all sections. The result has default values for keys that have problems.
@@ -253,7 +206,15 @@ fn read_settings(
     let log: LogConfig = sections.read("log", problems);
     let reload: ReloadConfig = sections.read("reload", problems);
     let extractors = sections.table("extractors", problems);
-    let (mut effective, files) = sections.finish(problems);
+    // The sections that were not read are unknown.
+    for key in sections.tree.keys().collect::<BTreeSet<_>>() {
+        problems.add(key, unknown_at_top(key));
+    }
+    let Sections {
+        mut effective,
+        files,
+        ..
+    } = sections;
     let misspelled = look_alikes::find(&sources.foreign, &effective);
     for (name, text) in &misspelled {
         warnings.add(*name, text.as_str());
@@ -355,15 +316,13 @@ impl Settings {
     /// Keeps the current values of all keys that are read at start only. Returns the names of the keys that have
     /// changed.
     pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
-        let changed = current.restart_keys().changed(&self.restart_keys());
-        Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
+        let current = &current.server.restart;
+        let (old, new) = (json!(current), json!(self.server.restart));
+        let keys = keys_of::<ServerRestartConfig>().into_iter();
+        let changed = keys.filter(|key| old[key] != new[key]);
+        let changed = changed.map(|key| join("server", &key)).collect();
+        Arc::make_mut(&mut self.server).restart = current.clone();
         changed
-    }
-
-    fn restart_keys(&self) -> RestartKeys<'_> {
-        RestartKeys {
-            server: &self.server.restart,
-        }
     }
 
     /// The client secret's fingerprint, which identifies the secret in logs and on the admin listener's `/readyz`.
@@ -428,7 +387,7 @@ impl Sections {
     fn client(&mut self, problems: &mut Problems) -> ClientConfig {
         let table = take(&mut self.tree, &CLIENT_KEYS);
         let client = read("", &table, &[], &mut self.files, problems);
-        show(&client, &mut self.effective);
+        self.effective.extend(shown(&client));
         client
     }
 
@@ -456,7 +415,8 @@ impl Sections {
     {
         let table = self.table(name, problems);
         let section = read(name, &table, &[], &mut self.files, problems);
-        self.show(name, &section);
+        self.effective
+            .insert(name.to_owned(), shown(&section).into());
         section
     }
 
@@ -477,8 +437,9 @@ impl Sections {
             problems,
         );
         let second = read(name, &table, &keys, &mut self.files, problems);
-        self.show(name, &first);
-        self.show(name, &second);
+        let mut keys = shown(&first);
+        keys.extend(shown(&second));
+        self.effective.insert(name.to_owned(), keys.into());
         (first, second)
     }
 
@@ -491,13 +452,8 @@ impl Sections {
     ) -> HttpClient {
         let config: OutgoingConfig = self.read("outgoing", problems);
         let files = &mut self.files;
-        HttpClient::new(outgoing::check(
-            &config,
-            environment,
-            files,
-            problems,
-            warnings,
-        ))
+        let outgoing = outgoing::check(&config, environment, files, problems, warnings);
+        HttpClient::new(outgoing)
     }
 
     /// Reads `[server]`. Also returns the source of the port of `listen`, as in [`Settings::port_from`].
@@ -539,37 +495,16 @@ impl Sections {
             server.insert("listen".to_owned(), listen);
         }
     }
-
-    /// Adds the keys of a section to `effective`.
-    fn show(&mut self, name: &str, section: &impl Serialize) {
-        let shown = self
-            .effective
-            .entry(name)
-            .or_insert_with(|| serde_json::Map::new().into());
-        if let serde_json::Value::Object(shown) = shown {
-            show(section, shown);
-        }
-    }
-
-    /// Reports unknown sections, which were not read. Returns the effective sections, and the files that were read.
-    fn finish(
-        self,
-        problems: &mut Problems,
-    ) -> (
-        serde_json::Map<String, serde_json::Value>,
-        Vec<FileFingerprint>,
-    ) {
-        for key in self.tree.keys().collect::<BTreeSet<_>>() {
-            problems.add(key, unknown_at_top(key));
-        }
-        (self.effective, self.files)
-    }
 }
 
-/// Adds to `shown` the keys of a struct that have a value.
-fn show(keys: &impl Serialize, shown: &mut serde_json::Map<String, serde_json::Value>) {
-    if let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(keys) {
-        shown.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));
+/// The keys of a section that have a value.
+fn shown(section: &impl Serialize) -> serde_json::Map<String, serde_json::Value> {
+    match json!(section) {
+        serde_json::Value::Object(mut keys) => {
+            keys.retain(|_, value| !value.is_null());
+            keys
+        }
+        _ => serde_json::Map::new(),
     }
 }
 

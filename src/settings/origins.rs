@@ -74,7 +74,7 @@ impl OriginsConfig {
             let Some(origin) = problems.accept("origins.allowed", origin) else {
                 continue;
             };
-            if !dev && origin.is_localhost() {
+            if !dev && is_loopback(origin.as_str()) {
                 warnings.add(
                     "origins.allowed",
                     format!(
@@ -215,11 +215,6 @@ impl Origin {
 
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Whether this is an http or https origin on a loopback host.
-    fn is_localhost(&self) -> bool {
-        is_loopback(self.as_str())
     }
 }
 

@@ -165,27 +165,24 @@ impl Reloader {
     /// one read, a file may be half written. Files are also read one after the other, so one read may return a mix of
     /// old and new files.
     async fn read_settled(self: &Arc<Self>) -> Result<Settings, Problems> {
-        let mut found = None;
+        let mut last = None;
         for _ in 0..MAX_READS {
-            match self.blocking(Self::read).await? {
+            let read = self.blocking(Self::read).await?;
+            if let Err(problems) = &read
+                && last.as_ref() == Some(problems)
+            {
+                return read;
+            }
+            sleep(SETTLE).await;
+            match read {
                 Ok(settings) => {
-                    found = None;
-                    sleep(SETTLE).await;
-                    let (settings, settled) = self
-                        .blocking(move |_| {
-                            let settled = !settings.are_outdated();
-                            (settings, settled)
-                        })
-                        .await?;
-                    if settled {
-                        return Ok(settings);
+                    let check = move |_: &Self| (!settings.are_outdated()).then_some(settings);
+                    if let Some(settled) = self.blocking(check).await? {
+                        return Ok(settled);
                     }
+                    last = None;
                 }
-                Err(problems) if found.as_ref() == Some(&problems) => return Err(problems),
-                Err(problems) => {
-                    found = Some(problems);
-                    sleep(SETTLE).await;
-                }
+                Err(problems) => last = Some(problems),
             }
         }
         Err(Problems::of(

@@ -20,29 +20,22 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// The schema of a configuration with the extractor kinds of `registry`.
 pub fn schema(registry: &Registry, context: &Context) -> Value {
+    let mut server = properties::<ServerRestartConfig>();
+    server.extend(properties::<ServerConfig>());
     let sections = [
-        (
-            "server",
-            [
-                properties::<ServerRestartConfig>(),
-                properties::<ServerConfig>(),
-            ],
-        ),
-        ("token", [properties::<TokenConfig>(), Map::new()]),
-        ("origins", [properties::<OriginsConfig>(), Map::new()]),
-        ("outgoing", [properties::<OutgoingConfig>(), Map::new()]),
-        ("session", [properties::<SessionConfig>(), Map::new()]),
-        ("rate_limit", [properties::<RateLimitConfig>(), Map::new()]),
-        ("log", [properties::<LogConfig>(), Map::new()]),
-        ("reload", [properties::<ReloadConfig>(), Map::new()]),
+        ("server", server),
+        ("token", properties::<TokenConfig>()),
+        ("origins", properties::<OriginsConfig>()),
+        ("outgoing", properties::<OutgoingConfig>()),
+        ("session", properties::<SessionConfig>()),
+        ("rate_limit", properties::<RateLimitConfig>()),
+        ("log", properties::<LogConfig>()),
+        ("reload", properties::<ReloadConfig>()),
     ];
     let mut all = properties::<ClientConfig>();
-    for (name, [first, second]) in sections {
-        let keys = first.into_iter().chain(second).collect();
-        all.insert(
-            name.to_owned(),
-            object(described(keys, &format!("[{name}]"))),
-        );
+    for (name, keys) in sections {
+        let keys = described(keys, &format!("[{name}]"));
+        all.insert(name.to_owned(), object(keys));
     }
     all.insert("extractors".to_owned(), extractors(registry));
     let kinds = registry.names().filter_map(|kind| {

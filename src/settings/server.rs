@@ -175,7 +175,8 @@ impl ServerConfig {
             "server.drain_timeout",
             "must be at least server.request_timeout, so that requests in flight can finish",
         );
-        if overlap(restart.listen, restart.admin_listen) && port_from == PORT {
+        let is_conflict = overlap(restart.listen, restart.admin_listen);
+        if is_conflict && port_from == PORT {
             let port = restart.listen.port();
             problems.add(
                 PORT,
@@ -184,12 +185,8 @@ impl ServerConfig {
                      127.0.0.1:8091"
                 ),
             );
-        } else {
-            problems.require(
-                !overlap(restart.listen, restart.admin_listen),
-                "server.admin_listen",
-                "must differ from server.listen",
-            );
+        } else if is_conflict {
+            problems.add("server.admin_listen", "must differ from server.listen");
         }
         problems.require(
             is_base_path(&restart.base_path),

@@ -42,13 +42,9 @@ impl<'a> Variables<'a> {
     }
 
     fn is_wanted(&self) -> bool {
-        let disabled = self
-            .get("OTEL_SDK_DISABLED")
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let others = self
-            .get("OTEL_TRACES_EXPORTER")
-            .is_some_and(|value| value == "none");
-        !disabled && !others
+        let disabled = self.get("OTEL_SDK_DISABLED");
+        !disabled.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+            && self.get("OTEL_TRACES_EXPORTER") != Some("none")
     }
 }
 
@@ -92,36 +88,29 @@ fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Opti
 }
 
 fn check(variables: &Variables<'_>, problems: &mut Problems) {
-    let among = |problems: &mut Problems, names: [&'static str; 2], allowed: &[&str]| {
+    const PROTOCOL: [&str; 2] = [
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+    ];
+    const COMPRESSION: [&str; 2] = [
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+    ];
+    for (names, allowed) in [
+        (["OTEL_TRACES_EXPORTER"; 2], &["otlp", "none"][..]),
+        (PROTOCOL, &["http/protobuf"]),
+        (COMPRESSION, &["none"]),
+        (["OTEL_TRACES_SAMPLER"; 2], &SAMPLERS),
+    ] {
         if let Some((name, value)) = variables.first(names) {
+            let allowed_values = allowed.join(", ");
             problems.require(
                 allowed.contains(&value),
                 name,
-                format!(
-                    "must be one of {}; this build supports no other value",
-                    allowed.join(", ")
-                ),
+                format!("must be one of {allowed_values}; this build supports no other value"),
             );
         }
-    };
-    among(problems, ["OTEL_TRACES_EXPORTER"; 2], &["otlp", "none"]);
-    among(
-        problems,
-        [
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ],
-        &["http/protobuf"],
-    );
-    among(
-        problems,
-        [
-            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-            "OTEL_EXPORTER_OTLP_COMPRESSION",
-        ],
-        &["none"],
-    );
-    among(problems, ["OTEL_TRACES_SAMPLER"; 2], &SAMPLERS);
+    }
     if let Some(ratio) = variables.get("OTEL_TRACES_SAMPLER_ARG") {
         let sane = ratio
             .parse()
