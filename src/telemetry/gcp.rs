@@ -13,40 +13,28 @@ pub(super) fn rename(
     let mut line = Map::new();
     let mut request = Map::new();
     for (name, value) in fields {
-        match (name, value) {
-            ("level", level) => {
-                line.insert("severity".to_owned(), severity(&level).into());
-            }
-            ("timestamp", time) => {
-                line.insert("time".to_owned(), time);
-            }
-            ("trace_id", Value::String(id)) => {
-                let trace = project.map_or_else(
-                    || id.clone(),
-                    |project| format!("projects/{project}/traces/{id}"),
-                );
-                line.insert(TRACE.to_owned(), trace.into());
-            }
-            ("http.method", method) => {
-                request.insert("requestMethod".to_owned(), method);
-            }
-            ("http.path", path) => {
-                request.insert("requestUrl".to_owned(), path);
-            }
-            ("http.status", status) => {
-                request.insert("status".to_owned(), status);
-            }
-            (name, value) => {
-                if let ("duration_ms", Some(milliseconds)) = (name, value.as_f64()) {
-                    let latency = format!("{:.6}s", milliseconds / 1000.0);
-                    request.insert("latency".to_owned(), latency.into());
-                }
-                // In this format, names with a dot belong to the HTTP request or to traces.
-                if !name.contains('.') {
-                    line.insert(name.to_owned(), value);
-                }
-            }
+        if let ("duration_ms", Some(milliseconds)) = (name, value.as_f64()) {
+            let latency = format!("{:.6}s", milliseconds / 1000.0);
+            request.insert("latency".to_owned(), latency.into());
         }
+        let (object, name, value) = match (name, value) {
+            ("level", level) => (&mut line, "severity", severity(&level).into()),
+            ("timestamp", time) => (&mut line, "time", time),
+            ("trace_id", Value::String(id)) => {
+                let trace = match project {
+                    Some(project) => format!("projects/{project}/traces/{id}"),
+                    None => id,
+                };
+                (&mut line, TRACE, trace.into())
+            }
+            ("http.method", method) => (&mut request, "requestMethod", method),
+            ("http.path", path) => (&mut request, "requestUrl", path),
+            ("http.status", status) => (&mut request, "status", status),
+            // In this format, names with a dot belong to the HTTP request or to traces.
+            (name, _) if name.contains('.') => continue,
+            (name, value) => (&mut line, name, value),
+        };
+        object.insert(name.to_owned(), value);
     }
     if request.contains_key("status") {
         line.insert("httpRequest".to_owned(), request.into());

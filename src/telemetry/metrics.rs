@@ -65,9 +65,8 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(DURATION_BUCKETS);
-        let mut registry = Registry::with_prefix("rollout_token");
-        let metrics = Self {
-            registry: Registry::default(),
+        let mut metrics = Self {
+            registry: Registry::with_prefix("rollout_token"),
             requests: Family::default(),
             request_duration: histogram(),
             backend_duration: Family::new_with_constructor(histogram),
@@ -80,6 +79,7 @@ impl Metrics {
             panics: Counter::default(),
             log_lines_lost: LostLines::default(),
         };
+        let registry = &mut metrics.registry;
         registry.register(
             "requests",
             "Issued tokens and refused requests by outcome",
@@ -136,10 +136,7 @@ impl Metrics {
             "Version of the running service",
             Info::new(version),
         );
-        Self {
-            registry,
-            ..metrics
-        }
+        metrics
     }
 
     /// Counts an answered request: `outcome` is `issued` or an error code.

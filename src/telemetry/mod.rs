@@ -8,9 +8,9 @@ pub mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
 pub mod requests;
-pub mod spans;
+pub(crate) mod spans;
 mod trace_parent;
-pub mod traces;
+pub(crate) mod traces;
 
 use std::iter;
 use std::sync::Arc;
