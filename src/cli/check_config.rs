@@ -1,8 +1,6 @@
 //! `check-config`: loads the configuration without using the network, and reports its problems.
 
-use std::io::{self, Write};
-
-use super::{Failure, context, say, with_throwaway_client};
+use super::{Failure, context, say, tell, with_throwaway_client};
 use crate::config::Sources;
 use crate::session::registry::Registry;
 use crate::settings;
@@ -15,7 +13,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<(), Failure> {
-    let (sources, throwaway) = with_throwaway_client(sources)?;
+    let (sources, throwaway) = with_throwaway_client(sources, "")?;
     let mut settings = settings::load(&sources, registry, &context())?;
     let missing = [
         (
@@ -51,11 +49,7 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
             say(format_args!("{key}: {count} {secrets}"))?;
         }
     }
-    let mut err = io::stderr().lock();
-    for warning in settings.warnings.lines() {
-        // `eprintln!` panics if standard error is closed.
-        let _ = writeln!(err, "{warning}");
-    }
+    settings.warnings.lines().for_each(|line| tell(&line));
     Ok(())
 }
 

@@ -19,20 +19,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Generate into memory first, because the generator panics when standard output is closed.
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     if args.shell == Shell::Bash {
-        script = with_consistent_labels(script);
+        // If the program's name contains a hyphen, `clap_complete` 4.6 sets a subcommand's state under one name and
+        // reads it under another, so no subcommand would be completed.
+        let text = String::from_utf8_lossy(&script);
+        script = text
+            .replace("rollout__subcmd__token", "rollout__token")
+            .into();
     }
     io::stdout()
         .write_all(&script)
         .map_err(|error| unwritten(&error))
-}
-
-/// Repairs the bash script. If the program's name contains a hyphen, `clap_complete` 4.6 sets a subcommand's state
-/// under one name and reads it under another, so no subcommand would be completed.
-fn with_consistent_labels(script: Vec<u8>) -> Vec<u8> {
-    match String::from_utf8(script) {
-        Ok(script) => script
-            .replace("rollout__subcmd__token", "rollout__token")
-            .into_bytes(),
-        Err(error) => error.into_bytes(),
-    }
 }

@@ -2,15 +2,14 @@
 //! it. If the operator also passes the secret or the store, the command opens the session with the extractor itself.
 //! The rules are in `session/detect/`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, Request};
+use axum::http::HeaderMap;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use serde::Serialize;
 
 use super::waiting::{self, WaitNotice};
 use super::{Failure, block_on, context, say, with_throwaway_client};
@@ -40,11 +39,6 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct DetectReport<'a> {
-    credentials: &'a [Detected],
-}
-
 pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     let (headers, url) = match &args.raw {
         Some(path) => {
@@ -59,9 +53,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     let headers = headers.map_err(Failure::Usage)?;
     let found = detect_for(&headers, url.as_ref(), registry);
     if args.json {
-        let report = serde_json::to_string_pretty(&DetectReport {
-            credentials: &found,
-        });
+        let report = serde_json::to_string_pretty(&BTreeMap::from([("credentials", &found)]));
         return say(report.map_err(|error| Failure::Runtime(error.to_string()))?);
     }
     if found.is_empty() {
@@ -271,18 +263,13 @@ fn open(
             draft = draft.key("issuers", vec![issuer]);
         }
     }
-    let (mut sources, _) = with_throwaway_client(Sources::default())?;
-    let client = sources.base.take().unwrap_or_default();
-    sources.base = Some(client + &draft.to_toml(|_| None));
+    let section = draft.to_toml(|_| None);
+    let (mut sources, _) = with_throwaway_client(Sources::default(), &section)?;
     for (key, value) in keys {
         sources.environment.insert(variable(key), value.clone());
     }
     let settings = settings::load(&sources, registry, &context())?;
-    let (mut request, ()) = Request::new(()).into_parts();
-    request.headers = headers;
-    request
-        .extensions
-        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let request = pasted::request_head(headers, Ipv4Addr::LOCALHOST.into());
     let mut waiting = None;
     let explanation = block_on(explain::explain(&settings.chain, &request, |asked| {
         waiting = Some(WaitNotice::for_extractor(asked));

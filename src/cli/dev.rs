@@ -12,7 +12,8 @@ use crate::session::registry::Registry;
 use crate::session::types::CredentialSource;
 use crate::settings::{self, Settings};
 
-const DEV_BASE: &str = include_str!("../../config/dev.toml");
+/// The defaults of `dev`.
+pub(super) const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
 /// The environment variables in which deployments name their stage, such as `production`.
 const STAGE_VARIABLES: [&str; 5] = [
@@ -27,10 +28,10 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     refuse_in_production()?;
     let mut context = context();
     context.dev = true;
-    let (sources, throwaway) = dev_sources(sources)?;
+    let (sources, throwaway) = with_throwaway_client(sources, DEV_BASE)?;
     let settings = settings::load(&sources, registry, &context)?;
     let (writer, _last_lines) = serve::start_log(&context)?;
-    let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
+    let throwaway = Some(throwaway.secret).filter(|secret| *secret == settings.client.secret);
     let base_path = settings.server.restart.base_path.clone();
     let own = in_force(&settings);
     let unread = unread_config(&sources.files).filter(|_| own.is_none());
@@ -59,14 +60,6 @@ fn refuse_in_production() -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Adds the defaults of `dev` and a throwaway client id and secret as the lowest layer. Also returns that secret.
-pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
-    let (sources, client) = with_throwaway_client(sources)?;
-    let base = sources.base.unwrap_or_default() + DEV_BASE;
-    let base = Some(base);
-    Ok((Sources { base, ..sources }, client.secret))
 }
 
 /// The operator's own extractors, for the banner.

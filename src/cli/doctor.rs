@@ -65,6 +65,26 @@ impl DoctorReport {
             Ok(())
         }
     }
+
+    fn end(self, clock: ClockDifference) -> Result<(), Failure> {
+        let count = self.checks.len();
+        if self.json {
+            say(format_args!(
+                "{:#}",
+                json!({
+                    "ok": self.failed == 0,
+                    "clock_ahead_seconds": clock.0,
+                    "checks": self.checks,
+                })
+            ))?;
+        }
+        match self.failed {
+            0 => Ok(()),
+            failed => Err(Failure::Runtime(format!(
+                "{failed} of {count} checks failed"
+            ))),
+        }
+    }
 }
 
 pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
@@ -107,27 +127,5 @@ fn accepted(client: &RolloutClient, clock: ClockDifference) -> String {
     match clock.describe() {
         Some(text) => format!("{accepts}, but {text}: other verifiers may refuse the tokens"),
         None => accepts,
-    }
-}
-
-impl DoctorReport {
-    fn end(self, clock: ClockDifference) -> Result<(), Failure> {
-        let count = self.checks.len();
-        if self.json {
-            say(format_args!(
-                "{:#}",
-                json!({
-                    "ok": self.failed == 0,
-                    "clock_ahead_seconds": clock.0,
-                    "checks": self.checks,
-                })
-            ))?;
-        }
-        match self.failed {
-            0 => Ok(()),
-            failed => Err(Failure::Runtime(format!(
-                "{failed} of {count} checks failed"
-            ))),
-        }
     }
 }

@@ -1,14 +1,13 @@
 //! `explain`: passes one request through the chain, and prints each extractor's result. `http/explain.rs` explains the
 //! checks before the chain, and `session/explain.rs` the chain.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, Uri};
+use axum::http::{HeaderMap, Uri};
 
-use super::dev::dev_sources;
+use super::dev::DEV_BASE;
 use super::waiting::{self, WaitNotice};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
@@ -41,15 +40,11 @@ pub struct Args {
     dev: bool,
 }
 
-pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
+pub fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let mut context = context();
     context.dev = args.dev;
-    (sources, _) = if args.dev {
-        dev_sources(sources)?
-    } else {
-        let (sources, client) = with_throwaway_client(sources)?;
-        (sources, client.secret)
-    };
+    let base = if args.dev { DEV_BASE } else { "" };
+    let (sources, _) = with_throwaway_client(sources, base)?;
     let settings = settings::load(&sources, registry, &context)?;
     let app = App::new(settings, registry, context, Drain::default());
     let pasted = pasted_request(args)?;
@@ -101,10 +96,10 @@ async fn explain(
             say(format_args!("    {}", escaped(note)))?;
         }
     }
-    for line in explain::searched(&explanation, &checks.head().headers) {
+    for line in explain::searched(&explanation, &checks.head.headers) {
         say(format_args!("    {}", escaped(&line)))?;
     }
-    for hint in explain::hints(found, &explanation, &checks.head().headers) {
+    for hint in explain::hints(found, &explanation, &checks.head.headers) {
         say(format_args!("    {hint}"))?;
     }
     let answer = checks.verdict(explanation.outcome);
@@ -123,10 +118,10 @@ struct Pasted {
 }
 
 fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
-    let (mut head, ()) = Request::new(()).into_parts();
+    let mut uri = Uri::default();
     let raw = args.raw.as_deref().map(waiting::request).transpose()?;
     let mut problem = None;
-    head.headers = match &raw {
+    let headers = match &raw {
         None if args.request.is_empty() => {
             return Err(Failure::Usage(
                 "no request was given: write explain in front of a command that the browser copied \"as cURL\", or pass \
@@ -141,16 +136,15 @@ fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
         Some(text) => {
             pasted::check_form(text).map_err(Failure::Usage)?;
             let (line, lines) = pasted::head_lines(text);
-            head.uri = line.and_then(target).unwrap_or_default();
-            let lines = lines.iter().filter(|line| !line.starts_with(b":"));
-            pasted::headers_of(lines.map(Vec::as_slice)).unwrap_or_else(|text| {
+            uri = line.and_then(target).unwrap_or_default();
+            pasted::headers_of(pasted::headers_only(&lines)).unwrap_or_else(|text| {
                 problem = Some(text);
                 HeaderMap::new()
             })
         }
     };
-    head.extensions
-        .insert(ConnectInfo(SocketAddr::new(args.peer.to_canonical(), 0)));
+    let mut head = pasted::request_head(headers, args.peer.to_canonical());
+    head.uri = uri;
     Ok(Pasted {
         head,
         raw: raw.filter(|text| !pasted::is_curl(text)),

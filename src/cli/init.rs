@@ -2,12 +2,12 @@
 //! configuration that forward requests to the service. `session/detect/` drafts the section.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::{CONFIG, Failure, context, names, say, with_throwaway_client};
+use super::{CONFIG, Failure, context, names, say, tell, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted;
 use crate::session::detect::{Detected, Draft, DraftKey, Role, detect_for, template, variable};
@@ -305,9 +305,9 @@ fn print_proxy_lines(app: App) -> Result<(), Failure> {
 /// Validates the configuration as `check-config` does, and prints its warnings. A secret without a value is not an
 /// error yet: its environment variable is returned, with a description of the secret.
 fn check(draft: &Draft, registry: &Registry) -> Result<Vec<(String, String)>, Failure> {
-    let (mut sources, stand_in) = with_throwaway_client(Sources::from_process(Vec::new()))?;
-    let client = sources.base.take().unwrap_or_default();
-    sources.base = Some(client + &draft.to_toml(|_| None));
+    let section = draft.to_toml(|_| None);
+    let (mut sources, stand_in) =
+        with_throwaway_client(Sources::from_process(Vec::new()), &section)?;
     let mut missing = Vec::new();
     for key in draft.secret_keys() {
         let name = variable(&key.name);
@@ -324,10 +324,7 @@ fn check(draft: &Draft, registry: &Registry) -> Result<Vec<(String, String)>, Fa
         }
     }
     let settings = settings::load(&sources, registry, &context())?;
-    let mut err = io::stderr().lock();
-    for warning in settings.warnings.lines() {
-        let _ = writeln!(err, "{warning}");
-    }
+    settings.warnings.lines().for_each(|line| tell(&line));
     Ok(missing)
 }
 

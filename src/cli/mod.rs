@@ -206,10 +206,9 @@ impl Cli {
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
         // Core dumps are disabled before any secret is in memory.
         if let Err(error) = hardening::keep_memory_private() {
-            let _ = writeln!(
-                io::stderr(),
+            tell(&format!(
                 "note: core dumps of this process cannot be disabled: {error}"
-            );
+            ));
         }
         let unread = unread_config(&self.config);
         let sources = Sources::from_process(self.config);
@@ -245,15 +244,18 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// Adds a client id and a random secret as the lowest layer, for commands that do not need the operator's id and
-/// secret. Also returns both.
-fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
+/// Adds a client id, a random secret and the TOML in `more` as the lowest layer, for commands that do not need the
+/// operator's id and secret. Also returns the id and the secret.
+fn with_throwaway_client(
+    sources: Sources,
+    more: &str,
+) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)
         .map_err(|_| Failure::Runtime("the system cannot generate random numbers".to_owned()))?;
     let (id, secret) = ("dev-client", URL_SAFE_NO_PAD.encode(bytes));
     let base = Some(format!(
-        "client_id = \"{id}\"\nclient_secret = \"{secret}\"\n"
+        "client_id = \"{id}\"\nclient_secret = \"{secret}\"\n{more}"
     ));
     let client = RolloutClient {
         id: id.to_owned(),

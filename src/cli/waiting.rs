@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A wait for a backend or for standard input, which ends when this value is dropped. If it is longer than [`PATIENCE`]
 /// and standard error is a terminal, the command prints one line about it.
 pub(super) struct WaitNotice {
-    _until: Option<Sender<()>>,
+    _until: Sender<()>,
 }
 
 impl WaitNotice {
@@ -40,18 +40,15 @@ impl WaitNotice {
 
     /// A separate thread prints the line, because the command may be blocked on standard input.
     fn announced_by(line: String) -> Self {
-        if !io::stderr().is_terminal() {
-            return Self { _until: None };
-        }
         let (until, ended) = channel();
-        thread::spawn(move || {
-            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                tell(&line);
-            }
-        });
-        Self {
-            _until: Some(until),
+        if io::stderr().is_terminal() {
+            thread::spawn(move || {
+                if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    tell(&line);
+                }
+            });
         }
+        Self { _until: until }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::http::readiness::{InstanceState, Report};
 use crate::session::chain::{Denial, Denied};
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
-use crate::session::types::Cause;
+use crate::session::types::{Cause, Rejection};
+use crate::settings::ServerRestartConfig;
 
 /// Why a request was refused or failed.
 #[derive(Clone, Debug)]
@@ -119,36 +120,28 @@ impl Error {
         }
     }
 
-    /// The request has more headers than `server.max_headers`. If `is_partial` is true, the remaining headers were not
-    /// read.
-    pub fn too_many_headers(found: usize, is_partial: bool, limit: usize) -> Self {
+    /// The error for headers that exceed `server.max_headers` or `server.max_header_bytes`; `None` if they exceed
+    /// neither. If `is_partial` is true, the remaining headers were not read.
+    pub fn of_headers(
+        count: usize,
+        bytes: usize,
+        is_partial: bool,
+        limits: &ServerRestartConfig,
+    ) -> Option<Self> {
         let least = if is_partial { "at least " } else { "" };
-        Self::HeadersTooLarge(
-            format!("The request has {least}{found} headers, and server.max_headers is {limit}.")
-                .into(),
-        )
-    }
-
-    /// The headers exceed `server.max_header_bytes` in total.
-    pub fn too_many_header_bytes(found: usize, is_partial: bool, limit: usize) -> Self {
-        let least = if is_partial { "at least " } else { "" };
-        Self::HeadersTooLarge(
+        let (max_count, max_bytes) = (limits.max_headers, limits.max_header_bytes);
+        let found = if count > max_count {
             format!(
-                "The request's headers have {least}{found} bytes, and server.max_header_bytes is {limit}."
+                "The request has {least}{count} headers, and server.max_headers is {max_count}."
             )
-            .into(),
-        )
-    }
-
-    fn unavailable(&self) -> Option<&Cause> {
-        let Self::Denied(Denied {
-            denial: Denial::Unavailable(cause),
-            ..
-        }) = self
-        else {
+        } else if bytes > max_bytes {
+            format!(
+                "The request's headers have {least}{bytes} bytes, and server.max_header_bytes is {max_bytes}."
+            )
+        } else {
             return None;
         };
-        Some(cause)
+        Some(Self::HeadersTooLarge(found.into()))
     }
 
     /// The details that logs report: what was found and what was expected, or how a backend failed.
@@ -168,9 +161,13 @@ impl Error {
 
     /// The backend's own `Retry-After`, or else [`SOON`].
     fn wait(&self) -> Duration {
-        self.unavailable()
-            .and_then(|cause| cause.retry_after)
-            .unwrap_or(SOON)
+        match self {
+            Self::Denied(Denied {
+                denial: Denial::Unavailable(cause),
+                ..
+            }) => cause.retry_after.unwrap_or(SOON),
+            _ => SOON,
+        }
     }
 
     /// The extractor that decided the result, if there is one.
@@ -310,7 +307,6 @@ impl Error {
 
     /// One example of each error code, for the dev page and for tests of the documentation.
     pub fn every() -> Vec<Self> {
-        use crate::session::types::{Cause, Rejection};
         let denied = |denial| {
             Self::Denied(Denied {
                 extractor: None,
@@ -339,7 +335,9 @@ impl Error {
             Self::RequestTimeout,
             Self::BodyTooLarge,
             Self::UriTooLong,
-            Self::too_many_headers(101, false, 100),
+            Self::HeadersTooLarge(
+                "The request has 101 headers, and server.max_headers is 100.".into(),
+            ),
             Self::RateLimited {
                 extractor: Arc::from(""),
                 subject: None,
@@ -382,34 +380,22 @@ impl Error {
         response
     }
 
-    /// The `detail` member. For `HeadersTooLarge`, it begins with the sentence about the limit and the number found.
-    fn measured(&self, detail: &'static str) -> Cow<'static, str> {
-        match self {
-            Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),
-            _ => Cow::Borrowed(detail),
-        }
-    }
-
     pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
-        let Mapping {
-            status,
-            code,
-            title,
-            detail,
-            ..
-        } = self.mapping();
-        let report = match self {
-            Self::Unready(report) => Some(&**report),
-            _ => None,
-        };
+        let mapping = self.mapping();
         Problem {
-            r#type: format!("urn:rollout-token:{code}"),
-            title,
-            status: status.as_u16(),
-            detail: self.measured(detail),
-            code,
+            r#type: format!("urn:rollout-token:{}", mapping.code),
+            title: mapping.title,
+            status: mapping.status.as_u16(),
+            detail: match self {
+                Self::HeadersTooLarge(found) => format!("{found} {}", mapping.detail).into(),
+                _ => mapping.detail.into(),
+            },
+            code: mapping.code,
             request_id,
-            report,
+            report: match self {
+                Self::Unready(report) => Some(report),
+                _ => None,
+            },
         }
     }
 }

@@ -2,7 +2,6 @@
 //! request passes through a connection, the request checks, the router and the origin check, as in the running service.
 //! `session::explain` explains the extractors.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,12 +38,6 @@ pub enum Beginning {
 /// service from minting a token.
 #[derive(Clone, Default)]
 pub struct Explaining(Arc<Mutex<Option<Beginning>>>);
-
-impl fmt::Debug for Explaining {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Explaining").finish_non_exhaustive()
-    }
-}
 
 impl Explaining {
     /// Records the first result and ignores later ones: after `Reached`, the token route returns an error, but only to
@@ -107,36 +100,25 @@ pub struct Checks {
     pub lines: Vec<String>,
     /// The status and code of the response, if it is sent before any extractor is tried.
     pub answer: Option<String>,
-    head: Parts,
+    /// The request with which the extractors are tried.
+    pub head: Parts,
     caller: Option<Caller>,
-}
-
-impl fmt::Debug for Beginning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Reached(..) => "Reached",
-            Self::Refused(_) => "Refused",
-            Self::Answered(_) => "Answered",
-            Self::RefusedPreflight(..) => "RefusedPreflight",
-        };
-        f.debug_struct(name).finish_non_exhaustive()
-    }
 }
 
 impl Beginning {
     /// Describes the result for the pasted request.
     pub fn describe(self, pasted: &Parts) -> Checks {
-        let (lines, answer, head, caller) = match self {
+        let (lines, answer) = match self {
             Self::Reached(head, caller) => {
                 let line = format!("origin: allowed, {}", describe_caller(caller));
-                (vec![line], None, head, Some(caller))
+                return Checks {
+                    lines: vec![line],
+                    answer: None,
+                    head,
+                    caller: Some(caller),
+                };
             }
-            Self::Refused(error) => (
-                describe_refusal(&error, pasted),
-                Some(describe_answer(&error)),
-                pasted.clone(),
-                None,
-            ),
+            Self::Refused(error) => (describe_refusal(&error, pasted), describe_answer(&error)),
             Self::RefusedPreflight(status, reason) => {
                 let line = format!(
                     "request: preflight refused with reason {reason}, so the browser does not send the request ({}: {}, {}: {})",
@@ -145,8 +127,7 @@ impl Beginning {
                     header::ACCESS_CONTROL_REQUEST_HEADERS,
                     shown(pasted, &header::ACCESS_CONTROL_REQUEST_HEADERS),
                 );
-                let answer = status.as_u16().to_string();
-                (vec![line], Some(answer), pasted.clone(), None)
+                (vec![line], status.as_u16().to_string())
             }
             Self::Answered(answer) => {
                 let mut lines = vec![format!(
@@ -159,32 +140,19 @@ impl Beginning {
                         malformed.reason()
                     ));
                 }
-                (lines, Some(answer), pasted.clone(), None)
+                (lines, answer)
             }
         };
         Checks {
             lines,
-            answer,
-            head,
-            caller,
+            answer: Some(answer),
+            head: pasted.clone(),
+            caller: None,
         }
     }
 }
 
-impl fmt::Debug for Checks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checks")
-            .field("lines", &self.lines)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Checks {
-    /// The request with which the extractors are tried.
-    pub fn head(&self) -> &Parts {
-        &self.head
-    }
-
     /// Tries every extractor, even if the service would refuse the request earlier, so that the operator sees all
     /// results. Calls `asking` with each extractor before it is tried. If the checks already answer the request, no
     /// extractor decides.
@@ -310,22 +278,15 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
 /// Adds a request line to the headers. For HTTP/2, browsers show pseudo-headers instead of a request line.
 fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
     let (_, lines) = pasted::head_lines(headers);
-    let value = |name: &str| {
-        lines.iter().find_map(|line| {
-            let (found, value) = line.split_at_checked(name.len())?;
-            found
-                .eq_ignore_ascii_case(name.as_bytes())
-                .then(|| String::from_utf8_lossy(value.trim_ascii()).into_owned())
-        })
-    };
-    let method = value(":method:").unwrap_or_else(|| "POST".to_owned());
-    let path = value(":path:").unwrap_or_else(|| token_path.to_owned());
+    let value = |name| pasted::value(&lines, name);
+    let method = value(":method").unwrap_or_else(|| "POST".to_owned());
+    let path = value(":path").unwrap_or_else(|| token_path.to_owned());
     let mut request = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
-    if value("host:").is_none() {
-        let host = value(":authority:").unwrap_or_else(|| "localhost".to_owned());
+    if value("host").is_none() {
+        let host = value(":authority").unwrap_or_else(|| "localhost".to_owned());
         request.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
     }
-    for line in lines.iter().filter(|line| !line.starts_with(b":")) {
+    for line in pasted::headers_only(&lines) {
         request.extend_from_slice(line);
         request.extend_from_slice(b"\r\n");
     }
@@ -336,14 +297,8 @@ fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
 fn complete_body(request: &mut Vec<u8>) {
     let text = String::from_utf8_lossy(request).replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let value = |name: &str| {
-        head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found
-                .eq_ignore_ascii_case(name)
-                .then(|| value.trim().to_owned())
-        })
-    };
+    let (_, lines) = pasted::head_lines(head.as_bytes());
+    let value = |name| pasted::value(&lines, name);
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
         // At most 64 KiB are added, because a body above `server.max_body_bytes`, by default 4 KiB, is refused for its
         // `Content-Length` alone.

@@ -145,8 +145,11 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: List
 }
 
 /// Adds the CORS headers of a preflight response. Chromium caches such a response for at most two hours.
-pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+pub fn allow_preflight(headers: &mut HeaderMap, methods: &'static str, origins: &Origins) {
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(methods),
+    );
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         origins.request_headers.clone(),

@@ -3,8 +3,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::extract::ConnectInfo;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args as _, FromArgMatches};
@@ -122,13 +125,7 @@ impl CurlArgs {
     /// # Errors
     /// The errors of [`Self::headers`].
     pub fn headers_with_host(&self) -> Result<HeaderMap, String> {
-        let mut headers = self.headers()?;
-        if !headers.contains_key(header::HOST)
-            && let Some(host) = self.target().as_ref().and_then(host_of)
-        {
-            headers.insert(header::HOST, host);
-        }
-        Ok(headers)
+        Ok(with_host(self.headers()?, self.target().as_ref()))
     }
 
     /// The URL of the request. Like curl, accepts a URL without a scheme.
@@ -145,11 +142,27 @@ impl CurlArgs {
     }
 }
 
-/// The `Host` header for a URL.
+/// Adds the `Host` header for the URL, unless there is one.
+fn with_host(mut headers: HeaderMap, url: Option<&Url>) -> HeaderMap {
+    if let Some(host) = url.and_then(host_of) {
+        headers.entry(header::HOST).or_insert(host);
+    }
+    headers
+}
+
 fn host_of(url: &Url) -> Option<HeaderValue> {
     let port = url.port().map(|port| format!(":{port}"));
     let host = format!("{}{}", url.host_str()?, port.unwrap_or_default());
     HeaderValue::try_from(host).ok()
+}
+
+/// The head of a request with these headers from this peer.
+pub fn request_head(headers: HeaderMap, peer: IpAddr) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.headers = headers;
+    let peer = SocketAddr::new(peer, 0);
+    head.extensions.insert(ConnectInfo(peer));
+    head
 }
 
 /// The URL of a pasted request, if the request names its host. The scheme of a raw request is unknown, so it is set to
@@ -159,22 +172,14 @@ pub fn target(text: &[u8]) -> Option<Url> {
         return curl(text).ok()?.target();
     }
     let (line, lines) = head_lines(text);
-    let value = |name: &str| {
-        lines.iter().find_map(|line| {
-            let (start, rest) = std::str::from_utf8(line)
-                .ok()?
-                .split_at_checked(name.len())?;
-            let value = rest.strip_prefix(':')?;
-            start.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    };
+    let value = |name| value(&lines, name);
     let host = value("host").or_else(|| value(":authority"))?;
-    let line = line.and_then(|line| std::str::from_utf8(line).ok());
+    let line = line.map(String::from_utf8_lossy);
     let path = line
-        .and_then(|line| line.split(' ').nth(1))
+        .and_then(|line| Some(line.split(' ').nth(1)?.to_owned()))
         .or_else(|| value(":path"))
         .filter(|path| path.starts_with('/'))
-        .unwrap_or("/");
+        .unwrap_or_else(|| "/".to_owned());
     Url::parse(&format!("http://{host}{path}")).ok()
 }
 
@@ -190,20 +195,14 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
             MAX_BYTES / 1024
         ));
     }
-    let mut headers = if is_curl(text) {
-        some(curl(text)?.headers()?)?
+    let headers = if is_curl(text) {
+        curl(text)?.headers()?
     } else {
         check_form(text)?;
         let (_, lines) = head_lines(text);
-        let lines = lines.iter().filter(|line| !is_pseudo_header(line));
-        some(headers_of(lines.map(Vec::as_slice))?)?
+        headers_of(headers_only(&lines))?
     };
-    if !headers.contains_key(header::HOST)
-        && let Some(host) = target(text).as_ref().and_then(host_of)
-    {
-        headers.insert(header::HOST, host);
-    }
-    Ok(headers)
+    Ok(with_host(some(headers)?, target(text).as_ref()))
 }
 
 /// Whether the pasted text is a curl command line.
@@ -261,9 +260,20 @@ pub fn head_lines(text: &[u8]) -> (Option<&[u8]>, Vec<Vec<u8>>) {
     (None, headers)
 }
 
-/// Whether the line is a pseudo-header, such as `:authority: app.example` (RFC 9113, section 8.3.1).
-fn is_pseudo_header(line: &[u8]) -> bool {
-    line.starts_with(b":")
+/// The lines except pseudo-headers, such as `:authority: app.example` (RFC 9113, section 8.3.1).
+pub fn headers_only(lines: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+    let lines = lines.iter().map(Vec::as_slice);
+    lines.filter(|line| !line.starts_with(b":"))
+}
+
+/// The value of the first header or pseudo-header with this name.
+pub fn value(lines: &[Vec<u8>], name: &str) -> Option<String> {
+    lines.iter().find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = String::from_utf8_lossy(value.strip_prefix(b":")?);
+        let is_name = found.eq_ignore_ascii_case(name.as_bytes());
+        is_name.then(|| value.trim().to_owned())
+    })
 }
 
 /// Returns the headers, or an error if there are none.

@@ -90,12 +90,8 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
         .get()
         .copied()
         .unwrap_or_else(|| measure(&head.headers));
-    let (max_count, max_bytes) = (limits.restart.max_headers, limits.restart.max_header_bytes);
-    if count > max_count {
-        return Err(Error::too_many_headers(count, false, max_count));
-    }
-    if bytes > max_bytes {
-        return Err(Error::too_many_header_bytes(bytes, false, max_bytes));
+    if let Some(error) = Error::of_headers(count, bytes, false, &limits.restart) {
+        return Err(error);
     }
     if let Some(AmbiguousHead(reason)) = head.extensions.get() {
         return Err(Error::BadRequest(*reason));

@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http_body_util::BodyExt;
 use serde::Serialize;
 use url::Url;
 
@@ -94,23 +93,18 @@ async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> 
 async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {
-        let (mut head, body) = error.respond("sample").into_parts();
-        error::protect(&mut head.headers);
+        let mut response = error.respond("sample");
+        error::protect(response.headers_mut());
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let body = body
-            .collect()
-            .await
-            .map_err(|_| Error::Internal)?
-            .to_bytes();
+        let headers = response.headers().iter();
+        let body = serde_json::to_string(&error.problem("sample"));
         samples.push(Sample {
             code: error.code(),
-            status: head.status.as_u16(),
-            headers: head
-                .headers
-                .iter()
+            status: response.status().as_u16(),
+            headers: headers
                 .map(|(name, value)| (name.to_string(), text(value)))
                 .collect(),
-            body: String::from_utf8(body.into()).map_err(|_| Error::Internal)?,
+            body: body.map_err(|_| Error::Internal)?,
         });
     }
     Ok(Json(samples))

@@ -16,19 +16,13 @@ use crate::session::types::Readiness;
 
 #[derive(Debug, Serialize)]
 pub struct Alive {
-    status: &'static str,
-}
-
-impl Alive {
-    pub fn ok() -> Self {
-        Self { status: "ok" }
-    }
+    pub(super) status: &'static str,
 }
 
 /// `GET /healthz`: shows that the process responds. It calls no backend, because an orchestrator restarts instances
 /// that fail this probe.
 pub async fn live() -> impl IntoResponse {
-    Json(Alive::ok())
+    Json(Alive { status: "ok" })
 }
 
 /// `GET /readyz`: ready once every extractor has fetched the data that it needs, provided that the clock is set and the
@@ -37,7 +31,7 @@ pub async fn ready(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
 ) -> Result<Json<Report>, Error> {
-    answer(report(&app, &live, None))
+    report(&app, &live, None)
 }
 
 /// `GET /readyz` on the admin listener, which includes the fingerprint of the client secret.
@@ -46,18 +40,14 @@ pub async fn ready_for_operators(
     Extension(InForce { live, .. }): Extension<InForce>,
 ) -> Result<Json<Report>, Error> {
     let fingerprint = live.settings.secret_fingerprint();
-    answer(report(&app, &live, Some(fingerprint)))
+    report(&app, &live, Some(fingerprint))
 }
 
-fn answer(report: Report) -> Result<Json<Report>, Error> {
-    if report.state == InstanceState::Ready {
-        Ok(Json(report))
-    } else {
-        Err(Error::Unready(Arc::new(report)))
-    }
-}
-
-fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report {
+fn report(
+    app: &App,
+    live: &Live,
+    secret_fingerprint: Option<String>,
+) -> Result<Json<Report>, Error> {
     let chain = &live.settings.chain;
     let extractors = chain.extractors().iter().map(|link| {
         let (state, missing) = match link.extractor.readiness() {
@@ -81,11 +71,15 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
     } else {
         InstanceState::Waiting
     };
-    Report {
+    let report = Report {
         state,
         extractors: extractors.collect(),
         secret_fingerprint,
         dev: app.dev,
+    };
+    match state {
+        InstanceState::Ready => Ok(Json(report)),
+        _ => Err(Error::Unready(Arc::new(report))),
     }
 }
 

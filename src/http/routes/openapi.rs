@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn schemas_describe_the_types_that_are_sent() {
-        assert_describes("TokenResponse", token::TokenResponse::sample());
-        assert_describes("Alive", health::Alive::ok());
+        assert_describes("TokenResponse", token::tests::sample());
+        assert_describes("Alive", health::Alive { status: "ok" });
         assert_describes("Report", Report::of(InstanceState::Draining));
         assert_describes("Problem", Error::NotFound.problem("id"));
     }

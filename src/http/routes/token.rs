@@ -53,19 +53,6 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
-impl TokenResponse {
-    #[cfg(test)]
-    pub(super) fn sample() -> Self {
-        Self {
-            token: String::new(),
-            token_type: "Bearer",
-            expires_in: 900,
-            expires_at: 0,
-            refresh_in: 840,
-        }
-    }
-}
-
 /// `POST /rollout/token`
 pub async fn issue(
     State(app): State<Arc<App>>,
@@ -271,11 +258,7 @@ fn answer_options(
             reason.unwrap_or(Reason::OriginNotListed),
         ));
     }
-    origin::allow_preflight(
-        response.headers_mut(),
-        HeaderValue::from_static(methods),
-        origins,
-    );
+    origin::allow_preflight(response.headers_mut(), methods, origins);
     if let Some((reason, asked)) = origin::refused_preflight(headers, methods, origins) {
         app.refused_preflight(in_force, reason, asked);
         if let Some(explaining) = request.extensions().get::<Explaining>() {
@@ -292,12 +275,22 @@ impl From<Denied> for Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{TokenResponse, refresh_in};
+
+    pub(crate) fn sample() -> TokenResponse {
+        TokenResponse {
+            token: String::new(),
+            token_type: "Bearer",
+            expires_in: 900,
+            expires_at: 0,
+            refresh_in: 840,
+        }
+    }
 
     #[test]
     fn debug_output_does_not_contain_the_token() {
-        let mut response = TokenResponse::sample();
+        let mut response = sample();
         response.token = "s3cr3t".to_owned();
         assert!(!format!("{response:?}").contains("s3cr3t"));
     }

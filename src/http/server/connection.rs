@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::to_bytes;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use futures_util::future::poll_fn;
@@ -140,7 +139,7 @@ pub(super) async fn serve(
             let refusal = refusal(&error, &parts.read_buf, &state.settings);
             let protocol = other_protocol(&parts.read_buf);
             drop(parts.read_buf);
-            match refuse(&refusal, protocol, &shared).await {
+            match refuse(&refusal, protocol, &shared) {
                 Ok(answer) => {
                     if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.write_all(&answer)).await {
                         linger(stream).await;
@@ -179,53 +178,33 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     let (count, bytes) = headers.fold((0, 0), |(count, bytes), line| {
         (count + 1, bytes + line.len() + 1)
     });
-    let (max_count, max_bytes) = (limits.restart.max_headers, limits.restart.max_header_bytes);
-    if count > max_count {
-        Error::too_many_headers(count, true, max_count)
-    } else if bytes > max_bytes {
-        Error::too_many_header_bytes(bytes, true, max_bytes)
-    } else {
-        // hyper reports the same error for a `Content-Length` above the maximum that it supports.
-        Error::BodyTooLarge
-    }
+    // hyper reports the same error for a `Content-Length` above the maximum that it supports.
+    Error::of_headers(count, bytes, true, &limits.restart).unwrap_or(Error::BodyTooLarge)
 }
 
 /// Recognises protocols other than HTTP/1.1 by their first bytes (TLS: RFC 8446, section 5.1; HTTP/2: RFC 9113, section
 /// 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2). Returns the name and a hint for the operator.
 fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
-    const PREFIXES: [(&[u8], &str, &str); 4] = [
-        (
-            b"\x16\x03",
-            "TLS",
-            "this address accepts plain HTTP only: terminate TLS in the proxy in front",
-        ),
-        (
-            b"PRI * HTTP/2",
-            "HTTP/2",
-            "let the proxy in front send HTTP/1.1",
-        ),
-        (
-            b"PROXY ",
-            "PROXY",
-            "switch off the PROXY protocol in the load balancer",
-        ),
+    if unparsed.starts_with(b"\x16\x03") {
+        let hint = "this address accepts plain HTTP only: terminate TLS in the proxy in front";
+        Some(("TLS", hint))
+    } else if unparsed.starts_with(b"PRI * HTTP/2") {
+        Some(("HTTP/2", "let the proxy in front send HTTP/1.1"))
+    } else if unparsed.starts_with(b"PROXY ") || unparsed.starts_with(b"\0\r\nQUIT\n") {
         // The parser has already skipped the two line breaks with which PROXY protocol version 2 begins.
-        (
-            b"\0\r\nQUIT\n",
-            "PROXY",
-            "switch off the PROXY protocol in the load balancer",
-        ),
-    ];
-    let known = PREFIXES.iter().find(|known| unparsed.starts_with(known.0));
-    known.map(|&(_, name, hint)| (name, hint))
+        let hint = "switch off the PROXY protocol in the load balancer";
+        Some(("PROXY", hint))
+    } else {
+        None
+    }
 }
 
 /// Counts and logs a request that is refused before it reaches the application. Returns the bytes of the response.
-async fn refuse(
+fn refuse(
     error: &Error,
     other_protocol: Option<(&'static str, &'static str)>,
     shared: &Shared,
-) -> Result<Vec<u8>, axum::Error> {
+) -> Result<Vec<u8>, serde_json::Error> {
     let id = shared.ids.next();
     if let Some((protocol, hint)) = other_protocol {
         shared.log.other_protocol(protocol, hint);
@@ -235,19 +214,18 @@ async fn refuse(
     }
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 
-    let (mut head, body) = error.respond(&id).into_parts();
-    let body = to_bytes(body, usize::MAX).await?;
+    let mut response = error.respond(&id);
+    protect(response.headers_mut());
+    let body = serde_json::to_vec(&error.problem(&id))?;
     // A time before 1970 is sent as 1970.
     let now = Duration::from_secs(u64::try_from(shared.clock.now()).unwrap_or(0));
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
-    protect(&mut head.headers);
-
-    let (status, length) = (head.status, body.len());
+    let (status, length) = (response.status(), body.len());
     let mut answer = format!(
         "HTTP/1.1 {status}\r\ncontent-length: {length}\r\ndate: {date}\r\nx-request-id: {id}\r\n"
     )
     .into_bytes();
-    for (name, value) in &head.headers {
+    for (name, value) in response.headers() {
         answer.extend_from_slice(
             &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
         );

@@ -2,14 +2,12 @@
 //! latest token requests. No part of a pasted request is logged or stored.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Extension, State};
-use axum::http::Request;
-use axum::http::request::Parts;
+use axum::extract::{Extension, State};
 use serde::Serialize;
 
 use crate::clock::UnixSeconds;
@@ -115,14 +113,14 @@ pub async fn explain(
     Extension(InForce { live, .. }): Extension<InForce>,
     pasted: Bytes,
 ) -> Json<Explained> {
-    let head = match head(&pasted) {
-        Ok(head) => head,
+    let head = match pasted::headers(&pasted) {
+        Ok(headers) => pasted::request_head(headers, Ipv4Addr::LOCALHOST.into()),
         Err(problem) => return Json(Explained::Problem(problem)),
     };
     let found = detect(&head.headers, &app.registry);
     let checks = http::explain::headers(&live.settings, head.clone()).describe(&head);
     let explanation = checks.explain(&live.settings.chain, |_| ()).await;
-    let searched = explain::searched(&explanation, &checks.head().headers);
+    let searched = explain::searched(&explanation, &checks.head.headers);
     let (answer, subject) = match checks.verdict(explanation.outcome) {
         Ok(subject) => ("200".to_owned(), Some(subject.as_str().to_owned())),
         Err(answer) => (answer, None),
@@ -136,15 +134,6 @@ pub async fn explain(
         answer,
         subject,
     })
-}
-
-fn head(pasted: &[u8]) -> Result<Parts, String> {
-    let headers = pasted::headers(pasted)?;
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.headers = headers;
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    head.extensions.insert(ConnectInfo(peer));
-    Ok(head)
 }
 
 fn credential(detected: Detected) -> Credential {
