@@ -321,7 +321,7 @@ fn say_no_subject(said: &Said, tried: &Tried, candidates: &[String]) -> Result<(
         }
     };
     say(format_args!(
-        "  no token: tried {}: {why}. {advice}",
+        "  no token: {}: {why}. {advice}",
         tried.template
     ))
 }

@@ -314,7 +314,7 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
         ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => {
             WHOLE_NUMBER
         }
-        ValueKind::Float(_) => "a number",
+        ValueKind::Float(_) => "a number with a fraction",
         ValueKind::String(_) => "a string",
         ValueKind::Table(_) => "a table",
         ValueKind::Array(_) => "a list",

@@ -401,7 +401,7 @@ fn value_of_the_wrong_type_is_refused_and_the_expected_type_is_named() {
         ),
         (
             "max_headers = 1.5",
-            "server.max_headers: must be a whole number, not a number (from /",
+            "server.max_headers: must be a whole number, not a number with a fraction (from /",
         ),
         (
             "max_headers = \"many\"",

@@ -338,11 +338,11 @@ fn detect_shows_why_a_subject_template_yields_no_token_and_lists_candidates() {
     for (subject, want) in [
         (
             "{passport.user}",
-            "no token: tried {passport.user}: the session has no such member. Candidates: {userId}, {user.id}",
+            "no token: {passport.user}: the session has no such member. Candidates: {userId}, {user.id}",
         ),
         (
             "{user}",
-            "no token: tried {user}: rejected with reason subject_type. Candidates: {userId}, {user.id}",
+            "no token: {user}: rejected with reason subject_type. Candidates: {userId}, {user.id}",
         ),
     ] {
         let subject = format!("subject={subject}");

@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for ExpiresPathVisitor {
     type Value = ExpiresPath;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a path in quotes, or a table of durations by path")
+        f.write_str("a path in quotes, or a table that maps each path to a duration")
     }
 
     fn visit_str<E: de::Error>(self, path: &str) -> Result<ExpiresPath, E> {

@@ -91,7 +91,7 @@ fn preset_with_its_required_keys_is_accepted() {
         ),
         (
             "supabase",
-            "secret = \"a session secret of 32 bytes\"\nalgorithms = [\"HS256\"]",
+            "secret = \"the secret of the sessions!!!\"\nalgorithms = [\"HS256\"]",
         ),
         (
             "workos",

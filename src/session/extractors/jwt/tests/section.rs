@@ -58,7 +58,7 @@ fn unsafe_section_is_refused_and_the_problem_names_the_key() {
     for (toml, key) in [
         ("", "jwks_url"),
         (
-            "secret = \"a session secret of 32 bytes\"\naudiences = [\"app\"]",
+            "secret = \"the secret of the sessions!!!\"\naudiences = [\"app\"]",
             "algorithms",
         ),
         (
@@ -99,7 +99,7 @@ fn unsafe_section_is_refused_and_the_problem_names_the_key() {
         ),
         (&format!("{public}allow_any_audience = true"), "audiences"),
         (
-            &format!("{public}secret = \"a session secret of 32 bytes\""),
+            &format!("{public}secret = \"the secret of the sessions!!!\""),
             "jwks_url",
         ),
         (&format!("{public}oidc_issuer = \"https://id\""), "jwks_url"),
@@ -116,15 +116,15 @@ fn unsafe_section_is_refused_and_the_problem_names_the_key() {
         (&format!("{public}max_token_bytes = 0"), "max_token_bytes"),
         (&format!("{public}typo = 1"), "typo"),
         (
-            "secret = \"a session secret of 32 bytes\"\nsecrets = [\"another session secret\"]\nalgorithms = [\"HS256\"]",
+            "secret = \"the secret of the sessions!!!\"\nsecrets = [\"another session secret\"]\nalgorithms = [\"HS256\"]",
             "jwks_url",
         ),
         (
-            "secret = \"a session secret of 32 bytes\"\nsecret_encoding = \"base64\"\nalgorithms = [\"HS256\"]",
+            "secret = \"the secret of the sessions!!!\"\nsecret_encoding = \"base64\"\nalgorithms = [\"HS256\"]",
             "secret",
         ),
         (
-            "secret = \"a session secret of 32 bytes\"\nsecret_encoding = \"hex\"\nalgorithms = [\"HS256\"]",
+            "secret = \"the secret of the sessions!!!\"\nsecret_encoding = \"hex\"\nalgorithms = [\"HS256\"]",
             "secret_encoding",
         ),
         (
