@@ -131,7 +131,7 @@ def size_bars():
 
 
 def bars_table(bars):
-    yield "| | | bar | |"
+    yield "| | | target | |"
     yield "| --- | ---: | ---: | --- |"
     for what, unit, got, limit, is_kept in bars:
         verdict = ("pass" if is_kept else "**miss**") if limit else ""

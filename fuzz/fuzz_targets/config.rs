@@ -19,14 +19,20 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if text.contains("file") {
         return;
     }
-    let environment = [("ROLLOUT_CLIENT_ID", "client"), ("ROLLOUT_CLIENT_SECRET", SECRET)];
+    let environment = [
+        ("ROLLOUT_CLIENT_ID", "client"),
+        ("ROLLOUT_CLIENT_SECRET", SECRET),
+    ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let sources = Sources {
         base: Some(text.to_owned()),
         environment: BTreeMap::from(environment),
         ..Sources::default()
     };
-    let context = Context::new(Clock::new(ManualClock::at(rollout_token_fuzz::NOW)), Arc::default());
+    let context = Context::new(
+        Clock::new(ManualClock::at(rollout_token_fuzz::NOW)),
+        Arc::default(),
+    );
     let shown = match settings::load(&sources, &Registry::builtin(), &context) {
         Ok(settings) => format!("{settings:?}{}", settings.effective()),
         Err(problems) => problems.to_string(),

@@ -19,7 +19,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         Ok(Some(_)) => {
             let claims: Value = serde_json::from_slice(bytes).expect("a session is JSON");
             assert_eq!(claims["active"], true);
-            assert!(claims["exp"].is_null() || claims["exp"].as_f64().expect("an end") > NOW as f64);
+            assert!(
+                claims["exp"].is_null() || claims["exp"].as_f64().expect("an end") > NOW as f64
+            );
         }
         Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
         Err(ExtractError::NotMine(..)) => panic!("an opaque token was taken for another issuer's"),

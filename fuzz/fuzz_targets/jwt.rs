@@ -15,15 +15,26 @@ use serde_json::Value;
 
 static EXTRACTOR: LazyLock<Arc<dyn SessionExtractor>> =
     LazyLock::new(|| rollout_token_fuzz::jwt("issuers = [\"https://idp.example\"]\n"));
-static KEY: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, JWT_SECRET.as_bytes()));
+static KEY: LazyLock<hmac::Key> =
+    LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, JWT_SECRET.as_bytes()));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some(line) = bytes.iter().position(|&byte| byte == b'\n') else { return };
+    let Some(line) = bytes.iter().position(|&byte| byte == b'\n') else {
+        return;
+    };
     let (header, payload) = (&bytes[..line], &bytes[line + 1..]);
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(payload)
+    );
     let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&KEY, signed.as_bytes()));
     let request = contract::request(&[("authorization", &format!("Bearer {signed}.{signature}"))]);
-    match EXTRACTOR.extract(&request).now_or_never().expect("no waiting") {
+    match EXTRACTOR
+        .extract(&request)
+        .now_or_never()
+        .expect("no waiting")
+    {
         Ok(Some(_)) => {
             let header: Value = serde_json::from_slice(header).expect("a header is JSON");
             assert_eq!(header["alg"], "HS256");
@@ -33,10 +44,16 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             }
             let claims: Value = serde_json::from_slice(payload).expect("claims are JSON");
             assert_eq!(claims["iss"], "https://idp.example");
-            assert!(claims["exp"].as_f64().expect("an end") > NOW as f64 - 31.0, "expired: {claims}");
+            assert!(
+                claims["exp"].as_f64().expect("an end") > NOW as f64 - 31.0,
+                "expired: {claims}"
+            );
             for name in ["nbf", "iat"] {
                 let time = &claims[name];
-                assert!(time.is_null() || time.as_f64().expect("a time") < NOW as f64 + 31.0, "{claims}");
+                assert!(
+                    time.is_null() || time.as_f64().expect("a time") < NOW as f64 + 31.0,
+                    "{claims}"
+                );
             }
         }
         Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}

@@ -7,23 +7,40 @@ use rollout_token::http::origin::{self, Caller};
 use rollout_token::settings::{Origin, Origins};
 use url::Url;
 
-const HEADERS: [HeaderName; 3] = [header::ORIGIN, header::HOST, HeaderName::from_static("sec-fetch-site")];
+const HEADERS: [HeaderName; 3] = [
+    header::ORIGIN,
+    header::HOST,
+    HeaderName::from_static("sec-fetch-site"),
+];
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let lines: Vec<&str> = text.split('\n').collect();
-    let &[configured, origin, host, site] = &lines[..] else { return };
-    let Ok(allowed) = Origin::parse(configured) else { return };
+    let &[configured, origin, host, site] = &lines[..] else {
+        return;
+    };
+    let Ok(allowed) = Origin::parse(configured) else {
+        return;
+    };
     let normal = allowed.as_str().to_owned();
-    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "a normalized origin is parsed unchanged");
+    assert_eq!(
+        Origin::parse(&normal).as_ref(),
+        Ok(&allowed),
+        "a normalized origin is parsed unchanged"
+    );
 
     let mut headers = HeaderMap::new();
     for (name, value) in HEADERS.into_iter().zip([origin, host, site]) {
-        let Ok(value) = HeaderValue::from_str(value) else { return };
+        let Ok(value) = HeaderValue::from_str(value) else {
+            return;
+        };
         if !value.is_empty() {
             headers.append(name, value);
         }
     }
-    let origins = Origins { allowed: vec![allowed], ..Origins::none() };
+    let origins = Origins {
+        allowed: vec![allowed],
+        ..Origins::none()
+    };
     match origin::check(&origins, &headers) {
         Ok(Caller::Listed) => assert_eq!(origin, normal),
         Ok(Caller::ListedByPattern) => panic!("there is no pattern"),

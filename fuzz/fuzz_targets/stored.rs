@@ -6,7 +6,11 @@ use rollout_token::json::Value;
 use rollout_token::session::formats::{msgpack, php};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let read = [msgpack::parse(bytes), php::session(bytes), php::array(bytes)];
+    let read = [
+        msgpack::parse(bytes),
+        php::session(bytes),
+        php::array(bytes),
+    ];
     for value in read.into_iter().flatten() {
         // Serializing fails if an object contains a key twice.
         if let Ok(json) = serde_json::to_vec(&value) {

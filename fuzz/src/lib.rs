@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use axum::http::{HeaderValue, header};
 use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::json::Value;
-use rollout_token::session::contract;
 use rollout_token::session::backends::Context;
+use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{ExtractError, Extracted, SessionExtractor};
 use samples::{SAMPLES, Sample};
@@ -51,11 +51,17 @@ impl Asking {
     pub fn of(kind: &str, keys: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let body = Arc::default();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         runtime.spawn(backend(listener, Arc::clone(&body)));
         let extractor = build(kind, &format!("url = \"{url}\"\n{keys}"));
-        Self { runtime, extractor, body }
+        Self {
+            runtime,
+            extractor,
+            body,
+        }
     }
 
     /// The outcome of a request with the header `header` if the backend responds with `body`.
@@ -78,7 +84,11 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
         let mut length = 0;
         loop {
             let mut line = String::new();
-            stream.read_line(&mut line).await.ok().filter(|&count| count > 0)?;
+            stream
+                .read_line(&mut line)
+                .await
+                .ok()
+                .filter(|&count| count > 0)?;
             let line = line.trim_end().to_ascii_lowercase();
             if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().ok()?;
@@ -93,7 +103,10 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()?;
+        stream
+            .write_all(&[head.as_bytes(), &body].concat())
+            .await
+            .ok()?;
         stream.flush().await.ok()?;
     }
 }
@@ -102,7 +115,10 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
 /// the initial corpus contains the session's cookie.
 pub fn sample(name: &str) -> &'static Sample {
     let is_named = |sample: &&Sample| sample.kind == name || sample.family == name;
-    SAMPLES.iter().find(is_named).expect("a sample of that name")
+    SAMPLES
+        .iter()
+        .find(is_named)
+        .expect("a sample of that name")
 }
 
 /// An extractor under test, and the cookies and attributes of a valid session.
@@ -124,8 +140,16 @@ impl Subject {
         }
         let runtime = Runtime::new().expect("a runtime");
         let session = runtime.block_on(extractor.extract(&request));
-        let attributes = session.expect("a genuine session").expect("a session").attributes;
-        Self { runtime, extractor, cookies, attributes }
+        let attributes = session
+            .expect("a genuine session")
+            .expect("a session")
+            .attributes;
+        Self {
+            runtime,
+            extractor,
+            cookies,
+            attributes,
+        }
     }
 }
 
@@ -139,12 +163,22 @@ pub fn cookie(name: &str, bytes: &[u8]) {
     for (number, (name, value)) in subject.cookies.iter().enumerate() {
         let value = if number == 0 { bytes } else { value.as_bytes() };
         let pair = [name.as_bytes(), b"=", value].concat();
-        let Ok(pair) = HeaderValue::from_bytes(&pair) else { return };
+        let Ok(pair) = HeaderValue::from_bytes(&pair) else {
+            return;
+        };
         request.headers.append(header::COOKIE, pair);
     }
-    match subject.runtime.block_on(subject.extractor.extract(&request)) {
+    match subject
+        .runtime
+        .block_on(subject.extractor.extract(&request))
+    {
         Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
-        Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted a session other than the valid one"),
-        Err(ExtractError::Unavailable(cause)) => panic!("this extractor calls no backend, so none can be unavailable: {cause:?}"),
+        Ok(Some(session)) => assert_eq!(
+            session.attributes, subject.attributes,
+            "accepted a session other than the valid one"
+        ),
+        Err(ExtractError::Unavailable(cause)) => {
+            panic!("this extractor calls no backend, so none can be unavailable: {cause:?}")
+        }
     }
 }

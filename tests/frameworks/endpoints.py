@@ -21,7 +21,7 @@ import run
 from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
 # A recipe whose framework cannot be installed from a package registry must contain this sentence.
-NOT_RUN = "This recipe was written from the framework's documentation and was not run against it."
+NOT_RUN = "This recipe was written from the framework's documentation, and was not tested with the framework itself."
 
 
 @dataclass(frozen=True)
