@@ -12,7 +12,7 @@ use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::session::backends::Context;
 use crate::session::backends::http::{
-    Answer, CallError, CallLimits, HttpClient, check_url, content_type,
+    Answer, CallError, CallLimits, HttpClient, check_url, content_type, media_type,
 };
 use crate::session::backends::lookup::{LookupOutcome, Verdict};
 use crate::session::reason::Reason;
@@ -47,7 +47,8 @@ pub struct EndpointConfig<'a> {
 pub struct Endpoint {
     pub url: Url,
     limits: CallLimits,
-    cache_ttl: Duration,
+    /// How long answers are cached. Zero disables caching.
+    pub cache_ttl: Duration,
     http: HttpClient,
     clock: Clock,
 }
@@ -94,13 +95,12 @@ impl Endpoint {
             body: MAX_BODY,
             retry_closed: keys.is_repeatable,
         };
-        let (http, clock) = (context.http.clone(), context.clock.clone());
         Some(Self {
             url,
             limits,
             cache_ttl: keys.cache_ttl.0,
-            http,
-            clock,
+            http: context.http.clone(),
+            clock: context.clock.clone(),
         })
     }
 
@@ -113,9 +113,11 @@ impl Endpoint {
         let outcome = match self.http.send(request, self.limits).await {
             Ok(answer) => read(&answer),
             Err(error) => {
-                let key = match error {
-                    CallError::Timeout(_) => " (set by the key timeout)",
-                    _ => "",
+                let is_timeout = matches!(error, CallError::Timeout(_));
+                let key = if is_timeout {
+                    " (set by the key timeout)"
+                } else {
+                    ""
                 };
                 Err(ExtractError::unavailable(error.reason()).because(format!("{error}{key}")))
             }
@@ -129,14 +131,12 @@ impl Endpoint {
 
     /// Puts the endpoint's URL before the details of an error that concerns the endpoint, not the credential.
     fn with_url(&self, error: ExtractError) -> ExtractError {
-        match &error {
-            ExtractError::Unavailable(cause) => {
-                let detail = cause.detail.as_deref().unwrap_or(cause.reason.as_str());
-                let detail = format!("{}: {detail}", without_query(&self.url));
-                error.because(detail)
-            }
-            ExtractError::Rejected(_) | ExtractError::NotMine(..) => error,
-        }
+        let ExtractError::Unavailable(cause) = &error else {
+            return error;
+        };
+        let detail = cause.detail.as_deref().unwrap_or(cause.reason.as_str());
+        let detail = format!("{}: {detail}", without_query(&self.url));
+        error.because(detail)
     }
 
     /// How long the outcome may be cached: a session at most until it expires, an error not at all.
@@ -158,11 +158,6 @@ impl Endpoint {
             backend: format!("{what} {}", without_query(&self.url)),
             at_most: self.limits.total,
         }
-    }
-
-    /// How long answers are cached. Zero disables caching.
-    pub fn cache_ttl(&self) -> Duration {
-        self.cache_ttl
     }
 }
 
@@ -188,19 +183,9 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
 
 /// Whether the content type is `application/json`, or `application/…+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| {
-        let media_type = text
-            .split_once(';')
-            .map_or(text, |(media_type, _)| media_type);
-        let media_type = media_type.trim().to_ascii_lowercase();
-        media_type == "application/json"
-            || media_type
-                .strip_prefix("application/")
-                .is_some_and(|name| name.ends_with("+json"))
-    })
+    let media_type = media_type(headers).to_ascii_lowercase();
+    let name = media_type.strip_prefix("application/");
+    name.is_some_and(|name| name == "json" || name.ends_with("+json"))
 }
 
 /// The value of `Retry-After` in seconds (RFC 9110, section 10.2.3), clamped to the bounds [`RETRY_AFTER`]. A date is
@@ -209,13 +194,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // A number that overflows is treated as the maximum, not as absent.
-    is_number.then(|| {
-        Duration::from_secs(
-            text.parse()
-                .unwrap_or(u64::MAX)
-                .clamp(RETRY_AFTER.0, RETRY_AFTER.1),
-        )
-    })
+    let seconds = || text.parse().unwrap_or(u64::MAX);
+    is_number.then(|| Duration::from_secs(seconds().clamp(RETRY_AFTER.0, RETRY_AFTER.1)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The health of a backend according to its last calls, used only for `/readyz` and the log. Requests are sent even to
 //! a failing backend, because one caller's failing calls must not cause other callers to be refused.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use crate::session::types::Readiness;
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tracks whether the last call to one backend failed.
+#[derive(Debug)]
 pub struct BackendHealth {
     extractor: Arc<str>,
     clock: Clock,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// One bit per statement (see [`BackendHealth::failed`]), set if the last call with that statement failed.
     failing: u8,
@@ -84,14 +84,6 @@ impl BackendHealth {
     /// Locks the state, even after a panic: no code that holds the lock leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for BackendHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendHealth")
-            .field("extractor", &self.extractor)
-            .finish_non_exhaustive()
     }
 }
 

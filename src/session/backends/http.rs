@@ -235,12 +235,11 @@ impl HttpClient {
             (Err(error), Some(again))
                 if is_closed(&error) && is_on_idle_connection(&error, opened) =>
             {
-                let client = self.client(ClientKind {
+                let kind = ClientKind {
                     keeps_connections: false,
                     ..kind
-                });
-                let client = client.await?;
-                client.execute(again).await
+                };
+                self.client(kind).await?.execute(again).await
             }
             (response, _) => response,
         };
@@ -323,9 +322,7 @@ fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> 
 
 /// Whether the connection was closed before the complete response head was received.
 fn is_closed(error: &reqwest::Error) -> bool {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
-    };
+    use io::ErrorKind as Kind;
     let mut source = error.source();
     while let Some(cause) = source {
         if cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
@@ -334,14 +331,14 @@ fn is_closed(error: &reqwest::Error) -> bool {
             return true;
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            let kinds = [
-                BrokenPipe,
-                ConnectionAborted,
-                ConnectionReset,
-                NotConnected,
-                UnexpectedEof,
-            ];
-            return kinds.contains(&error.kind());
+            return matches!(
+                error.kind(),
+                Kind::BrokenPipe
+                    | Kind::ConnectionAborted
+                    | Kind::ConnectionReset
+                    | Kind::NotConnected
+                    | Kind::UnexpectedEof
+            );
         }
         source = cause.source();
     }
@@ -357,10 +354,11 @@ impl fmt::Debug for HttpClient {
 async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, CallError> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     // A body within the limit is always read, because otherwise the connection cannot be reused.
-    let body = match read(response, limit).await {
-        Ok(body) if status == StatusCode::OK => body,
-        Err(error) if status == StatusCode::OK => return Err(error),
-        Ok(_) | Err(_) => Vec::new(),
+    let body = read(response, limit).await;
+    let body = if status == StatusCode::OK {
+        body?
+    } else {
+        Vec::new()
     };
     Ok(Answer {
         status,
@@ -386,15 +384,20 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
 
 /// Describes the media type of an answer, for messages about an unexpected media type.
 pub fn content_type(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let media_type = value.and_then(|value| value.split(';').next());
-    match media_type.map(str::trim) {
-        None | Some("") => "missing".to_owned(),
-        Some(html) if html.eq_ignore_ascii_case("text/html") => format!("{html}: a login page?"),
-        Some(other) => shown(other),
+    match media_type(headers) {
+        "" => "missing".to_owned(),
+        html if html.eq_ignore_ascii_case("text/html") => format!("{html}: a login page?"),
+        other => shown(other),
     }
+}
+
+/// The media type of an answer, without parameters; empty if it is missing.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
 }
 
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.

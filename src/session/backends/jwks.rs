@@ -80,7 +80,7 @@ impl Loaded {
 }
 
 /// The state that all caches of one extractor share.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Provider {
     extractor: Arc<str>,
     pub(super) context: Context,
@@ -248,10 +248,8 @@ impl JwksCache {
 
     /// Starts a fetch in the background if the cached keys are no longer fresh.
     fn refresh(self: &Arc<Self>) {
-        if self
-            .freshness()
-            .is_some_and(|freshness| freshness != Freshness::Fresh)
-        {
+        let freshness = self.freshness();
+        if freshness.is_some_and(|freshness| freshness != Freshness::Fresh) {
             self.fetch();
         }
     }
@@ -279,11 +277,8 @@ impl JwksCache {
         if progress.fetching {
             return Some(finished);
         }
-        if progress
-            .last
-            .as_ref()
-            .is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown)
-        {
+        let last = progress.last.as_ref();
+        if last.is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown) {
             return None;
         }
         progress.fetching = true;
@@ -328,17 +323,11 @@ impl JwksCache {
     /// Records the result of a fetch. A failed fetch leaves the keys in the cache.
     fn finish(&self, started: Duration, outcome: Result<Loaded, FetchError>) {
         let now = self.now();
-        let Provider {
-            extractor,
-            context,
-            health,
-            ..
-        } = &self.provider;
+        let (extractor, health) = (&self.provider.extractor, &self.provider.health);
+        let metrics = &self.provider.context.metrics;
         let result = outcome.as_ref().map_or_else(FetchError::name, |_| "ok");
-        context.metrics.jwks_refreshed(extractor, result);
-        context
-            .metrics
-            .backend_call(extractor, result, now.saturating_sub(started));
+        metrics.jwks_refreshed(extractor, result);
+        metrics.backend_call(extractor, result, now.saturating_sub(started));
         match &outcome {
             Err(error) if !self.is_absent(error) => {
                 health.failed(0, result, Some(&error.to_string()));
@@ -506,15 +495,11 @@ impl FetchedKeys {
 
     /// Sets the gauges for the age of the keys and for the number of unusable keys.
     pub fn observe(&self) {
-        let Provider {
-            extractor, context, ..
-        } = &self.0.provider;
-        context
-            .metrics
-            .jwks_unusable_keys(extractor, self.unusable().len());
+        let provider = &self.0.provider;
+        let (extractor, metrics) = (&provider.extractor, &provider.context.metrics);
+        metrics.jwks_unusable_keys(extractor, self.unusable().len());
         if let Some(loaded) = self.0.loaded.load().as_ref() {
-            let age = self.0.now().saturating_sub(loaded.at);
-            context.metrics.jwks_age(extractor, age);
+            metrics.jwks_age(extractor, self.0.now().saturating_sub(loaded.at));
         }
     }
 
@@ -528,13 +513,5 @@ impl FetchedKeys {
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }
-    }
-}
-
-impl fmt::Debug for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider")
-            .field("extractor", &self.extractor)
-            .finish_non_exhaustive()
     }
 }

@@ -304,10 +304,8 @@ impl KeySet {
     /// If no key matches, or if no matching key verifies the signature.
     pub fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
         let mut fitting = self
-            .keys
-            .iter()
-            .filter(|key| signed.kid.is_none() || key.kid.as_deref() == signed.kid)
-            .filter(|key| key.fits(signed.alg) && key.is_for_issuer(signed.claims))
+            .fitting(signed)
+            .filter(|key| key.is_for_issuer(signed.claims))
             .take(self.max_tries)
             .peekable();
         if fitting.peek().is_none() {
@@ -320,20 +318,21 @@ impl KeySet {
         }
     }
 
+    /// The keys with the token's `kid` that can be used with its `alg`.
+    fn fitting(&self, signed: Signed<'_>) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |key| {
+            (signed.kid.is_none() || key.kid.as_deref() == signed.kid) && key.fits(signed.alg)
+        })
+    }
+
     /// Describes why no usable key has this `kid`, for the log and `explain`.
     pub fn describe_unknown(&self, kid: &str) -> String {
-        let unusable = self
-            .unusable
-            .iter()
-            .find(|key| key.kid.as_deref() == Some(kid));
-        if let Some(key) = unusable {
+        let mut unusable = self.unusable.iter();
+        if let Some(key) = unusable.find(|key| key.kid.as_deref() == Some(kid)) {
             return format!("the key cannot be used: {key}");
         }
-        let known: Vec<&str> = self
-            .keys
-            .iter()
-            .filter_map(|key| key.kid.as_deref())
-            .collect();
+        let known = self.keys.iter().filter_map(|key| key.kid.as_deref());
+        let known: Vec<&str> = known.collect();
         let kid = shown(kid);
         if known.is_empty() {
             return format!("kid is {kid}, and no key of the set has a kid");
@@ -346,17 +345,10 @@ impl KeySet {
 
     /// Describes why no key matches, for the log and `explain`.
     fn describe_missing(&self, signed: Signed<'_>) -> String {
-        match signed.kid {
-            Some(kid) if !self.knows(kid) => return self.describe_unknown(kid),
-            _ => {}
+        if let Some(kid) = signed.kid.filter(|kid| !self.knows(kid)) {
+            return self.describe_unknown(kid);
         }
-        let named = |key: &&Key| signed.kid.is_none() || key.kid.as_deref() == signed.kid;
-        let mut fitting = self
-            .keys
-            .iter()
-            .filter(named)
-            .filter(|key| key.fits(signed.alg));
-        match fitting.next() {
+        match self.fitting(signed).next() {
             Some(key) => format!(
                 "the key may verify only tokens of the issuer {}",
                 shown(key.issuer.as_deref().unwrap_or_default())

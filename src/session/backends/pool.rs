@@ -185,17 +185,15 @@ impl<S: Store> Pool<S> {
         let started = Instant::now();
         let span = spans::store_span(self.store.system());
         let answer = self.ask_in_time(question).instrument(span.clone()).await;
-        if let Err(ExtractError::Unavailable(cause)) = &answer {
-            spans::record_failure(&span, cause.reason.as_str());
-        }
         let statement = S::statement(question);
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => {
+                let (reason, detail) = (cause.reason.as_str(), cause.detail.as_deref());
+                spans::record_failure(&span, reason);
                 if DOWN.contains(&cause.reason) {
-                    self.health
-                        .failed(statement, cause.reason.as_str(), cause.detail.as_deref());
+                    self.health.failed(statement, reason, detail);
                 }
-                cause.reason.as_str()
+                reason
             }
             // A refused session is not a failure of the store.
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
@@ -251,19 +249,20 @@ impl<S: Store> Pool<S> {
                 Err(ExtractError::unavailable(Reason::StoreUnreachable)
                     .because(format!("{}: {text}", self.store.address())))
             }
-            Err(_) => {
-                let address = self.store.address();
-                let limit = HumanDuration(self.limits.operation);
-                let (what, advice) = if connected.into_inner() {
-                    ("no complete answer", "")
-                } else {
-                    ("no connection", self.store.connect_advice())
-                };
-                let detail =
-                    format!("{address}: {what} within {limit} (set by the key timeout){advice}");
-                Err(ExtractError::unavailable(Reason::StoreTimeout).because(detail))
-            }
+            Err(_) => Err(ExtractError::unavailable(Reason::StoreTimeout)
+                .because(self.timed_out(connected.into_inner()))),
         }
+    }
+
+    fn timed_out(&self, is_connected: bool) -> String {
+        let address = self.store.address();
+        let limit = HumanDuration(self.limits.operation);
+        let (what, advice) = if is_connected {
+            ("no complete answer", "")
+        } else {
+            ("no connection", self.store.connect_advice())
+        };
+        format!("{address}: {what} within {limit} (set by the key timeout){advice}")
     }
 
     /// Tries an idle connection first. The store may have closed it, which is detected only when the connection is
@@ -296,10 +295,7 @@ impl<S: Store> Pool<S> {
         question: &S::Question,
     ) -> Result<S::Answer, StoreError> {
         let answer = self.store.ask(&mut connection, question).await;
-        if matches!(
-            answer,
-            Ok(_) | Err(StoreError::Said(ExtractError::Rejected(_)))
-        ) {
+        if let Ok(_) | Err(StoreError::Said(ExtractError::Rejected(_))) = answer {
             self.keep(connection);
         }
         answer
@@ -319,12 +315,7 @@ impl<S: Store> Pool<S> {
                     pool.health.failed(0, "store_unreachable", Some(&detail));
                 }
                 Err(_) => {
-                    let detail = format!(
-                        "{}: no connection within {} (set by the key timeout){}",
-                        pool.store.address(),
-                        HumanDuration(pool.limits.operation),
-                        pool.store.connect_advice()
-                    );
+                    let detail = pool.timed_out(false);
                     pool.health.failed(0, "store_timeout", Some(&detail));
                 }
             }
@@ -365,10 +356,8 @@ fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
         .pop_front_if(|first| !is_young(first))
         .is_some()
     {}
-    let next = idle
-        .connections
-        .front()
-        .map(|(_, since)| *since + IDLE_TIMEOUT);
+    let next = idle.connections.front();
+    let next = next.map(|(_, since)| *since + IDLE_TIMEOUT);
     if next.is_none() {
         idle.closer = None;
     }

@@ -1,7 +1,6 @@
 //! Limits the requests that wait for one backend, whether their call is running or queued, so that a hanging backend
 //! cannot block all in-flight requests of the service.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +63,7 @@ impl Default for Totals {
 }
 
 /// Counts and limits the requests that wait for one backend.
+#[derive(Debug)]
 pub struct Waiting {
     /// The section's `max_waiting`, if set.
     max: Option<usize>,
@@ -116,14 +116,6 @@ impl Waiting {
             let in_flight = self.totals.max_in_flight.load(Ordering::Relaxed);
             (in_flight / (self.totals.backends() + 1)).max(1)
         })
-    }
-}
-
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting")
-            .field("max", &self.max())
-            .finish_non_exhaustive()
     }
 }
 

@@ -25,10 +25,8 @@ pub(super) fn parse(jwk: &Value) -> Result<Key, UnusableKey> {
         why,
         is_for_other_use: false,
     };
-    let jwk = Members(
-        jwk.as_object()
-            .ok_or_else(|| unusable(None, "it is not a JSON object".to_owned()))?,
-    );
+    let jwk = jwk.as_object().map(Members);
+    let jwk = jwk.ok_or_else(|| unusable(None, "it is not a JSON object".to_owned()))?;
     let kid = jwk.text("kid").map_err(|why| unusable(None, why))?;
     let usage = jwk.text("use").map_err(|why| unusable(kid, why))?;
     if let Some(usage) = usage.filter(|usage| *usage != "sig") {
@@ -46,10 +44,8 @@ struct Members<'a>(&'a Object);
 impl<'a> Members<'a> {
     /// The member `name`; `None` if it is absent, null or empty.
     fn get(&self, name: &str) -> Result<Option<&'a Value>, String> {
-        let value = self
-            .0
-            .get(name)
-            .map_err(|_| format!("it has {name} twice"))?;
+        let value = self.0.get(name);
+        let value = value.map_err(|_| format!("it has {name} twice"))?;
         Ok(value.filter(|value| match value {
             Value::Null => false,
             Value::String(text) => !text.is_empty(),
@@ -118,15 +114,10 @@ impl<'a> Members<'a> {
     }
 
     fn check_operations(&self) -> Result<(), String> {
+        let is_verify = |name: &Value| name.as_str() == Some("verify");
         match self.get("key_ops")? {
             None => Ok(()),
-            Some(Value::Array(operations))
-                if operations
-                    .iter()
-                    .any(|name| name.as_str() == Some("verify")) =>
-            {
-                Ok(())
-            }
+            Some(Value::Array(operations)) if operations.iter().any(is_verify) => Ok(()),
             Some(_) => Err("its key_ops is not a list that contains verify".to_owned()),
         }
     }
