@@ -191,28 +191,23 @@ impl Builder<'_> {
             .find_map(|preset| Some((preset, self.kinds_with(preset)?)));
         match (found, given) {
             (Some((preset, kinds)), _) => {
-                let ways: Vec<String> = kinds
-                    .iter()
-                    .map(|kind| format!("kind = \"{kind}\""))
-                    .collect();
+                let ways = kinds.iter().map(|kind| format!("kind = \"{kind}\""));
+                let ways: Vec<String> = ways.collect();
                 format!(
                     "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
                     ways.join(" or ")
                 )
             }
             (None, given) if let Some(sections) = sections_for(given.unwrap_or(name)) => {
-                let ways: Vec<String> = sections
-                    .iter()
-                    .map(|(kind, preset)| match preset {
-                        Some(preset) => format!("kind = \"{kind}\", preset = \"{preset}\""),
-                        None => format!("kind = \"{kind}\""),
-                    })
-                    .collect();
-                format!(
-                    "must be a kind, and {} is a library: write {}",
+                let ways = sections.iter().map(|(kind, preset)| match preset {
+                    Some(preset) => format!("kind = \"{kind}\", preset = \"{preset}\""),
+                    None => format!("kind = \"{kind}\""),
+                });
+                let (ways, library) = (
+                    ways.collect::<Vec<_>>().join(", or "),
                     given.unwrap_or(name),
-                    ways.join(", or ")
-                )
+                );
+                format!("must be a kind, and {library} is a library: write {ways}")
             }
             (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
             (None, None) => {
@@ -241,13 +236,8 @@ impl Builder<'_> {
     ) -> Option<ConfiguredExtractor> {
         let path = join("extractors", name);
         let section = table.clone();
-        let common: Common = read(
-            &path,
-            &take(&mut table, &Common::KEYS),
-            &[],
-            &mut Vec::new(),
-            problems,
-        );
+        let common = take(&mut table, &Common::KEYS);
+        let common: Common = read(&path, &common, &[], &mut Vec::new(), problems);
         let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name))
         else {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
@@ -261,12 +251,8 @@ impl Builder<'_> {
                     preset_subject = take(&mut keys, &Common::KEYS);
                     preset_subject.extend(take(&mut keys, &["subject_missing"]));
                     remove_overridden_members(&mut keys, &table);
-                    lay(
-                        std::mem::replace(&mut table, keys),
-                        &mut table,
-                        &path,
-                        problems,
-                    );
+                    let own = std::mem::replace(&mut table, keys);
+                    lay(own, &mut table, &path, problems);
                 }
                 Err(text) => problems.add(join(&path, "preset"), text),
             }
@@ -277,10 +263,7 @@ impl Builder<'_> {
             .and_then(|text| text.into_string().ok());
         let from_preset = read(&path, &preset_subject, &[], &mut Vec::new(), problems);
         let common = common.or_from(from_preset);
-        let subject = common
-            .subject
-            .clone()
-            .unwrap_or_else(|| kind.subject.to_owned());
+        let subject = common.subject.as_deref().unwrap_or(kind.subject).to_owned();
         let rule = subject_rule(&path, kind_name, &subject, &common, problems);
 
         let mut keys = Section::new(path, table, &Common::KEYS, self.elsewhere);
@@ -440,12 +423,8 @@ pub fn properties_of_kind(
 
 /// The findings from building an extractor of this kind with an empty section.
 fn findings_of(kind: &Kind, context: &Context) -> Findings {
-    let section = Section::new(
-        String::new(),
-        Table::new(),
-        &Common::KEYS,
-        Elsewhere::DEFAULT,
-    );
+    let (path, table) = (String::new(), Table::new());
+    let section = Section::new(path, table, &Common::KEYS, Elsewhere::DEFAULT);
     // The problems are ignored, because they only report that required keys are missing.
     let _ = (kind.build)(&section, context);
     section.into_findings()

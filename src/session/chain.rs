@@ -80,11 +80,10 @@ impl Chain {
     pub fn new(extractors: Vec<ConfiguredExtractor>) -> Self {
         let reaches = extractors
             .iter()
-            .map(|configured| configured.extractor.reach())
-            .collect();
+            .map(|configured| configured.extractor.reach());
         Self {
+            reaches: reaches.collect(),
             extractors,
-            reaches,
         }
     }
 
@@ -94,7 +93,7 @@ impl Chain {
 
     /// Tries the extractors in order; the first that finds a credential of its own kind and issuer decides.
     pub async fn authenticate(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
-        for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
+        for (configured, reach) in self.with_reaches() {
             if !walk.includes(reach) {
                 continue;
             }
@@ -111,10 +110,9 @@ impl Chain {
             match answer {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {
-                    let (extractor, places) = (configured.name.clone(), reach.places.clone());
                     return Ok(Authenticated {
-                        extractor,
-                        places,
+                        extractor: configured.name.clone(),
+                        places: reach.places.clone(),
                         subject,
                         session,
                     });
@@ -188,9 +186,8 @@ impl Chain {
 
     /// Whether every extractor has what it needs to decide.
     pub fn is_ready(&self) -> bool {
-        self.extractors
-            .iter()
-            .all(|configured| !matches!(configured.extractor.readiness(), Readiness::Waiting(_)))
+        let mut readiness = self.extractors.iter().map(|it| it.extractor.readiness());
+        readiness.all(|readiness| !matches!(readiness, Readiness::Waiting(_)))
     }
 
     /// Warns about two sections that accept the same credentials, and about two sections that could give the same
@@ -238,15 +235,11 @@ fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
         _ => false,
     };
     let same_form = (earlier.opaque && later.opaque) || (same_family && same_issuer);
-    same_form
-        .then(|| {
-            later
-                .places
-                .iter()
-                .find(|place| earlier.places.contains(place))
-                .cloned()
-        })
-        .flatten()
+    let mut shared = later
+        .places
+        .iter()
+        .filter(|place| earlier.places.contains(place));
+    shared.next().filter(|_| same_form).cloned()
 }
 
 fn overlap(one: &[String], other: &[String]) -> bool {
@@ -294,12 +287,11 @@ impl ChainWalk<'_> {
 
     /// Whether the walk tries an extractor with this reach.
     pub fn includes(&self, reach: &Reach) -> bool {
-        let reads_it = self.header.as_ref().is_none_or(|header| {
-            reach
-                .places
-                .iter()
-                .any(|place| place.header() == Some(header))
-        });
+        let mut headers = reach.places.iter().map(CredentialSource::header);
+        let reads_it = match &self.header {
+            None => true,
+            only => headers.any(|header| header == only.as_ref()),
+        };
         reads_it && !(self.is_bearer_alone && reach.by_proxy)
     }
 
@@ -323,16 +315,10 @@ impl ChainWalk<'_> {
     fn keep_header(&mut self, header: &HeaderName) {
         let headers = &mut self.request.to_mut().headers;
         headers.remove(header::COOKIE);
-        for other in self
-            .chain
-            .reaches
-            .iter()
-            .flat_map(|reach| &*reach.places)
-            .filter_map(CredentialSource::header)
-        {
-            if other != header {
-                headers.remove(other);
-            }
+        let places = self.chain.reaches.iter().flat_map(|reach| &*reach.places);
+        let others = places.filter_map(CredentialSource::header);
+        for other in others.filter(|other| *other != header) {
+            headers.remove(other);
         }
         self.header = Some(header.clone());
     }
@@ -348,22 +334,17 @@ impl ChainWalk<'_> {
 
 /// Records the extractor's outcome in its trace span.
 fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
-    match answer {
-        Ok(None) => spans::record_outcome(span, "not_present", None),
-        Ok(Some(_)) => spans::record_outcome(span, "session", None),
-        Err(Denial::NotSignedIn(rejection)) => {
-            spans::record_outcome(span, "not_signed_in", Some(rejection.reason.as_str()));
-        }
-        Err(Denial::NotMine(rejection, _)) => {
-            spans::record_outcome(span, "not_mine", Some(rejection.reason.as_str()));
-        }
-        Err(Denial::Rejected(rejection)) => {
-            spans::record_outcome(span, "rejected", Some(rejection.reason.as_str()));
-        }
-        Err(Denial::Unavailable(cause)) => {
-            spans::record_outcome(span, "unavailable", Some(cause.reason.as_str()));
-            spans::record_failure(span, cause.reason.as_str());
-        }
+    let (outcome, reason) = match answer {
+        Ok(None) => ("not_present", None),
+        Ok(Some(_)) => ("session", None),
+        Err(Denial::NotSignedIn(rejection)) => ("not_signed_in", Some(rejection.reason)),
+        Err(Denial::NotMine(rejection, _)) => ("not_mine", Some(rejection.reason)),
+        Err(Denial::Rejected(rejection)) => ("rejected", Some(rejection.reason)),
+        Err(Denial::Unavailable(cause)) => ("unavailable", Some(cause.reason)),
+    };
+    spans::record_outcome(span, outcome, reason.map(Reason::as_str));
+    if let Err(Denial::Unavailable(cause)) = answer {
+        spans::record_failure(span, cause.reason.as_str());
     }
 }
 
@@ -381,14 +362,12 @@ impl ConfiguredExtractor {
 
     /// The session that this extractor finds. Does not check its subject.
     pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
-        self.extractor
-            .extract(request)
-            .await
-            .map_err(|error| match error {
-                ExtractError::NotMine(rejection, place) => Denial::NotMine(rejection, place),
-                ExtractError::Rejected(rejection) => Denial::Rejected(rejection),
-                ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
-            })
+        let found = self.extractor.extract(request).await;
+        found.map_err(|error| match error {
+            ExtractError::NotMine(rejection, place) => Denial::NotMine(rejection, place),
+            ExtractError::Rejected(rejection) => Denial::Rejected(rejection),
+            ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
+        })
     }
 
     /// The subject of the session.

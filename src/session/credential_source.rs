@@ -84,9 +84,8 @@ pub fn sent<'a>(
 /// Whether `Authorization` holds a bearer token. The scheme `Basic` is ignored: a browser sends such credentials
 /// automatically once its user has entered them.
 pub fn has_bearer(headers: &HeaderMap) -> bool {
-    let scheme = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().get(..7));
+    let value = headers.get(header::AUTHORIZATION);
+    let scheme = value.and_then(|value| value.as_bytes().get(..7));
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
@@ -215,9 +214,8 @@ impl CredentialSource {
                     Some(whole) => Some(Cow::Borrowed(whole)),
                     None => cookie::find_chunks(headers, name, MAX_CHUNKS)?.map(Cow::Owned),
                 };
-                return session
-                    .map(|session| access_token(&session).map(Cow::Owned))
-                    .transpose();
+                let token = session.map(|session| access_token(&session)).transpose()?;
+                return Ok(token.map(Cow::Owned));
             }
             Self::Amplify(client) => amplify_token(headers, client)?,
         };
@@ -267,31 +265,24 @@ fn access_token(session: &str) -> Result<String, ExtractError> {
             .into_bytes(),
     };
     let session = Object::parse(&json).ok_or_else(ExtractError::malformed)?;
-    session
-        .text("access_token")
-        .map(str::to_owned)
-        .ok_or_else(ExtractError::malformed)
+    let token = session.text("access_token").map(str::to_owned);
+    token.ok_or_else(ExtractError::malformed)
 }
 
 impl FromStr for CredentialSource {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_token);
         match text.split_once(':') {
             Some(("header", name)) => match HeaderName::try_from(name) {
                 Ok(header::AUTHORIZATION) => Ok(Self::Bearer),
                 Ok(name) => Ok(Self::Header(name)),
                 Err(_) => Err("has no valid header name after \"header:\""),
             },
-            Some(("cookie", name)) if !name.is_empty() && name.bytes().all(is_token) => {
-                Ok(Self::Cookie(name.to_owned()))
-            }
-            Some(("supabase", name)) if !name.is_empty() && name.bytes().all(is_token) => {
-                Ok(Self::Supabase(name.to_owned()))
-            }
-            Some(("amplify", client)) if !client.is_empty() && client.bytes().all(is_token) => {
-                Ok(Self::Amplify(client.to_owned()))
-            }
+            Some(("cookie", name)) if is_name(name) => Ok(Self::Cookie(name.to_owned())),
+            Some(("supabase", name)) if is_name(name) => Ok(Self::Supabase(name.to_owned())),
+            Some(("amplify", client)) if is_name(client) => Ok(Self::Amplify(client.to_owned())),
             Some(("cookie" | "supabase", _)) => Err("has no valid cookie name after the colon"),
             Some(("amplify", _)) => Err("has no valid app client id after \"amplify:\""),
             Some(_) | None => {
@@ -303,11 +294,8 @@ impl FromStr for CredentialSource {
 
 /// The token of `Bearer TOKEN`. Returns `None` for any other scheme, and for `Bearer` without a token.
 fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
-    let end = value
-        .iter()
-        .position(|&byte| !is_token(byte))
-        .unwrap_or(value.len());
-    let (scheme, rest) = value.split_at(end);
+    let end = value.iter().position(|&byte| !is_token(byte));
+    let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
     if !scheme.eq_ignore_ascii_case(b"bearer") || rest.iter().all(|&byte| byte == b' ') {
         return Ok(None);
     }

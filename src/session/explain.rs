@@ -181,30 +181,29 @@ impl Said {
     /// Describes the outcome without secrets. A detail may quote the request, so it is escaped, and no control sequence
     /// from the request reaches a terminal.
     pub fn describe(&self) -> String {
-        let more = |detail: &Option<String>| {
-            detail
-                .as_ref()
-                .map(|detail| format!(" ({})", escaped(detail)))
-                .unwrap_or_default()
+        let with_detail = |reason: Reason, detail: &Option<String>| match detail {
+            Some(detail) => format!("{reason} ({})", escaped(detail)),
+            None => reason.to_string(),
         };
+        let shown = |rejection: &Rejection| with_detail(rejection.reason, &rejection.detail);
         match self {
             Self::NotAsked => "not tried, because the caller is identified by a header that this section does not read"
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
-            Self::Denied(Denial::NotSignedIn(rejection)) => {
-                format!("no user is signed in: {}{}", rejection.reason, more(&rejection.detail))
+                        Self::Denied(Denial::NotSignedIn(rejection)) => {
+                format!("no user is signed in: {}", shown(rejection))
             }
             Self::Denied(Denial::NotMine(rejection, place)) => format!(
-                "not mine, with reason {}{}: another party issued the credential in {place}",
-                rejection.reason,
-                more(&rejection.detail)
+                "not mine, with reason {}: another party issued the credential in {place}",
+                shown(rejection)
             ),
             Self::Denied(Denial::Rejected(rejection)) => {
-                format!("rejected with reason {}{}", rejection.reason, more(&rejection.detail))
+                format!("rejected with reason {}", shown(rejection))
             }
             Self::Denied(Denial::Unavailable(cause)) => {
-                format!("cannot decide now, with reason {}{}", cause.reason, more(&cause.detail))
+                let cause = with_detail(cause.reason, &cause.detail);
+                format!("cannot decide now, with reason {cause}")
             }
         }
     }
@@ -214,15 +213,11 @@ impl Said {
 /// request has instead.
 pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     let absent = |step: &&Step| matches!(step.said, Said::NotPresent) && !step.places.is_empty();
-    let mut lines: Vec<String> = explanation
-        .steps
-        .iter()
-        .filter(absent)
-        .map(|step| {
-            let places: Vec<String> = step.places.iter().map(ToString::to_string).collect();
-            format!("{} looked for {}", step.name, places.join(", "))
-        })
-        .collect();
+    let steps = explanation.steps.iter().filter(absent).map(|step| {
+        let places: Vec<String> = step.places.iter().map(ToString::to_string).collect();
+        format!("{} looked for {}", step.name, places.join(", "))
+    });
+    let mut lines: Vec<String> = steps.collect();
     if lines.is_empty() {
         return lines;
     }
@@ -278,17 +273,12 @@ const MAX_SHAPE: usize = 2000;
 
 /// Hints for the operator about the credentials in the request, if no extractor found a credential.
 pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
-    let is_empty = matches!(
-        &explanation.outcome,
-        Err(Denied {
-            denial: Denial::NotSignedIn(Rejection {
-                reason: Reason::NoCredential,
-                ..
-            }),
-            ..
-        })
-    );
-    if !is_empty {
+    let denial = explanation
+        .outcome
+        .as_ref()
+        .err()
+        .map(|denied| &denied.denial);
+    if !matches!(denial, Some(Denial::NotSignedIn(it)) if it.reason == Reason::NoCredential) {
         return Vec::new();
     }
     let hint = |detected: &Detected| {
@@ -298,16 +288,14 @@ pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap)
             .iter()
             .find(|draft| steps.clone().any(|step| step.kind == draft.kind))
             .or(detected.drafts.first())?;
-        let what = if detected.place.starts_with("header:") {
+        let (place, name) = detected.place.split_once(':')?;
+        let what = if place == "header" {
             "header"
         } else {
             "cookie"
         };
-        let (_, name) = detected.place.split_once(':')?;
-        let preset = draft
-            .preset
-            .map(|preset| format!(", preset = {preset:?}"))
-            .unwrap_or_default();
+        let preset = draft.preset.map(|preset| format!(", preset = {preset:?}"));
+        let preset = preset.unwrap_or_default();
         let keys: String = draft
             .keys
             .iter()

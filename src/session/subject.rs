@@ -285,10 +285,7 @@ pub(crate) fn lookup<'a>(
     for name in path {
         let next = match here {
             Value::Object(object) => member(object, name)?,
-            Value::Array(items) => name
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| items.get(index)),
+            Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };
         match next {

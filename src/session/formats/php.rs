@@ -8,9 +8,11 @@
 //! PHP strings are bytes. A string that is not UTF-8 is read as an empty list, which is never a subject. An array key
 //! that is not UTF-8 is left out with its value, because no configuration can name it.
 
+use std::str::FromStr;
+
 use serde_json::Number;
 
-use crate::json::{Object, Value};
+use crate::json::Value;
 
 /// The maximum depth of nested arrays. Real sessions have only a few levels.
 const MAX_DEPTH: usize = 32;
@@ -48,14 +50,12 @@ pub fn session(text: &[u8]) -> Option<Value> {
     let mut reader = Reader { rest: text };
     let mut members: Vec<(String, Value)> = Vec::new();
     while !reader.rest.is_empty() {
-        let length = reader.rest.iter().position(|&byte| byte == b'|')?;
-        let (name, rest) = reader.rest.split_at(length);
-        reader.rest = &rest[1..];
-        let name = std::str::from_utf8(name).ok().map(str::to_owned);
+        let name = std::str::from_utf8(reader.bytes_until(b'|')?).ok();
+        let name = name.map(str::to_owned);
         let value = reader.value(MAX_DEPTH)?;
         members.extend(name.map(|name| (name, value)));
     }
-    Some(Value::Object(members.into_iter().collect::<Object>()))
+    Some(Value::Object(members.into_iter().collect()))
 }
 
 fn value(text: &[u8]) -> Option<Value> {
@@ -121,24 +121,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn until(&mut self, end: u8) -> Option<&'a str> {
+    fn bytes_until(&mut self, end: u8) -> Option<&'a [u8]> {
         let length = self.rest.iter().position(|&byte| byte == end)?;
-        let (text, rest) = self.rest.split_at(length);
+        let (bytes, rest) = self.rest.split_at(length);
         self.rest = &rest[1..];
-        std::str::from_utf8(text).ok()
+        Some(bytes)
+    }
+
+    fn until(&mut self, end: u8) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes_until(end)?).ok()
     }
 
     fn integer(&mut self) -> Option<i64> {
-        let text = self.until(b';')?;
-        let number: i64 = text.parse().ok()?;
-        // PHP writes each number in exactly one form.
-        (number.to_string() == text).then_some(number)
+        self.number(b';')
     }
 
     fn length(&mut self) -> Option<usize> {
-        let text = self.until(b':')?;
-        let length: usize = text.parse().ok()?;
-        (length.to_string() == text).then_some(length)
+        self.number(b':')
+    }
+
+    fn number<N: FromStr + ToString>(&mut self, end: u8) -> Option<N> {
+        let text = self.until(end)?;
+        let number: N = text.parse().ok()?;
+        // PHP writes each number in exactly one form.
+        (number.to_string() == text).then_some(number)
     }
 
     fn string(&mut self) -> Option<&'a [u8]> {
@@ -156,19 +162,15 @@ impl<'a> Reader<'a> {
     /// Skips an object: its class name, then its properties.
     fn object(&mut self, depth: usize) -> Option<Value> {
         self.quoted()?;
-        if !self.eat(":") {
-            return None;
-        }
-        self.array(depth).map(|_| Value::Null)
+        self.eat(":").then(|| self.array(depth)).flatten()?;
+        Some(Value::Null)
     }
 
     /// Skips an object of a class that writes its own data (PHP's interface `Serializable`): its class name, then the
     /// data with its length.
     fn custom_object(&mut self) -> Option<Value> {
         self.quoted()?;
-        if !self.eat(":") {
-            return None;
-        }
+        self.eat(":").then_some(())?;
         let length = self.length()?;
         let (_, rest) = self.rest.strip_prefix(b"{")?.split_at_checked(length)?;
         self.rest = rest.strip_prefix(b"}")?;
@@ -179,9 +181,7 @@ impl<'a> Reader<'a> {
     /// high.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;
-        if !self.eat("{") {
-            return None;
-        }
+        self.eat("{").then_some(())?;
         let mut members: Vec<(String, Value)> = Vec::new();
         let mut is_list = true;
         for index in 0..count {
@@ -198,15 +198,13 @@ impl<'a> Reader<'a> {
             let value = self.value(depth)?;
             members.extend(name.map(|name| (name, value)));
         }
-        if !self.eat("}") {
-            return None;
-        }
-        if is_list {
-            return Some(Value::Array(
-                members.into_iter().map(|(_, value)| value).collect(),
-            ));
-        }
-        Some(Value::Object(members.into_iter().collect::<Object>()))
+        self.eat("}").then_some(())?;
+        let members = members.into_iter();
+        Some(if is_list {
+            Value::Array(members.map(|(_, value)| value).collect())
+        } else {
+            Value::Object(members.collect())
+        })
     }
 }
 

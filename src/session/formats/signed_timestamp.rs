@@ -58,10 +58,8 @@ impl SignedTimestampVerifier {
             .rsplit_once(self.separator)
             .ok_or_else(ExtractError::malformed)?;
         if !self.is_signed(signed, signature) {
-            return Err(ExtractError::other_secret(
-                Reason::BadSignature,
-                "secret_key",
-            ));
+            let reason = Reason::BadSignature;
+            return Err(ExtractError::other_secret(reason, "secret_key"));
         }
         let (payload, timestamp) = signed
             .rsplit_once(self.separator)
@@ -69,13 +67,8 @@ impl SignedTimestampVerifier {
         let timestamp = (self.parse_timestamp)(timestamp).ok_or_else(ExtractError::malformed)?;
         if timestamp > now.saturating_add(self.leeway) {
             let (reason, name) = (Reason::FromTheFuture, "the time of signing");
-            return Err(ExtractError::ahead(
-                reason,
-                name,
-                timestamp,
-                now,
-                self.leeway,
-            ));
+            let leeway = self.leeway;
+            return Err(ExtractError::ahead(reason, name, timestamp, now, leeway));
         }
         let expires_at = self.max_age.map(|age| timestamp.saturating_add(age));
         // The session is still valid in the second `expires_at` itself: both libraries refuse only an age greater than
