@@ -29,6 +29,17 @@ impl Kind {
         }
     }
 
+    pub(crate) const fn with_subject(self, subject: &'static str) -> Self {
+        Self { subject, ..self }
+    }
+
+    pub(crate) const fn with_presets(
+        self,
+        presets: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self { presets, ..self }
+    }
+
     /// The keys of the preset called `name`, and its name with a static lifetime.
     pub(crate) fn preset(&self, name: &str) -> Option<(&'static str, &'static str)> {
         self.presets

@@ -188,6 +188,14 @@ impl Reach {
         }
     }
 
+    /// A reach that includes every credential in these places that is not a JWT.
+    pub(crate) fn opaque(places: impl IntoIterator<Item = CredentialSource>) -> Self {
+        Self {
+            jwts_of: None,
+            ..Self::everything(places)
+        }
+    }
+
     /// A reach that includes the cookie called `name` and its chunks.
     pub fn cookie(name: &str) -> Self {
         Self::everything([CredentialSource::Cookie(name.to_owned())])

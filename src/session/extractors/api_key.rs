@@ -22,11 +22,7 @@ use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{sub}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build);
 
 /// Well-known default keys, which anyone can guess.
 const DEFAULT_KEYS: [&str; 8] = [
@@ -79,6 +75,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         "is empty: add at least one entry NAME = \"HASH\", where HASH is the SHA-256 of a random key in hex \
          (`openssl rand -hex 32 | tee key | tr -d '\\n' | sha256sum`)",
     );
+    let weak = DEFAULT_KEYS.map(|key| sha256(key.as_bytes()));
     let mut hashes = Vec::new();
     for (name, hex) in &config.keys {
         let key = section.key(&format!("keys.{name}"));
@@ -87,16 +84,10 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
                 key,
                 "must be the SHA-256 of the key as 64 hex digits, not the key itself",
             ),
-            Some(hash)
-                if DEFAULT_KEYS
-                    .iter()
-                    .any(|weak| sha256(weak.as_bytes()) == hash) =>
-            {
-                problems.add(
-                    key,
-                    "is the hash of a well-known default key: generate a random key of 32 bytes",
-                );
-            }
+            Some(hash) if weak.contains(&hash) => problems.add(
+                key,
+                "is the hash of a well-known default key: generate a random key of 32 bytes",
+            ),
             Some(hash) => hashes.push(hash),
         }
     }
@@ -159,11 +150,8 @@ impl ApiKey {
                 expires_at: None,
             }));
         };
-        if !self
-            .allowed_subjects
-            .iter()
-            .any(|glob| matches_glob(glob, subject))
-        {
+        let mut allowed = self.allowed_subjects.iter();
+        if !allowed.any(|glob| matches_glob(glob, subject)) {
             return Err(ExtractError::rejected(Reason::SubjectNotAllowed));
         }
         Ok(Some(Session::of_subject(subject)))

@@ -26,11 +26,7 @@ use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{sub}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build);
 
 /// Without an adapter that stores users, Auth.js v5 creates the user's id with `crypto.randomUUID()` at each sign-in
 /// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
@@ -98,13 +94,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         Version::V4 => {}
     }
 
-    let secrets = app_secret::required_list(
-        section,
-        "secrets",
-        config.secrets,
-        "AUTH_SECRET or NEXTAUTH_SECRET",
-        &mut problems,
-    );
+    let setting = "AUTH_SECRET or NEXTAUTH_SECRET";
+    let secrets =
+        app_secret::required_list(section, "secrets", config.secrets, setting, &mut problems);
 
     let names = match &config.cookie {
         Some(name) => vec![name.as_str()],
@@ -262,10 +254,7 @@ impl SessionExtractor for AuthJs {
             .iter()
             .map(|encrypted| CredentialSource::Cookie(encrypted.cookie.name().to_owned()));
         let bearer = self.accept_bearer.then_some(CredentialSource::Bearer);
-        Reach {
-            jwts_of: None,
-            ..Reach::everything(cookies.chain(bearer))
-        }
+        Reach::opaque(cookies.chain(bearer))
     }
 }
 

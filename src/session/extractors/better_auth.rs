@@ -29,11 +29,7 @@ use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{user.id}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{user.id}");
 
 /// The maximum number of chunks of the cookie. A cache of session and user needs one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
@@ -89,13 +85,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let mut problems = Problems::default();
     let config: BetterAuthConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
-    let secret = app_secret::required(
-        section,
-        "secret",
-        config.secret,
-        "BETTER_AUTH_SECRET",
-        &mut problems,
-    );
+    let setting = "BETTER_AUTH_SECRET";
+    let secret = app_secret::required(section, "secret", config.secret, setting, &mut problems);
     problems.require(
         !config.max_age.0.is_zero(),
         section.key("max_age"),

@@ -27,11 +27,7 @@ use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The default subject is the path where Passport stores the value that the app's `serializeUser` returns. Without
 /// Passport, there is no common path.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{passport.user}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{passport.user}");
 
 /// `[extractors.NAME]` with `kind = "cookie_session"`
 #[derive(Serialize, Deserialize)]
@@ -67,13 +63,8 @@ struct CookieSession {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: CookieSessionConfig = section.read(&mut problems);
-    let secrets = app_secret::required_list(
-        section,
-        "keys",
-        config.keys,
-        "keys or single secret",
-        &mut problems,
-    );
+    let setting = "keys or single secret";
+    let secrets = app_secret::required_list(section, "keys", config.keys, setting, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let algorithm = hmac_algorithm::read(section, "algorithm", &config.algorithm, &mut problems);
     let encode = encoder(&config.encoding)

@@ -22,11 +22,7 @@ use crate::session::types::SessionExtractor;
 
 /// The default subject is the member in which `django.contrib.auth.login` stores the user's primary key, as text even
 /// if the key is a number.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{_auth_user_id}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{_auth_user_id}");
 
 /// How far a timestamp may be in the future, in seconds, because the app's clock may be ahead of the service's clock.
 /// Django itself does not check this.
@@ -62,12 +58,8 @@ impl Default for DjangoSignedConfig {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: DjangoSignedConfig = section.read(&mut problems);
-    let secrets = app_secret::with_fallbacks(
-        section,
-        config.secret_key,
-        config.secret_key_fallbacks,
-        &mut problems,
-    );
+    let (current, fallbacks) = (config.secret_key, config.secret_key_fallbacks);
+    let secrets = app_secret::with_fallbacks(section, current, fallbacks, &mut problems);
     config.max_age.require(section, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);

@@ -19,11 +19,7 @@ use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
 
 /// The default subject is the member in which Flask-Login stores the user's id.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{_user_id}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{_user_id}");
 
 /// `[extractors.NAME]` with `kind = "flask"`
 #[derive(Serialize, Deserialize)]
@@ -58,12 +54,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let mut problems = Problems::default();
     let config: FlaskConfig = section.read(&mut problems);
     // Flask 3.1.0 signs with the last fallback key, so fallback keys are accepted in the same way as the current key.
-    let secrets = app_secret::with_fallbacks(
-        section,
-        config.secret_key,
-        config.secret_key_fallbacks,
-        &mut problems,
-    );
+    let (current, fallbacks) = (config.secret_key, config.secret_key_fallbacks);
+    let secrets = app_secret::with_fallbacks(section, current, fallbacks, &mut problems);
     config.max_age.require(section, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);

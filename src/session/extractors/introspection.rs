@@ -35,11 +35,7 @@ use crate::session::types::{
 };
 use crate::telemetry::spans;
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{sub}",
-    presets: PRESETS,
-};
+pub const KIND: Kind = Kind::new(build).with_presets(PRESETS);
 
 /// Presets for issuers, which set defaults for the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
@@ -393,7 +389,7 @@ impl Issuer {
     async fn ask(&self, request: Request) -> Verdict {
         let mut verdict = self.endpoint.ask(request, |answer| self.read(answer)).await;
         if matches!(&verdict.outcome, Err(error) if *error == inactive()) {
-            verdict.keep_for = INACTIVE_TTL.min(self.endpoint.cache_ttl());
+            verdict.keep_for = INACTIVE_TTL.min(self.endpoint.cache_ttl);
         }
         verdict
     }

@@ -36,11 +36,7 @@ use crate::session::types::{
 };
 
 /// The app decides what a session contains. The default subject follows the README and examples of iron-session.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{user.id}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{user.id}");
 
 /// The version of the seal's data layout, appended after the MAC and therefore not authenticated. iron-session v8 reads
 /// a seal with another version as one of v6, and v9 ignores the version. Neither writes another version, so a seal with
@@ -135,16 +131,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     let passwords = passwords(section, config.password, config.version, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let derivations = (config.version == Version::Raw).then(|| {
-        Derivations::new(Waiting::read(
-            section,
-            context,
-            config.max_waiting,
-            &mut problems,
-        ))
-    });
+    let is_raw = config.version == Version::Raw;
+    let max = config.max_waiting;
+    let derivations =
+        is_raw.then(|| Derivations::new(Waiting::read(section, context, max, &mut problems)));
     problems.require(
-        derivations.is_some() || config.max_waiting.is_none(),
+        is_raw || max.is_none(),
         section.key("max_waiting"),
         "has no effect unless version is \"raw\": remove it",
     );
@@ -249,11 +241,11 @@ impl Derivations {
 
     async fn open(&self, seal: &str, password: &Secret) -> Result<Option<Vec<u8>>, ExtractError> {
         let interrupted = || ExtractError::unavailable(Reason::Interrupted);
-        let _place = self.waiting.enter().ok_or_else(|| {
-            ExtractError::unavailable(Reason::BackendBusy).because(
-                "max_waiting is reached: too many seals of h3 version 2 are waiting to be opened",
-            )
-        })?;
+        let busy =
+            "max_waiting is reached: too many seals of h3 version 2 are waiting to be opened";
+        let place = self.waiting.enter();
+        let _place =
+            place.ok_or_else(|| ExtractError::unavailable(Reason::BackendBusy).because(busy))?;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| interrupted())?;
         let (seal, password) = (seal.to_owned(), password.clone());
@@ -331,13 +323,12 @@ impl IronSession {
         let Some(place) = &self.header else {
             return Ok(None);
         };
-        let Some(text) = place.opaque(&request.headers, &["bearer"])? else {
-            return Ok(None);
-        };
-        if jwt_form::is_jwt(text) {
-            return Err(ExtractError::not_mine(Reason::SignedJwt, place));
+        match place.opaque(&request.headers, &["bearer"])? {
+            Some(text) if jwt_form::is_jwt(text) => {
+                Err(ExtractError::not_mine(Reason::SignedJwt, place))
+            }
+            text => Ok(text),
         }
-        Ok(Some(text))
     }
 
     /// Joins the chunks of the current seal: h3 writes the number of chunks into the cookie itself. Chunks that are
@@ -363,12 +354,8 @@ impl IronSession {
 
     fn authkit(&self) -> ExtractError {
         self.authkit_warning.call_once(|| {
-            tracing::warn!(
-                extractor = self.extractor,
-                "the cookie {} {}",
-                self.cookie.name(),
-                authkit_advice()
-            );
+            let (name, advice) = (self.cookie.name(), authkit_advice());
+            tracing::warn!(extractor = self.extractor, "the cookie {name} {advice}");
         });
         ExtractError::rejected(Reason::Purpose).because(format!("the cookie {}", authkit_advice()))
     }
@@ -397,17 +384,14 @@ fn is_authkit(session: &Object) -> bool {
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async move {
-            self.end
-                .apply(self.session(request).await, self.clock.now())
+            let session = self.session(request).await;
+            self.end.apply(session, self.clock.now())
         })
     }
 
     fn reach(&self) -> Reach {
         let cookie = CredentialSource::Cookie(self.cookie.name().to_owned());
-        Reach {
-            jwts_of: None,
-            ..Reach::everything(self.header.iter().cloned().chain([cookie]))
-        }
+        Reach::opaque(self.header.iter().cloned().chain([cookie]))
     }
 }
 

@@ -27,11 +27,7 @@ use crate::session::types::{
     Readiness, Session, SessionExtractor,
 };
 
-pub const KIND: Kind = Kind {
-    build: config::build,
-    subject: "{sub}",
-    presets: presets::PRESETS,
-};
+pub const KIND: Kind = Kind::new(config::build).with_presets(presets::PRESETS);
 
 /// Header parameters that change what is verified (RFC 7515, section 4.1.11; RFC 7516, section 4.1.3). A token with any
 /// of them is refused, and so is a token with `b64` other than `true` (RFC 7797). Parameters that contain or locate a

@@ -24,11 +24,8 @@ use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The default subject is the member in which the guard `web` stores the user's id. The digits are the SHA-1 of the
 /// guard's class name.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}",
-    presets: &[],
-};
+pub const KIND: Kind =
+    Kind::new(build).with_subject("{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}");
 
 /// The tolerated clock skew of the app, in seconds.
 const SKEW: UnixSeconds = 60;

@@ -28,11 +28,7 @@ use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
 /// The default subject is the path where Devise stores the user's id.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{/warden.user.user.key/0/0}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{/warden.user.user.key/0/0}");
 
 /// `[extractors.NAME]` with `kind = "rails"`
 #[derive(Serialize, Deserialize)]
@@ -105,13 +101,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "is the value of the cookie session_id. In the sign-in that Rails 8 generates, this is the id of a row in the \
          table sessions, not of a user: use kind = \"sql_session\" with preset = \"rails8\"",
     );
-    let secret = app_secret::required(
-        section,
-        "secret_key_base",
-        config.secret_key_base.clone(),
-        "secret_key_base",
-        &mut problems,
-    );
+    let key = "secret_key_base";
+    let secret = config.secret_key_base.clone();
+    let secret = app_secret::required(section, key, secret, key, &mut problems);
     let current = Recipe::current(&config);
     let mut readers = Vec::new();
     readers.extend(current.reader(section, "", secret.as_ref(), &mut problems));

@@ -28,11 +28,7 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The app decides what a session contains. The default subject follows React Router's documentation.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{userId}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{userId}");
 
 /// `[extractors.NAME]` with `kind = "react_router"`
 #[derive(Serialize, Deserialize)]
@@ -63,13 +59,9 @@ struct ReactRouter {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: ReactRouterConfig = section.read(&mut problems);
-    let secrets = app_secret::required_list(
-        section,
-        "secrets",
-        config.secrets,
-        "`secrets` of its session cookie (in an app without secrets, any client can forge a session)",
-        &mut problems,
-    );
+    let setting = "`secrets` of its session cookie (in an app without secrets, any client can forge a session)";
+    let secrets =
+        app_secret::required_list(section, "secrets", config.secrets, setting, &mut problems);
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());

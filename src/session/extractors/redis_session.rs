@@ -69,11 +69,9 @@ const PRESETS: &[(&str, &str)] = &[
     ),
 ];
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{user_id}",
-    presets: PRESETS,
-};
+pub const KIND: Kind = Kind::new(build)
+    .with_subject("{user_id}")
+    .with_presets(PRESETS);
 
 /// `[extractors.NAME]` with `kind = "redis_session"`
 #[derive(Serialize, Deserialize)]
@@ -238,9 +236,8 @@ fn payload(
     problems: &mut Problems,
 ) -> Option<Payload> {
     if let Some(format) = StoredFormat::named(name) {
-        return Some(Payload::Plain(StoredSession::new(
-            section, format, problems,
-        )));
+        let stored = StoredSession::new(section, format, problems);
+        return Some(Payload::Plain(stored));
     }
     if name != "laravel" {
         problems.add(
@@ -274,9 +271,8 @@ impl SessionExtractor for RedisSession {
 
     fn reach(&self) -> Reach {
         Reach {
-            jwts_of: None,
             authority: self.authority.clone(),
-            ..Reach::everything(self.credential.places())
+            ..Reach::opaque(self.credential.places())
         }
     }
 
@@ -289,10 +285,8 @@ impl SessionExtractor for RedisSession {
     }
 
     fn backend(&self) -> Option<BackendCall> {
-        Some(
-            self.pool
-                .call(u32::try_from(self.key_prefixes.len()).unwrap_or(1)),
-        )
+        let queries = u32::try_from(self.key_prefixes.len()).unwrap_or(1);
+        Some(self.pool.call(queries))
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
@@ -307,14 +301,10 @@ impl SessionExtractor for RedisSession {
 impl RedisSession {
     async fn session(&self, id: StoreKey) -> Result<Session, ExtractError> {
         let Some(stored) = self.stored(&id.key).await? else {
-            let detail = format!(
-                "the store has no session with this id under the prefix {}",
-                self.key_prefixes
-                    .iter()
-                    .map(|prefix| format!("{prefix:?}"))
-                    .collect::<Vec<_>>()
-                    .join(" or ")
-            );
+            let prefixes = self.key_prefixes.iter().map(|prefix| format!("{prefix:?}"));
+            let prefixes = prefixes.collect::<Vec<_>>().join(" or ");
+            let detail =
+                format!("the store has no session with this id under the prefix {prefixes}");
             return Err(ExtractError::rejected(Reason::SessionNotFound).because(detail));
         };
         let now = self.clock.now();
@@ -326,15 +316,12 @@ impl RedisSession {
         let value_expires_at = value_expires_at
             .map(|expiry| expiry.check(now))
             .transpose()?;
-        let key_expires_at = stored
-            .seconds_left
-            .map(|seconds| now.saturating_add(seconds));
+        let left = stored.seconds_left;
+        let key_expires_at = left.map(|seconds| now.saturating_add(seconds));
+        let ends = [value_expires_at, key_expires_at, id.expires_at];
         Ok(Session {
             attributes,
-            expires_at: [value_expires_at, key_expires_at, id.expires_at]
-                .into_iter()
-                .flatten()
-                .min(),
+            expires_at: ends.into_iter().flatten().min(),
         })
     }
 

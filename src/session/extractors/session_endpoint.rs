@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use reqwest::{Method, Request};
 use url::Url;
 
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{LookupOutcome, Lookups, MAX_CREDENTIAL, Question, Verdict};
@@ -32,11 +32,7 @@ use crate::session::types::{
 use crate::telemetry::spans;
 use context::Forwarded;
 
-pub const KIND: Kind = Kind {
-    build: config::build,
-    subject: "{sub}",
-    presets: presets::PRESETS,
-};
+pub const KIND: Kind = Kind::new(config::build).with_presets(presets::PRESETS);
 
 #[derive(Debug)]
 struct SessionEndpoint {
@@ -127,12 +123,8 @@ impl SessionExtractor for SessionEndpoint {
 
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async move {
-            let none = Credentials {
-                cookies: Vec::new(),
-                headers: Vec::new(),
-            };
             let (head, ()) = axum::http::Request::new(()).into_parts();
-            let request = self.whoami.request(&head, &none);
+            let request = self.whoami.request(&head, &Credentials::default());
             let asking = async {
                 match self.whoami.ask(request, false).await.outcome {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
@@ -149,6 +141,7 @@ impl SessionExtractor for SessionEndpoint {
 
 /// The caller's credentials that are forwarded, as names and values. A value is forwarded exactly as received,
 /// including its quotes, because the app parses it.
+#[derive(Default)]
 struct Credentials<'a> {
     cookies: Vec<(&'a str, &'a str)>,
     headers: Vec<(&'a HeaderName, &'a str)>,
@@ -219,10 +212,12 @@ impl WhoAmI {
         }
         if !found.cookies.is_empty() {
             let pairs = found.cookies.iter();
-            let pairs: Vec<String> = pairs
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            insert(headers, header::COOKIE, &pairs.join("; "));
+            let pairs = pairs.map(|(name, value)| format!("{name}={value}"));
+            insert(
+                headers,
+                header::COOKIE,
+                &pairs.collect::<Vec<_>>().join("; "),
+            );
         }
         for (name, value) in &self.additional_headers {
             headers.insert(name, value.clone());
@@ -251,18 +246,15 @@ impl WhoAmI {
 
     /// The answer's `Set-Cookie` lines that set the app's session cookies or their chunks.
     fn offered_cookies(&self, answer: &Answer, session: &Session) -> Option<Arc<OfferedCookies>> {
+        let is_passed = |line: &&HeaderValue| {
+            let name = cookies::name_set_by(line.as_bytes());
+            listed(&self.passed_cookies, name).is_some()
+        };
         let lines = answer.headers.get_all(header::SET_COOKIE).iter();
-        let lines: Vec<HeaderValue> = lines
-            .filter(|line| {
-                let name = cookies::name_set_by(line.as_bytes());
-                listed(&self.passed_cookies, name).is_some()
-            })
-            .cloned()
-            .map(|mut line| {
-                line.set_sensitive(true);
-                line
-            })
-            .collect();
+        let mut lines: Vec<HeaderValue> = lines.filter(is_passed).cloned().collect();
+        for line in &mut lines {
+            line.set_sensitive(true);
+        }
         (!lines.is_empty()).then(|| {
             Arc::new(OfferedCookies {
                 session: session.attributes.clone(),
@@ -279,14 +271,12 @@ impl WhoAmI {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
             StatusCode::OK => self.named_headers(answer)?,
             _ if self.says_signed_out(answer) => {
-                return Err(
-                    ExtractError::rejected(Reason::SignedOut).because(self.answered(answer))
-                );
+                let error = ExtractError::rejected(Reason::SignedOut);
+                return Err(error.because(self.answered(answer)));
             }
             _ => {
-                return Err(self
-                    .wrong_url(answer)
-                    .unwrap_or_else(|| self.undecided(answer)));
+                let wrong_url = self.wrong_url(answer);
+                return Err(wrong_url.unwrap_or_else(|| self.undecided(answer)));
             }
         };
         let malformed = |detail| ExtractError::unavailable(Reason::Malformed).because(detail);
@@ -329,8 +319,7 @@ impl WhoAmI {
 
     /// The URL in the answer's `Location`.
     fn redirect_target(&self, answer: &Answer) -> Option<Url> {
-        let location = answer.headers.get(header::LOCATION)?.to_str().ok()?;
-        self.endpoint.url.join(location).ok()
+        self.endpoint.url.join(location(answer)?).ok()
     }
 
     /// The error for a status that indicates a wrong URL or method; `None` for any other status.
@@ -339,10 +328,8 @@ impl WhoAmI {
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
             return None;
         }
-        let target = self
-            .redirect_target(answer)
-            .filter(|_| self.leads_to_itself(answer));
-        let fix = match target {
+        let target = self.redirect_target(answer);
+        let fix = match target.filter(|_| self.leads_to_itself(answer)) {
             Some(target) if target.path() != self.endpoint.url.path() => {
                 "the path differs only in its trailing slash: in url, write the path from the Location"
             }
@@ -374,15 +361,13 @@ impl WhoAmI {
     /// Describes the answer by its status and its `Location`. A relative `Location` is shown as a path.
     fn answered(&self, answer: &Answer) -> String {
         let status = answer.status.as_u16();
-        let location = answer.headers.get(header::LOCATION);
-        let location = location.and_then(|location| location.to_str().ok());
-        let Some(location) = location.filter(|location| !location.is_empty()) else {
+        let location = location(answer).filter(|location| !location.is_empty());
+        let Some(location) = location else {
             return format!("the endpoint answered {status}");
         };
+        let is_relative = Url::parse(location).is_err();
         let shown = match self.endpoint.url.join(location) {
-            Ok(target)
-                if Url::parse(location).is_err() && same_host(&target, &self.endpoint.url) =>
-            {
+            Ok(target) if is_relative && same_host(&target, &self.endpoint.url) => {
                 target.path().chars().take(MAX_PATH).collect()
             }
             Ok(target) => without_query(&target),
@@ -395,21 +380,20 @@ impl WhoAmI {
     fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {
-            match headers::single(&answer.headers, name) {
-                Ok(Some("") | None) => {}
-                Ok(Some(value)) => {
-                    attributes.push((name.as_str(), Value::String(value.to_owned())));
-                }
-                Err(_) => {
-                    let error = ExtractError::unavailable(Reason::Malformed);
-                    return Err(
-                        error.because(format!("the header {name} is repeated or is not UTF-8"))
-                    );
-                }
+            let value = headers::single(&answer.headers, name).map_err(|_| {
+                ExtractError::unavailable(Reason::Malformed)
+                    .because(format!("the header {name} is repeated or is not UTF-8"))
+            })?;
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                attributes.push((name.as_str(), Value::String(value.to_owned())));
             }
         }
-        Ok(Value::Object(attributes.into_iter().collect::<Object>()))
+        Ok(Value::Object(attributes.into_iter().collect()))
     }
+}
+
+fn location(answer: &Answer) -> Option<&str> {
+    answer.headers.get(header::LOCATION)?.to_str().ok()
 }
 
 fn without_slash(url: &Url) -> &str {

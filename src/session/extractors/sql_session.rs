@@ -31,11 +31,9 @@ use payload::Payload;
 use statement::Alternatives;
 use users::UserCheck;
 
-pub const KIND: Kind = Kind {
-    build: config::build,
-    subject: "{user_id}",
-    presets: presets::PRESETS,
-};
+pub const KIND: Kind = Kind::new(config::build)
+    .with_subject("{user_id}")
+    .with_presets(presets::PRESETS);
 
 #[derive(Debug)]
 struct SqlSession {
@@ -77,11 +75,9 @@ impl SessionExtractor for SqlSession {
     }
 
     fn reach(&self) -> Reach {
-        let authority = Some(self.authority.clone());
         Reach {
-            jwts_of: None,
-            authority,
-            ..Reach::everything(self.credential.places())
+            authority: Some(self.authority.clone()),
+            ..Reach::opaque(self.credential.places())
         }
     }
 

@@ -23,11 +23,7 @@ use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Session, SessionExtractor};
 
 /// The middleware has no concept of users. The default subject is the member in which most apps store the user's id.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{user_id}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build).with_subject("{user_id}");
 
 /// The cookie's value after the session has been cleared. The middleware sets it unsigned, with an expiry in the past.
 const SIGNED_OUT: &str = "null";
@@ -61,11 +57,12 @@ struct Starlette(SignedTimestampVerifier);
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: StarletteConfig = section.read(&mut problems);
+    let setting = "secret_key";
     let secret = app_secret::required(
         section,
         "secret_key",
         config.secret_key,
-        "secret_key",
+        setting,
         &mut problems,
     );
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);

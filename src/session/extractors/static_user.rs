@@ -38,11 +38,7 @@ struct StaticUser {
     user: String,
 }
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{sub}",
-    presets: &[],
-};
+pub const KIND: Kind = Kind::new(build);
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();

@@ -37,11 +37,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("tailscale", r#"header = "Tailscale-User-Login""#),
 ];
 
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{sub}",
-    presets: PRESETS,
-};
+pub const KIND: Kind = Kind::new(build).with_presets(PRESETS);
 
 /// `[extractors.NAME]` with `kind = "trusted_header"`
 #[derive(Default, Serialize, Deserialize)]
@@ -93,37 +89,24 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         section.key("trusted_proxies"),
         "the entries together cover all IPv4 or all IPv6 addresses: list only the proxy's addresses or networks",
     );
-    let secret_header = header_name(
-        section,
-        "shared_secret_header",
-        config.shared_secret_header.as_deref(),
-        &mut problems,
-    );
+    let (key, text) = ("shared_secret_header", config.shared_secret_header);
+    let secret_header = header_name(section, key, text.as_deref(), &mut problems);
     let secret = section.secret("shared_secret", config.shared_secret, &mut problems);
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
-        problems.add(
-            section.key("shared_secret"),
-            format!("{weakness}: generate one with `openssl rand -hex 32`"),
-        );
+        let text = format!("{weakness}: generate one with `openssl rand -hex 32`");
+        problems.add(section.key("shared_secret"), text);
     }
-    let shared_secret = match (secret_header, secret) {
-        (Some(header), Some(secret)) => Some((header, secret)),
-        (None, None) => None,
-        (Some(_), None) => {
-            problems.add(
-                section.key("shared_secret"),
-                "is missing, but shared_secret_header is set: set both or neither",
-            );
-            None
-        }
-        (None, Some(_)) => {
-            problems.add(
-                section.key("shared_secret_header"),
-                "is missing, but shared_secret is set: set both or neither",
-            );
-            None
-        }
-    };
+    problems.require(
+        secret.is_some() || secret_header.is_none(),
+        section.key("shared_secret"),
+        "is missing, but shared_secret_header is set: set both or neither",
+    );
+    problems.require(
+        secret_header.is_some() || secret.is_none(),
+        section.key("shared_secret_header"),
+        "is missing, but shared_secret is set: set both or neither",
+    );
+    let shared_secret = secret_header.zip(secret);
     problems.require(
         !config.trusted_proxies.is_empty() || shared_secret.is_some() || !problems.is_empty(),
         section.key("trusted_proxies"),
@@ -143,10 +126,8 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
 /// Converts the network to the form in which peers are compared: IPv4-mapped IPv6 addresses become IPv4 addresses.
 fn canonical(net: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
-    match (
-        net.network().to_canonical(),
-        net.prefix_len().checked_sub(MAPPED),
-    ) {
+    let prefix = net.prefix_len().checked_sub(MAPPED);
+    match (net.network().to_canonical(), prefix) {
         (address @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => {
             IpNet::new(address, prefix).unwrap_or(net)
         }
@@ -165,19 +146,17 @@ fn header_name(
 
 impl TrustedHeader {
     fn session(&self, request: &Parts) -> Extracted {
-        let present = request.headers.contains_key(&self.header);
+        let ambiguous = || ExtractError::rejected(Reason::AmbiguousIdentity);
         if headers::has_twin(&request.headers, &self.header) {
-            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
+            return Err(ambiguous());
         }
-        if !present {
+        let user = headers::single(&request.headers, &self.header);
+        let Some(user) = user.map_err(|_| ambiguous())? else {
             return Ok(None);
-        }
-        let Ok(Some(user)) = headers::single(&request.headers, &self.header) else {
-            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         };
         self.check_proxy(request)?;
         if user.is_empty() || user.contains(',') {
-            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
+            return Err(ambiguous());
         }
         Ok(Some(Session::of_subject(user)))
     }
@@ -189,13 +168,10 @@ impl TrustedHeader {
             return Err(ExtractError::rejected(Reason::HopByHop));
         }
         if !self.trusted_proxies.is_empty() {
-            let peer = request
-                .extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|ConnectInfo(address)| address.ip().to_canonical());
-            let trusted =
-                peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
-            if !trusted {
+            let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
+            let peer = peer.map(|ConnectInfo(address)| address.ip().to_canonical());
+            let mut trusted = self.trusted_proxies.iter();
+            if !peer.is_some_and(|peer| trusted.any(|net| net.contains(&peer))) {
                 let shown = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
                 return Err(ExtractError::rejected(Reason::UntrustedPeer)
                     .because(format!("the peer is {shown}")));

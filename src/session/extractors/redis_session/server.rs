@@ -92,9 +92,8 @@ impl RedisServer {
         if ca.is_some() && !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Err("must begin with rediss:// (TLS), because ca is set");
         }
-        let client = Client::open(info).map_err(|_| HELP);
-        client.map(|client| Self {
-            client,
+        Ok(Self {
+            client: Client::open(info).map_err(|_| HELP)?,
             outgoing,
             tls: OnceCell::new(),
             extractor: Arc::from(section.name()),
@@ -128,10 +127,7 @@ impl RedisServer {
         if self.reads_expiry {
             commands.cmd("PTTL").arg(key);
         }
-        commands
-            .query_async(&mut connection.commands)
-            .await
-            .map_err(|error| failure(&error))
+        Ok(commands.query_async(&mut connection.commands).await?)
     }
 
     /// Records that the server refuses `GETRANGE` but allows `GET`, and logs one warning.
@@ -157,19 +153,14 @@ fn is_refused_command(answer: Option<&redis::Value>) -> bool {
 /// If the server returned an error, or if the answers do not fit these commands.
 fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
     let mut answers = answers.into_iter().map(redis::Value::extract_error);
-    let value = answers
-        .next()
-        .transpose()
-        .map_err(|error| failure(&error))?;
-    let left = answers
-        .next()
-        .transpose()
-        .map_err(|error| match failure(&error) {
-            StoreError::Said(error) => StoreError::Said(error.because(
-                "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
-            )),
-            other => other,
-        })?;
+    let value = answers.next().transpose()?;
+    let left = answers.next().transpose();
+    let left = left.map_err(|error| match failure(&error) {
+        StoreError::Said(error) => StoreError::Said(error.because(
+            "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
+        )),
+        other => other,
+    })?;
     let value = match value {
         Some(redis::Value::BulkString(bytes)) => bytes,
         Some(redis::Value::Nil) => return Ok(None),
@@ -183,11 +174,10 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
         Some(_) => return Err(StoreError::Lost("an unexpected answer to PTTL".to_owned())),
     };
     // `GETRANGE` returns the same answer for a missing key and for an empty value.
-    Ok(Some(Stored {
+    Ok((!value.is_empty()).then_some(Stored {
         value,
         seconds_left,
-    })
-    .filter(|stored| !stored.value.is_empty()))
+    }))
 }
 
 fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
@@ -237,22 +227,19 @@ impl Store for RedisServer {
             .set_response_timeout(None);
         let info = self.client.get_connection_info();
         let ConnectionAddr::TcpTls { host, port, .. } = info.addr() else {
-            let commands = self
-                .client
+            let client = &self.client;
+            let commands = client
                 .get_multiplexed_async_connection_with_config(&config)
-                .await
-                .map_err(|error| connect_failure(&error))?;
+                .await;
             return Ok(Connection {
-                commands,
+                commands: commands.map_err(|error| connect_failure(&error))?,
                 _driver: None,
             });
         };
         // In a URL, an IPv6 address is in brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = self
-            .connect_tls(host, *port)
-            .await
-            .map_err(|error| StoreError::Lost(with_advice(&error)))?;
+        let stream = self.connect_tls(host, *port).await;
+        let stream = stream.map_err(|error| StoreError::Lost(with_advice(&error)))?;
         let settings = info.redis_settings();
         let connecting = MultiplexedConnection::new_with_config(settings, stream, config);
         let (commands, driver) = connecting.await.map_err(|error| connect_failure(&error))?;
@@ -304,14 +291,17 @@ fn connect_failure(error: &RedisError) -> StoreError {
         .and_then(|text| text.split(['\'', '`', '"']).next());
     match (failure(error), text) {
         (StoreError::Said(ExtractError::Unavailable(cause)), Some(text)) => {
-            let detail = format!(
-                "{}: {}",
-                cause.detail.unwrap_or_default(),
-                shown(text.trim())
-            );
+            let known = cause.detail.unwrap_or_default();
+            let detail = format!("{known}: {}", shown(text.trim()));
             StoreError::Said(ExtractError::unavailable(cause.reason).because(detail))
         }
         (failure, _) => failure,
+    }
+}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        failure(&error)
     }
 }
 

@@ -138,10 +138,10 @@ pub fn build(
         &config.context_headers,
         &mut problems,
     );
-    for name in context_headers
+    let repeated = context_headers
         .iter()
-        .filter(|name| forward_headers.contains(name))
-    {
+        .filter(|name| forward_headers.contains(name));
+    for name in repeated {
         let text = format!(
             "contains {name}, which is also in forward_headers: keep it in one of the two keys"
         );
@@ -153,15 +153,19 @@ pub fn build(
     ];
     let additional_headers = check_additional(section, &config, &from_caller, &mut problems);
     let names = config.response_headers.iter();
+    let key = section.key("response_headers");
     let response_headers = names
-        .filter_map(|name| {
-            problems.parse(section.key("response_headers"), name, "names of headers")
-        })
+        .filter_map(|name| problems.parse(&*key, name, "names of headers"))
         .collect();
     let expires = config.expires_path.as_deref();
     let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
     let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else {
         return Err(problems);
+    };
+    let passed_cookies = if config.pass_set_cookie {
+        cookies.clone()
+    } else {
+        Vec::new()
     };
     Ok(Arc::new(SessionEndpoint {
         whoami: Arc::new(WhoAmI {
@@ -171,11 +175,7 @@ pub fn build(
             additional_headers,
             forwarded: config.forwarded,
             signed_out,
-            passed_cookies: if config.pass_set_cookie {
-                cookies.clone()
-            } else {
-                Vec::new()
-            },
+            passed_cookies,
             response_headers,
             expires,
         }),
@@ -187,11 +187,8 @@ pub fn build(
 
 /// Adds the preset's path to a `url` that has no path. An invalid URL is reported later.
 fn add_path(config: &mut SessionEndpointConfig) {
-    let url = config
-        .url
-        .as_deref()
-        .and_then(|url| url::Url::parse(url).ok());
-    if let (Some(mut url), Some(path)) = (url, &config.path)
+    if let (Some(url), Some(path)) = (&config.url, &config.path)
+        && let Ok(mut url) = url::Url::parse(url)
         && url.path() == "/"
     {
         url.set_path(path);
@@ -247,31 +244,23 @@ fn check_headers(
         let Some(name) = problems.parse::<HeaderName>(&*key, name, "names of headers") else {
             continue;
         };
-        if name == header::COOKIE {
+        let why = if name == header::COOKIE {
             problems.add(
                 &*key,
                 "must not contain Cookie, which would forward every cookie: list the cookies to forward in the key cookies",
             );
+            continue;
         } else if name == header::HOST || NEVER_SENT.contains(&name) {
-            problems.add(
-                &*key,
-                format!("must not contain {name}, which is never forwarded"),
-            );
+            "is never forwarded"
         } else if name == X_FORWARDED_FOR && !is_context {
-            problems.add(
-                &*key,
-                format!(
-                    "must not contain {name}, which is not a credential: list it in context_headers"
-                ),
-            );
+            "is not a credential: list it in context_headers"
         } else if name != X_FORWARDED_FOR && describes_the_route(&name) {
-            problems.add(
-                &*key,
-                format!("must not contain {name}, which any caller can set: use the key forwarded instead"),
-            );
+            "any caller can set: use the key forwarded instead"
         } else {
             headers.push(name);
-        }
+            continue;
+        };
+        problems.add(&*key, format!("must not contain {name}, which {why}"));
     }
     headers
 }
@@ -299,14 +288,12 @@ fn check_additional(
         let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else {
             continue;
         };
+        let mut lists = from_caller.iter();
         if NEVER_SENT.contains(&name) {
             problems.add(key, "is a header that cannot be set here: remove it");
-        } else if let Some((list, _)) = from_caller.iter().find(|(_, names)| names.contains(&name))
-        {
-            problems.add(
-                key,
-                format!("is also in {list}: keep it in one of the two keys"),
-            );
+        } else if let Some((list, _)) = lists.find(|(_, names)| names.contains(&name)) {
+            let text = format!("is also in {list}: keep it in one of the two keys");
+            problems.add(key, text);
         } else {
             value.set_sensitive(true);
             headers.insert(name, value);

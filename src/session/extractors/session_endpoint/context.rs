@@ -96,12 +96,9 @@ pub fn insert(caller: &Parts, name: &HeaderName, headers: &mut HeaderMap) {
     let sent = caller.headers.get_all(name).iter();
     if *name == X_FORWARDED_FOR {
         let peer = caller.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer =
-            peer.map(|ConnectInfo(address)| address.ip().to_canonical().to_string().into_bytes());
-        let addresses: Vec<Vec<u8>> = sent
-            .map(|line| line.as_bytes().to_vec())
-            .chain(peer)
-            .collect();
+        let peer = peer.map(|ConnectInfo(address)| address.ip().to_canonical().to_string());
+        let lines = sent.map(|line| line.as_bytes().to_vec());
+        let addresses: Vec<Vec<u8>> = lines.chain(peer.map(String::into_bytes)).collect();
         if let Ok(value) = HeaderValue::from_bytes(&addresses.join(&b", "[..]))
             && !value.is_empty()
         {

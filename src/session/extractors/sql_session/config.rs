@@ -115,13 +115,8 @@ pub fn build(
     };
     let credential = SessionCredential::read(section, fields, &mut problems);
     let secrets = django_secrets(section, &mut config, &mut problems);
-    let payload = payload(
-        section,
-        &mut config,
-        &secrets,
-        credential.laravel(),
-        &mut problems,
-    );
+    let laravel = credential.laravel();
+    let payload = payload(section, &mut config, &secrets, laravel, &mut problems);
     let limits = PoolLimits::read(
         section,
         config.max_connections,
@@ -142,17 +137,12 @@ pub fn build(
             if problems.is_empty() =>
         {
             let clock = context.clock.clone();
+            let lookup = RowLookup::new(database, clock.clone());
             Ok(Arc::new(SqlSession {
                 credential,
                 key_prefix: config.key_prefix,
                 authority,
-                pool: Pool::new(
-                    section,
-                    context,
-                    RowLookup::new(database, clock.clone()),
-                    limits,
-                    waiting,
-                ),
+                pool: Pool::new(section, context, lookup, limits, waiting),
                 statements: Arc::new(Alternatives::new(statements)),
                 payload,
                 user_check,
@@ -189,17 +179,12 @@ fn database(
         "is supported for PostgreSQL only: remove it",
     );
     let url = url?;
-    let database = ConnectConfig::new(
-        &url,
-        dialect,
-        password.as_ref(),
-        Trust {
-            pem: trust.pem(),
-            is_required: config.ca.is_some(),
-        },
-        time_zone,
-        limits.operation,
-    );
+    let trust = Trust {
+        pem: trust.pem(),
+        is_required: config.ca.is_some(),
+    };
+    let (password, timeout) = (password.as_ref(), limits.operation);
+    let database = ConnectConfig::new(&url, dialect, password, trust, time_zone, timeout);
     let database = problems.accept(section.key("url"), database)?;
     if let Some((host, fix)) = database.without_tls() {
         authority::warn_without_tls(section, host, fix);
@@ -294,12 +279,8 @@ fn django_secrets(
 ) -> Vec<Secret> {
     let current = section.secret("secret_key", config.secret_key.take(), problems);
     app_secret::check(section, "secret_key", current.as_slice(), problems);
-    let older = app_secret::listed(
-        section,
-        "secret_key_fallbacks",
-        std::mem::take(&mut config.secret_key_fallbacks),
-        problems,
-    );
+    let older = std::mem::take(&mut config.secret_key_fallbacks);
+    let older = app_secret::listed(section, "secret_key_fallbacks", older, problems);
     let is_django = config.payload == "django";
     let secrets: Vec<Secret> = current.into_iter().chain(older).collect();
     problems.require(

@@ -21,12 +21,8 @@ pub struct DjangoKeys(Vec<hmac::Key>);
 
 impl DjangoKeys {
     pub fn new(secrets: &[Secret]) -> Self {
-        Self(
-            secrets
-                .iter()
-                .map(|secret| hkdf::django(&[SALT, "signer"], secret))
-                .collect(),
-        )
+        let key = |secret| hkdf::django(&[SALT, "signer"], secret);
+        Self(secrets.iter().map(key).collect())
     }
 
     /// Verifies the signature of `data`, and returns its payload, decoded and decompressed.
@@ -38,20 +34,14 @@ impl DjangoKeys {
         let (signed, signature) = data.rsplit_once(':').ok_or_else(corrupt)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| corrupt())?;
         if !verifies_any(&self.0, signed, &signature) {
-            return Err(ExtractError::other_secret(
-                Reason::BadSignature,
-                "secret_key",
-            ));
+            let reason = Reason::BadSignature;
+            return Err(ExtractError::other_secret(reason, "secret_key"));
         }
         let (payload, _timestamp) = signed.rsplit_once(':').ok_or_else(corrupt)?;
-        let (payload, is_compressed) = payload
-            .strip_prefix('.')
-            .map_or((payload, false), |rest| (rest, true));
-        let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| corrupt())?;
-        if is_compressed {
-            inflate(&bytes, MAX_STORED).map_err(|_| corrupt())
-        } else {
-            Ok(bytes)
+        let decode = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| corrupt());
+        match payload.strip_prefix('.') {
+            Some(compressed) => inflate(&decode(compressed)?, MAX_STORED).map_err(|_| corrupt()),
+            None => decode(payload),
         }
     }
 }

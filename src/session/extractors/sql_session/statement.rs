@@ -44,12 +44,9 @@ impl Alternatives {
 
     /// The statements with their numbers, starting with the accepted one.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Statement)> {
-        let (before, after) = self
-            .statements
-            .split_at(self.accepted.load(Ordering::Relaxed));
-        let numbered = |offset: usize| move |(index, statement)| (offset + index, statement);
-        let after = after.iter().enumerate().map(numbered(before.len()));
-        after.chain(before.iter().enumerate().map(numbered(0)))
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        let numbered = || self.statements.iter().enumerate();
+        numbered().skip(accepted).chain(numbered().take(accepted))
     }
 
     pub fn accept(&self, number: usize) {
@@ -127,7 +124,7 @@ impl Statement {
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
-        let mut parameters: Vec<_> = pieces
+        let parameters: Vec<_> = pieces
             .iter()
             .filter_map(|(_, parameter)| *parameter)
             .collect();
@@ -135,14 +132,11 @@ impl Statement {
             return Err("must find the session by $1, the session's key");
         }
         if dialect == Dialect::Postgres {
-            parameters = if parameters.contains(&Parameter::Now) {
-                vec![Parameter::Key, Parameter::Now]
-            } else {
-                vec![Parameter::Key]
-            };
+            let mut used = vec![Parameter::Key, Parameter::Now];
+            used.retain(|parameter| parameters.contains(parameter));
             return Ok(Self {
                 sql: query.to_owned(),
-                parameters,
+                parameters: used,
             });
         }
         let mut sql = String::new();
@@ -201,10 +195,7 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
             (Some(open), c) if open == c => quote = None,
             (None, '\'' | '"' | '`') => quote = Some(c),
             (None, ';') => return Err("must be one statement"),
-            (None, '-') if query[at..].starts_with("--") => {
-                return Err("must not contain comments");
-            }
-            (None, '/') if query[at..].starts_with("/*") => {
+            (None, '-' | '/') if query[at..].starts_with("--") || query[at..].starts_with("/*") => {
                 return Err("must not contain comments");
             }
             (None, '$') => {

@@ -61,14 +61,12 @@ impl UserCheck {
         };
         let hash = session.text("_auth_user_hash").and_then(hex::decode);
         let Some(user) = pool.ask(&self.query(id)).await? else {
-            return Err(
-                ExtractError::rejected(Reason::UserNotFound).because("user_query finds no row")
-            );
+            let error = ExtractError::rejected(Reason::UserNotFound);
+            return Err(error.because("user_query finds no row"));
         };
         let Some(password) = user.text("password") else {
-            return Err(misfit(
-                "user_query returns no text column called password".to_owned(),
-            ));
+            let text = "user_query returns no text column called password";
+            return Err(misfit(text.to_owned()));
         };
         if verifies_any(&self.keys, password, &hash.unwrap_or_default()) {
             return Ok(true);
