@@ -110,12 +110,12 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
         };
         let report = BackendReport::of(format!("Rollout at {url}"), asking).await;
         results.add(None, &report)?;
-        for link in settings.chain.extractors() {
-            let waiting = WaitNotice::for_extractor(link);
-            let reports = link.extractor.probe().await;
+        for configured in settings.chain.extractors() {
+            let waiting = WaitNotice::for_extractor(configured);
+            let reports = configured.extractor.probe().await;
             drop(waiting);
             for report in reports {
-                results.add(Some(&link.name), &report)?;
+                results.add(Some(&configured.name), &report)?;
             }
         }
         results.end(clock)

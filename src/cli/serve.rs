@@ -158,7 +158,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
         .chain
         .extractors()
         .iter()
-        .map(|link| &*link.name)
+        .map(|configured| &*configured.name)
         .collect();
     tracing::info!(
         %address,

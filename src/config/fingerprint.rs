@@ -65,8 +65,8 @@ mod tests {
         writer.write_all(b"secret").unwrap();
         drop(writer);
         let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
-        let (bytes, watched) = FileFingerprint::read(&path).unwrap();
+        let (bytes, fingerprint) = FileFingerprint::read(&path).unwrap();
         assert_eq!(bytes, b"secret");
-        assert!(!watched.has_changed());
+        assert!(!fingerprint.has_changed());
     }
 }

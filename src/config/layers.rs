@@ -218,10 +218,10 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)
     let name = path.display().to_string();
     let layer = FileFingerprint::read(path)
         .map_err(|error| format!("cannot be read: {error}"))
-        .and_then(|(bytes, watched)| {
+        .and_then(|(bytes, fingerprint)| {
             let text = str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
             let origin = ValueOrigin::Document(name.clone());
-            Ok((parse(text, Some(&origin))?, watched))
+            Ok((parse(text, Some(&origin))?, fingerprint))
         });
     problems.accept(name, layer)
 }

@@ -233,8 +233,8 @@ fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Se
         ));
     };
     let path = Path::new(name);
-    let content = FileFingerprint::read(path).map(|(bytes, watched)| {
-        files.push(watched);
+    let content = FileFingerprint::read(path).map(|(bytes, fingerprint)| {
+        files.push(fingerprint);
         bytes
     });
     Secret::from_file(path, content)

@@ -20,7 +20,7 @@ pub(crate) struct Findings {
     /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,
     /// The files from which keys were read.
-    pub(crate) watched: Vec<FileFingerprint>,
+    pub(crate) fingerprints: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
     /// The number of secrets in each list or table, with the full name of its configuration key.
     pub(crate) secret_counts: Vec<(String, usize)>,
@@ -116,7 +116,7 @@ impl<'a> Section<'a> {
         T: DeserializeOwned + Default + Serialize,
     {
         let mut findings = self.findings.borrow_mut();
-        let files = &mut findings.watched;
+        let files = &mut findings.fingerprints;
         let config: T = read(&self.path, &self.table, self.common_keys, files, problems);
         findings.effective = serde_json::to_value(&config).ok();
         findings.properties = Some(properties::<T>);

@@ -280,7 +280,7 @@ impl Builder<'_> {
                 section,
                 cap_to_session: self.elsewhere.cap_to_session,
                 outgoing: self.context.http.outgoing().clone(),
-                files: findings.watched,
+                files: findings.fingerprints,
             },
         );
         built.warnings.extend(findings.warnings);

@@ -287,23 +287,24 @@ impl Settings {
     /// Reuses the extractors of `old` whose sections and files are unchanged, so that their caches and connections are
     /// kept. Returns the other extractors, which are not started yet.
     pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
-        let (mut links, mut new) = (Vec::new(), Vec::new());
-        for link in self.chain.extractors() {
-            let same = old.chain.extractors().iter().find(|old_link| {
-                old_link.name == link.name
-                    && old.built_from.get(&*link.name) == self.built_from.get(&*link.name)
+        let (mut extractors, mut new) = (Vec::new(), Vec::new());
+        for configured in self.chain.extractors() {
+            let same = old.chain.extractors().iter().find(|earlier| {
+                earlier.name == configured.name
+                    && old.built_from.get(&*configured.name)
+                        == self.built_from.get(&*configured.name)
             });
             if let Some(same) = same {
-                links.push(ConfiguredExtractor {
+                extractors.push(ConfiguredExtractor {
                     extractor: same.extractor.clone(),
-                    ..link.clone()
+                    ..configured.clone()
                 });
             } else {
-                links.push(link.clone());
-                new.push(link.clone());
+                extractors.push(configured.clone());
+                new.push(configured.clone());
             }
         }
-        self.chain = Chain::new(links);
+        self.chain = Chain::new(extractors);
         Chain::new(new)
     }
 

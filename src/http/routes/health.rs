@@ -49,15 +49,15 @@ fn report(
     secret_fingerprint: Option<String>,
 ) -> Result<Json<Report>, Error> {
     let chain = &live.settings.chain;
-    let extractors = chain.extractors().iter().map(|link| {
-        let (state, missing) = match link.extractor.readiness() {
+    let extractors = chain.extractors().iter().map(|configured| {
+        let (state, missing) = match configured.extractor.readiness() {
             Readiness::Ready => ("ready", None),
             Readiness::Stale => ("stale", None),
             Readiness::Waiting(what) => ("waiting", Some(what)),
         };
         ExtractorReport {
-            name: link.name.clone(),
-            kind: link.kind,
+            name: configured.name.clone(),
+            kind: configured.kind,
             state,
             missing,
         }
