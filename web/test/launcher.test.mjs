@@ -17,7 +17,7 @@ const group = readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ")[
 console.log("own group:", Number(group) === process.pid);
 `;
 
-test("one of two SIGINTs reaches the service, which has its own process group and determines the exit code", async () => {
+test("a repeated SIGINT reaches the service only once, and the service has its own process group and determines the exit code", async () => {
   const folder = mkdtempSync(join(tmpdir(), "launcher-"));
   try {
     const platform = join(folder, "node_modules", `rollout-token-${process.platform}-${process.arch}`);
