@@ -27,8 +27,8 @@ ENV APP_ENV=production
 # The user is "nobody" as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot requires a number.
 USER 65534:65534
 EXPOSE 8080
-# The health check calls /healthz at server.listen. To change that key, set ROLLOUT__SERVER__LISTEN, because this
-# command does not get the --config option of the service.
+# The health check calls /healthz at server.listen. It does not get the service's --config option, so set this key with
+# the variable ROLLOUT__SERVER__LISTEN, not in a file that --config names.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/rollout-token", "health"]
 ENTRYPOINT ["/rollout-token"]
 CMD ["serve"]
