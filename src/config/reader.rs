@@ -249,8 +249,8 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 }
 
 /// The innermost value that causes `error`, and its path. `read` reads the whole key with another value in place of
-/// `value`. Every item of a list and every member of a table is read alone, unless the list or table fails in the same
-/// way when it is empty.
+/// `value`. The items of a list and the members of a table are read one at a time. If the empty list or table causes
+/// the same error, the list or table itself is the cause.
 fn find_cause<'a>(
     path: &str,
     value: &'a Value,

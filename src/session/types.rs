@@ -124,7 +124,7 @@ pub enum CredentialSource {
     Header(HeaderName),
     Cookie(String),
     /// The cookie of `@supabase/ssr`, unchunked or in chunks: a JSON session that contains the token (`src/cookies.ts`
-    /// and `utils/chunker.ts` in that library).
+    /// and `src/utils/chunker.ts` in that library).
     Supabase(String),
     /// The cookie in which AWS Amplify stores the access token of the user who last signed in. The string is the app
     /// client id of the Cognito user pool (`TokenStore.ts` and `CookieStorage.ts` in that library).

@@ -371,7 +371,7 @@ struct Sections {
     tree: Table,
     /// The effective sections, for `check-config --print`.
     effective: serde_json::Map<String, serde_json::Value>,
-    /// The files of the layers, and those from which keys were read.
+    /// The configuration files, and the files named by keys such as `client_secret_file`.
     files: Vec<FileFingerprint>,
 }
 

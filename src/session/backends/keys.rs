@@ -318,7 +318,7 @@ impl KeySet {
         }
     }
 
-    /// The keys with the token's `kid` that can be used with its `alg`.
+    /// The keys that can be used with the token's `alg` and have its `kid`, if it has one.
     fn fitting(&self, signed: Signed<'_>) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |key| {
             (signed.kid.is_none() || key.kid.as_deref() == signed.kid) && key.fits(signed.alg)

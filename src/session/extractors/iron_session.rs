@@ -157,8 +157,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 impl Version {
-    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`. `None` if the name contains characters
-    /// that a header name cannot contain.
+    /// With `version = "raw"`, the header `x-NAME-session`, h3's default for a cookie called `NAME`. `None` for other
+    /// versions, and if the name contains characters that a header name cannot contain.
     fn header(self, cookie: &Cookie) -> Option<CredentialSource> {
         let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
         match self {

@@ -44,7 +44,7 @@ struct SqlSession {
     pool: Arc<Pool<RowLookup>>,
     statements: Arc<Alternatives>,
     payload: Payload,
-    /// Checks the session against its user; `None` if `user_query` is not set.
+    /// Checks that the session's user exists and has not changed the password since; `None` if `user_query` is not set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
     /// An expiry in the session itself, which applies in addition to the expiry in the column.

@@ -132,8 +132,8 @@ pub fn open<'k>(
     {
         return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
-    // No session format uses these parameters: `zip` could be a decompression bomb, and `crit` requires unknown
-    // extensions.
+    // No session format uses these parameters. Compressed content (`zip`) could be a decompression bomb, and `crit`
+    // lists extensions that must be supported, but none is.
     if header.contains("zip") || header.contains("crit") {
         return Err(ExtractError::rejected(Reason::Header));
     }
