@@ -184,7 +184,7 @@ impl Chain {
         }
     }
 
-    /// Whether every extractor has what it needs to decide.
+    /// Whether every extractor has the data that it needs to decide.
     pub fn is_ready(&self) -> bool {
         let mut readiness = self.extractors.iter().map(|it| it.extractor.readiness());
         readiness.all(|readiness| !matches!(readiness, Readiness::Waiting(_)))

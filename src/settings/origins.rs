@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_matches_only_a_part_of_one_label() {
+    fn star_in_a_pattern_matches_only_a_part_of_one_label() {
         let pattern = OriginPattern::parse("https://*-team.vercel.app").unwrap();
         for (origin, want) in [
             ("https://app-git-x-team.vercel.app", true),

@@ -30,7 +30,7 @@ pub(super) fn rename(
             ("http.method", method) => (&mut request, "requestMethod", method),
             ("http.path", path) => (&mut request, "requestUrl", path),
             ("http.status", status) => (&mut request, "status", status),
-            // In this format, names with a dot belong to the HTTP request or to traces.
+            // Any other name with a dot is an attribute for traces. The log line omits it.
             (name, _) if name.contains('.') => continue,
             (name, value) => (&mut line, name, value),
         };

@@ -1,5 +1,5 @@
-//! Tests of configuration by environment variables: a whole configuration in one variable, names in any case, and
-//! values that are lists or tables.
+//! Tests of configuration by environment variables: a whole configuration in one variable, names in any letter case,
+//! and values that are lists or tables.
 
 use rollout_token::settings::Settings;
 use serde_json::json;

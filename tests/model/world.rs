@@ -181,7 +181,7 @@ pub mod settings {
     }
 }
 
-/// Replaces the application: it only holds the settings, which a reload replaces.
+/// A substitute for the application. It holds only the settings, which a reload replaces.
 pub mod app {
     use std::sync::Arc;
 

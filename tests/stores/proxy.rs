@@ -83,7 +83,7 @@ impl Proxy {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// The number of reply bytes that were forwarded unchanged.
+    /// The number of reply bytes that were forwarded with [`Fault::None`] or [`Fault::Delay`].
     pub fn relayed(&self) -> usize {
         self.relayed.load(Ordering::SeqCst)
     }

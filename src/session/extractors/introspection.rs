@@ -265,7 +265,7 @@ fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &m
     refuse(rules.demand("cnf"), "cnf");
 }
 
-/// Whether the token type is listed, in any case.
+/// Whether the token type is listed, regardless of letter case.
 fn is_one_of(token_types: &[String], value: &str) -> bool {
     token_types
         .iter()

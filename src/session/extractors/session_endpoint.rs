@@ -404,7 +404,7 @@ fn same_host(one: &Url, other: &Url) -> bool {
     one.host() == other.host()
 }
 
-/// Sets a header. Skips a value that contains characters outside ASCII.
+/// Sets a header. Skips a value that contains control characters other than a tab.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);

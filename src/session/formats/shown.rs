@@ -1,7 +1,8 @@
 //! Formats a credential's values for logs and `explain`, next to the expected values.
 
-/// The maximum number of characters in one value, and the maximum number of values in a list.
+/// The maximum number of characters in one value.
 const MAX_CHARS: usize = 100;
+/// The maximum number of values in a list.
 const MAX_VALUES: usize = 5;
 
 /// The text, truncated to [`MAX_CHARS`] and [`escaped`]; the word `empty` if the text is empty.
