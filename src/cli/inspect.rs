@@ -74,7 +74,7 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
 
 const NOT_SIGNED: &str = "the token is not signed with this client secret";
 
-/// The explanation of the misread secret with which the token was signed; `None` if it was signed with another key.
+/// How the program that signed the token misread the secret; `None` if no known misreading yields the signing key.
 fn fitting_reading(token: &str, secret: &[u8]) -> Option<&'static str> {
     let fitting = readings(secret).find(|(key, _)| verify(token, key).is_some());
     fitting.map(|(_, reading)| reading)

@@ -333,7 +333,7 @@ fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
     {
         rest
     } else if !is_separated || scheme.is_empty() || after.starts_with('+') {
-        // Only after `Bearer` is `+` a separator. In other text, such as `abc+def`, it is part of the credential,
+        // `+` is a separator only after `Bearer`. In other text, such as `abc+def`, it is part of the credential,
         // because many credentials contain `+`.
         text
     } else {

@@ -231,7 +231,7 @@ impl Formats {
     }
 }
 
-/// The layer that writes the log, and the control that changes it.
+/// The layer that writes the log, and the control that changes its format and level.
 pub(super) fn layer(
     log: LogOptions,
     writer: LogWriter,

@@ -280,7 +280,7 @@ async fn path_rewriting_header_is_ignored() {
 }
 
 #[tokio::test]
-async fn health_check_user_agent_bypasses_no_check() {
+async fn health_check_user_agent_is_treated_like_any_other() {
     let elsewhere = elsewhere_service().await;
     let web = Service::start(by_jwt()).await;
     for agent in [

@@ -29,7 +29,7 @@ pub const KID_PLACEHOLDER: &str = "{kid}";
 
 /// Keys that a provider publishes one by one, each at a URL that contains the key id. The id is taken from an
 /// unverified token, so the number and rate of look-ups are limited. Keys and unknown ids have separate limits in the
-/// cache, so that made-up ids evict at most the oldest of [`MAX_KEYS`] keys.
+/// cache: however many ids a client makes up, they evict at most one key, the oldest of [`MAX_KEYS`].
 #[derive(Debug)]
 pub struct KeysByKid {
     provider: Provider,

@@ -55,7 +55,7 @@ pub struct Detected {
     /// The preset of the first kind.
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
-    /// The keys that hold secrets of the app, in the section of the first kind.
+    /// The configuration keys for the app's secrets, in a section of the first kind.
     pub needs: Vec<Cow<'static, str>>,
     /// The documentation page about such credentials, as a path in the repository.
     pub page: &'static str,

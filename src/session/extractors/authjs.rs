@@ -198,8 +198,9 @@ impl AuthJs {
         }))
     }
 
-    /// The token in the session's cookie, with the keys for each cookie name under which the request sends it. Refuses
-    /// different tokens under two names, as [`cookie::find_one_of`] does with unchunked cookies.
+    /// The token in the session cookie. If the request sends the token under several cookie names, the keys of all
+    /// these names are returned. Refuses different tokens under two names, as [`cookie::find_one_of`] does with
+    /// unchunked cookies.
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {

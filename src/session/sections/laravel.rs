@@ -106,7 +106,7 @@ impl AppKeySet {
             .ok_or_else(|| ExtractError::rejected(Reason::CookieName))
     }
 
-    /// Decrypts a value that the app encrypted for any purpose.
+    /// Decrypts a value that the app encrypted: a cookie, or the session data.
     fn open(&self, encrypted: &[u8]) -> Result<Vec<u8>, ExtractError> {
         let json = STANDARD
             .decode(encrypted)
