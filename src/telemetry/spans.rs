@@ -40,8 +40,8 @@ pub(super) struct RequestHead {
     pub(super) origin: Option<HeaderValue>,
 }
 
-/// Creates the spans of a request. `token_route` is the path of the matched route if this is a token request. It becomes
-/// an attribute; the path that the caller sent must not become one.
+/// Creates the spans of a request. `token_route` is the path of the matched route if this is a token request. It
+/// becomes an attribute; the path that the caller sent must not become one.
 pub fn request_span<B>(
     request: &Request<B>,
     request_id: &str,
