@@ -433,7 +433,7 @@ impl App {
         let outcome = Outcome {
             status: error.status(),
             code: error.code(),
-            reason: Some(error.reason()),
+            reason: Some(error.reason().as_str()),
             cause: error.cause(),
             extractor: error.extractor().map(|name| &**name),
             subject: error.subject().map(Subject::as_str),

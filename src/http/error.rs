@@ -101,22 +101,36 @@ impl Error {
         self.mapping().status
     }
 
-    /// The reason that logs report: more specific than the code, or the code itself.
-    pub fn reason(&self) -> &'static str {
+    /// The reason that logs report. It is more specific than the code, or has the same name.
+    pub fn reason(&self) -> Reason {
         match self {
             Self::BadRequest(reason)
             | Self::OriginNotAllowed(reason)
             | Self::NotAFetch(reason)
-            | Self::WrongPath(reason) => reason.as_str(),
+            | Self::WrongPath(reason) => *reason,
             Self::Denied(Denied { denial, .. }) => match denial {
                 Denial::NotSignedIn(rejection)
                 | Denial::NotMine(rejection, _)
-                | Denial::Rejected(rejection) => rejection.reason.as_str(),
-                Denial::Unavailable(cause) => cause.reason.as_str(),
+                | Denial::Rejected(rejection) => rejection.reason,
+                Denial::Unavailable(cause) => cause.reason,
             },
-            Self::ClockNotSet => "clock_not_set",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            other => other.code(),
+            Self::HostNotAllowed => Reason::HostNotAllowed,
+            Self::NotFound => Reason::NotFound,
+            Self::MethodNotAllowed(_) => Reason::MethodNotAllowed,
+            Self::RequestTimeout => Reason::RequestTimeout,
+            Self::BodyTooLarge => Reason::BodyTooLarge,
+            Self::UriTooLong => Reason::UriTooLong,
+            Self::HeadersTooLarge(_) => Reason::HeadersTooLarge,
+            Self::RateLimited { .. } => Reason::RateLimited,
+            Self::Internal => Reason::Internal,
+            Self::ClockNotSet => Reason::ClockNotSet,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::Overloaded => Reason::Overloaded,
+            Self::Unready(report) => match report.state {
+                InstanceState::Draining => Reason::Draining,
+                InstanceState::ClockNotSet => Reason::ClockNotSet,
+                InstanceState::Waiting | InstanceState::Ready => Reason::Waiting,
+            },
         }
     }
 
@@ -427,6 +441,23 @@ pub fn protect(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_that_carry_no_reason_report_their_code_as_the_reason() {
+        for error in Error::every() {
+            let carries_reason = matches!(
+                error,
+                Error::BadRequest(_)
+                    | Error::Denied(_)
+                    | Error::OriginNotAllowed(_)
+                    | Error::NotAFetch(_)
+            );
+            assert!(
+                carries_reason || error.reason() == error.code(),
+                "{error:?}"
+            );
+        }
+    }
 
     #[test]
     fn each_state_of_an_instance_that_is_not_ready_has_a_status_and_a_code() {

@@ -209,8 +209,8 @@ fn refuse(
     if let Some((protocol, hint)) = other_protocol {
         shared.log.other_protocol(protocol, hint);
     } else {
-        let log = &shared.log;
-        log.refused_head(&id, error.code(), error.reason(), error.cause());
+        let (log, reason) = (&shared.log, error.reason().as_str());
+        log.refused_head(&id, error.code(), reason, error.cause());
     }
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::session::reason::Reason;
 use crate::session::types::Readiness;
 
 /// The minimum time between two warnings about the failing calls to one backend.
@@ -40,7 +41,7 @@ impl BackendHealth {
 
     /// Records a failed call. `statement` is the number of the statement, from 0 to 7: a backend can have several, and
     /// one may fail while another succeeds. The first failure logs a warning; later failures log at most one a minute.
-    pub fn failed(&self, statement: u8, reason: &str, detail: Option<&str>) {
+    pub fn failed(&self, statement: u8, reason: Reason, detail: Option<&str>) {
         let now = self.clock.monotonic();
         let mut state = self.state();
         state.failing |= 1 << statement;
@@ -56,7 +57,7 @@ impl BackendHealth {
         let failures = std::mem::take(&mut state.failures);
         drop(state);
         tracing::warn!(
-            extractor = %self.extractor, reason, detail, failures,
+            extractor = %self.extractor, reason = reason.as_str(), detail, failures,
             "calls to the backend fail; this warning is logged at most once a minute"
         );
     }
@@ -120,12 +121,16 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(log, || {
             for _ in 0..100 {
-                health.failed(0, "timeout", Some("no complete answer before the timeout"));
+                health.failed(
+                    0,
+                    Reason::Timeout,
+                    Some("no complete answer before the timeout"),
+                );
                 // A success between two failures must not allow another warning within the minute.
                 health.answered(0);
             }
             clock.advance(WARNING_INTERVAL);
-            health.failed(0, "status", None);
+            health.failed(0, Reason::Status, None);
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
@@ -151,7 +156,7 @@ mod tests {
     fn failed_statement_keeps_the_backend_stale_while_another_statement_is_answered() {
         let health = BackendHealth::new("web", &Clock::system());
         assert_eq!(health.readiness(), Readiness::Ready);
-        health.failed(1, "store_refused", None);
+        health.failed(1, Reason::StoreRefused, None);
         health.answered(0);
         assert_eq!(health.readiness(), Readiness::Stale);
         health.answered(1);

@@ -241,7 +241,7 @@ impl JwksCache {
                 ExtractError::rejected(Reason::UnknownKey)
             }
             Some((_, Err(error))) => ExtractError::unavailable(Reason::JwksUnavailable)
-                .because(format!("{}: {error}", error.name())),
+                .because(format!("{}: {error}", error.reason())),
             None => ExtractError::unavailable(Reason::JwksUnavailable),
         }
     }
@@ -325,12 +325,15 @@ impl JwksCache {
         let now = self.now();
         let (extractor, health) = (&self.provider.extractor, &self.provider.health);
         let metrics = &self.provider.context.metrics;
-        let result = outcome.as_ref().map_or_else(FetchError::name, |_| "ok");
+        let result = match &outcome {
+            Ok(_) => "ok",
+            Err(error) => error.reason().as_str(),
+        };
         metrics.jwks_refreshed(extractor, result);
         metrics.backend_call(extractor, result, now.saturating_sub(started));
         match &outcome {
             Err(error) if !self.is_absent(error) => {
-                health.failed(0, result, Some(&error.to_string()));
+                health.failed(0, error.reason(), Some(&error.to_string()));
             }
             Ok(_) | Err(_) => health.answered(0),
         }
@@ -487,7 +490,7 @@ impl FetchedKeys {
         BackendReport::of(self.call().backend, async {
             match cache.download().await {
                 Ok(loaded) => Ok(describe(&loaded.keys)),
-                Err(error) => Err(format!("{}: {error}", error.name())),
+                Err(error) => Err(format!("{}: {error}", error.reason())),
             }
         })
         .await

@@ -13,6 +13,7 @@ use crate::session::backends::keys::{KeySet, KeysError, UnusableKey};
 use crate::session::formats::issuer::{TENANT, for_every_tenant};
 use crate::session::formats::loopback::is_loopback;
 use crate::session::formats::shown::{listed, shown};
+use crate::session::reason::Reason;
 use crate::session::types::without_query;
 
 /// How long keys are fresh if the response has no `max-age`, and the bounds to which `max-age` is clamped.
@@ -240,14 +241,14 @@ impl FetchError {
     }
 
     /// The reason that metrics and logs report for this error.
-    pub fn name(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Call(_, error) => error.reason().as_str(),
-            Self::Redirect(..) => "status",
-            Self::Keys(_, _, KeysError::Malformed(_)) => "malformed",
-            Self::Keys(_, _, KeysError::NoUsableKey(_)) => "no_usable_key",
-            Self::Discovery(_) => "discovery",
-            Self::Interrupted => "interrupted",
+            Self::Call(_, error) => error.reason(),
+            Self::Redirect(..) => Reason::Status,
+            Self::Keys(_, _, KeysError::Malformed(_)) => Reason::Malformed,
+            Self::Keys(_, _, KeysError::NoUsableKey(_)) => Reason::NoUsableKey,
+            Self::Discovery(_) => Reason::Discovery,
+            Self::Interrupted => Reason::Interrupted,
         }
     }
 

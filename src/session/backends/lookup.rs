@@ -287,7 +287,7 @@ impl Flight {
             Err(ExtractError::Unavailable(cause)) => {
                 lookup
                     .health
-                    .failed(0, cause.reason.as_str(), cause.detail.as_deref());
+                    .failed(0, cause.reason, cause.detail.as_deref());
                 cause.reason.as_str()
             }
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {

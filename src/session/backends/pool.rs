@@ -188,12 +188,12 @@ impl<S: Store> Pool<S> {
         let statement = S::statement(question);
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => {
-                let (reason, detail) = (cause.reason.as_str(), cause.detail.as_deref());
-                spans::record_failure(&span, reason);
-                if DOWN.contains(&cause.reason) {
+                let (reason, detail) = (cause.reason, cause.detail.as_deref());
+                spans::record_failure(&span, reason.as_str());
+                if DOWN.contains(&reason) {
                     self.health.failed(statement, reason, detail);
                 }
-                reason
+                reason.as_str()
             }
             // A refused session is not a failure of the store.
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
@@ -312,11 +312,12 @@ impl<S: Store> Pool<S> {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
                     let detail = format!("{}: {failure}", pool.store.address());
-                    pool.health.failed(0, "store_unreachable", Some(&detail));
+                    pool.health
+                        .failed(0, Reason::StoreUnreachable, Some(&detail));
                 }
                 Err(_) => {
                     let detail = pool.timed_out(false);
-                    pool.health.failed(0, "store_timeout", Some(&detail));
+                    pool.health.failed(0, Reason::StoreTimeout, Some(&detail));
                 }
             }
         });
