@@ -216,6 +216,30 @@ async fn answer_that_sets_a_configured_cookie_is_not_cached() {
     );
 }
 
+/// Made-up cookies would otherwise fill the cache and evict the sessions of other callers.
+#[tokio::test]
+async fn answer_with_status_200_that_names_no_subject_is_not_cached() {
+    for (body, subject, status, visits) in [
+        (ANN, "{sub}", 200, 1),
+        (r#"{"user":{"id":7}}"#, "id-{user.id}", 200, 1),
+        ("null", "{sub}", 401, 2),
+        ("{}", "{sub}", 401, 2),
+        (r#"{"sub":null}"#, "{sub}", 401, 2),
+        (r#"{"sub":0}"#, "{sub}", 401, 2),
+        (r#"{"user":null,"sub":"x"}"#, "id-{user.id}", 401, 2),
+    ] {
+        let app = Backend::json(body).await;
+        let keys =
+            format!("extractors.app.cache_ttl = '10s'\nextractors.app.subject = '{subject}'");
+        let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+        for _ in 0..2 {
+            let answer = send(&service, &[("cookie", "sid=1")]).await;
+            assert_eq!(answer.status(), status, "{body}");
+        }
+        assert_eq!(app.visits(), visits, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn caller_without_a_configured_cookie_gets_no_set_cookie_lines() {
     let app = app_that_sets(&["sid=new"], 200, ANN).await;

@@ -37,7 +37,7 @@ const MAX_OPEN: usize = 1024;
 
 /// The identity of a look-up: a hash of everything that is sent to the backend. The credential itself is not stored,
 /// and different look-ups never share an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Question([u8; 32]);
 
 impl Question {

@@ -9,6 +9,7 @@ mod presets;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -25,6 +26,7 @@ use crate::session::formats::headers;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::session_end::TimePath;
+use crate::session::subject::Template;
 use crate::session::types::{
     BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, OfferedCookies, Reach,
     Readiness, ResponseCookies, Session, SessionExtractor, without_query,
@@ -60,6 +62,7 @@ struct WhoAmI {
     /// The headers of the answer that contain the session. If empty, the session is in the body.
     response_headers: Vec<HeaderName>,
     expires: Option<TimePath>,
+    subject: Template,
 }
 
 /// The statuses that mean that the caller is not signed in.
@@ -225,7 +228,8 @@ impl WhoAmI {
         request
     }
 
-    /// Calls the app. The answer's `Set-Cookie` lines are passed on only to callers that sent one of the section's
+    /// Calls the app. An answer that names no subject is not cached: many apps answer 200 to a caller who is not signed
+    /// in, so that made-up credentials would evict the sessions of other callers. The answer's `Set-Cookie` lines are passed on only to callers that sent one of the section's
     /// cookies. A caller that sent only a header may be a page of another site, and the lines would put a new session
     /// into the browser.
     async fn ask(&self, request: Request, sent_cookies: bool) -> Verdict {
@@ -237,7 +241,11 @@ impl WhoAmI {
             }
             outcome
         };
-        let verdict = self.endpoint.ask(request, read).await;
+        let mut verdict = self.endpoint.ask(request, read).await;
+        if !matches!(&verdict.outcome, Ok(session) if self.subject.subject(&session.attributes).is_ok())
+        {
+            verdict.keep_for = Duration::ZERO;
+        }
         Verdict {
             cookies: offered,
             ..verdict

@@ -1,6 +1,6 @@
 //! The cache of look-up outcomes: the answers of one backend, limited in number and in bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,19 @@ use crate::clock::UnixSeconds;
 use crate::json::Value;
 use crate::session::types::{ExtractError, Session};
 
-/// Limits of the caches: the number of answers per backend, the bytes of one answer, and the total bytes for all
-/// backends.
-const MAX_CACHED: usize = 10_000;
+/// Limits of the caches: the numbers of sessions and of refusals per backend, the bytes of one answer, and the total
+/// bytes for all backends.
+const MAX_SESSIONS: usize = 10_000;
+const MAX_REFUSALS: usize = 1000;
 const MAX_CACHED_BYTES: usize = 8 * 1024;
 pub(super) const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
+/// The part of a backend's bytes that is reserved for refusals: one in this many.
+const REFUSALS_SHARE: usize = 16;
+
 /// The memory that a cached answer needs in addition to its bytes, rounded up: its hash and its expiry time, in a map
-/// and in a queue, and the allocator's overhead.
-const CACHED_OVERHEAD: usize = 256;
+/// and in an ordered set, and the allocator's overhead.
+const CACHED_OVERHEAD: usize = 320;
 
 /// A cached outcome. The session is cached as JSON, because a parsed session takes seventeen times as much memory.
 pub(super) type CachedOutcome = Result<CachedSession, ExtractError>;
@@ -55,23 +59,77 @@ pub(super) fn to_cached(outcome: &LookupOutcome) -> Option<CachedOutcome> {
     })
 }
 
-/// Cached outcomes, and the order in which they were added.
-#[derive(Default)]
+/// Cached outcomes. Refusals have their own room: a caller without a genuine credential can cause any number of
+/// refusals by made-up credentials, and they must not evict the sessions of other callers.
 pub(super) struct Cache {
+    sessions: Room,
+    refusals: Room,
+}
+
+/// A limited number of cached outcomes, in the order in which they expire.
+struct Room {
+    max_outcomes: usize,
     outcomes: HashMap<Question, (Duration, CachedOutcome)>,
-    order: VecDeque<(Duration, Question)>,
+    order: BTreeSet<(Duration, Question)>,
     bytes: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            sessions: Room::new(MAX_SESSIONS),
+            refusals: Room::new(MAX_REFUSALS),
+        }
+    }
 }
 
 impl Cache {
     pub(super) fn get(&self, question: Question, now: Duration) -> Option<CachedOutcome> {
+        let session = self.sessions.get(question, now);
+        session.or_else(|| self.refusals.get(question, now))
+    }
+
+    /// Adds an outcome. The sessions and the refusals together take at most `max_bytes`.
+    pub(super) fn put(
+        &mut self,
+        question: Question,
+        outcome: CachedOutcome,
+        now: Duration,
+        until: Duration,
+        max_bytes: usize,
+    ) {
+        let for_refusals = max_bytes / REFUSALS_SHARE;
+        match outcome {
+            Ok(_) => {
+                let for_sessions = max_bytes - for_refusals;
+                self.sessions
+                    .put(question, outcome, now, until, for_sessions);
+            }
+            Err(_) => self
+                .refusals
+                .put(question, outcome, now, until, for_refusals),
+        }
+    }
+}
+
+impl Room {
+    fn new(max_outcomes: usize) -> Self {
+        Self {
+            max_outcomes,
+            outcomes: HashMap::new(),
+            order: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
+    fn get(&self, question: Question, now: Duration) -> Option<CachedOutcome> {
         let (until, outcome) = self.outcomes.get(&question)?;
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Adds an outcome, unless it alone exceeds `max_bytes`. First removes the oldest outcomes while the oldest has
-    /// expired, or while [`MAX_CACHED`] and `max_bytes` do not allow one more.
-    pub(super) fn put(
+    /// Adds an outcome, unless it alone exceeds `max_bytes`. First removes all expired outcomes, and then those that
+    /// expire next, until `max_outcomes` and `max_bytes` allow one more.
+    fn put(
         &mut self,
         question: Question,
         outcome: CachedOutcome,
@@ -83,27 +141,22 @@ impl Cache {
         if bytes > max_bytes {
             return;
         }
-        while let Some((end, oldest)) = self.order.front().copied() {
-            if now < end && self.order.len() < MAX_CACHED && self.bytes + bytes <= max_bytes {
+        self.remove(question);
+        while let Some(&(end, next)) = self.order.first() {
+            let has_room = self.order.len() < self.max_outcomes && self.bytes + bytes <= max_bytes;
+            if now < end && has_room {
                 break;
             }
-            self.order.pop_front();
-            if self
-                .outcomes
-                .get(&oldest)
-                .is_some_and(|(until, _)| *until == end)
-            {
-                self.remove(oldest);
-            }
+            self.remove(next);
         }
-        self.remove(question);
         self.bytes += bytes;
         self.outcomes.insert(question, (until, outcome));
-        self.order.push_back((until, question));
+        self.order.insert((until, question));
     }
 
     fn remove(&mut self, question: Question) {
-        if let Some((_, outcome)) = self.outcomes.remove(&question) {
+        if let Some((until, outcome)) = self.outcomes.remove(&question) {
+            self.order.remove(&(until, question));
             self.bytes -= size(&outcome);
         }
     }
@@ -119,6 +172,7 @@ fn size(outcome: &CachedOutcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::reason::Reason;
 
     const A_WHILE: Duration = Duration::from_secs(5);
 
@@ -126,35 +180,85 @@ mod tests {
         Question::new([text.as_bytes()])
     }
 
+    fn inactive() -> CachedOutcome {
+        Err(ExtractError::rejected(Reason::Inactive))
+    }
+
     #[test]
-    fn at_most_10_000_answers_are_cached() {
-        const TOKENS: usize = 1_000_000;
+    fn at_most_10_000_sessions_and_1000_refusals_are_cached() {
+        const TOKENS: usize = 100_000;
         const MOST: usize = MAX_CACHED_BYTES_IN_ALL;
-        let (mut cache, answer) = (
-            Cache::default(),
-            to_cached(&Ok(Session::of_subject("ann"))).unwrap(),
-        );
+        let session = to_cached(&Ok(Session::of_subject("ann"))).unwrap();
         let of = |n: usize| question(&n.to_string());
-        for n in 0..TOKENS {
-            cache.put(of(n), answer.clone(), Duration::ZERO, A_WHILE, MOST);
+        for (answer, max) in [(session, MAX_SESSIONS), (inactive(), MAX_REFUSALS)] {
+            let mut cache = Cache::default();
+            let lengths = |cache: &Cache| {
+                let rooms = [&cache.sessions, &cache.refusals];
+                let outcomes: usize = rooms.iter().map(|room| room.outcomes.len()).sum();
+                let order: usize = rooms.iter().map(|room| room.order.len()).sum();
+                (outcomes, order)
+            };
+            for n in 0..TOKENS {
+                let until = A_WHILE + Duration::from_micros(n as u64);
+                cache.put(of(n), answer.clone(), Duration::ZERO, until, MOST);
+            }
+            assert_eq!(lengths(&cache), (max, max));
+            assert!(
+                cache.get(of(TOKENS - max - 1), Duration::ZERO).is_none(),
+                "the one that expires first was evicted"
+            );
+            assert!(cache.get(of(TOKENS - max), Duration::ZERO).is_some());
+            cache.put(of(0), answer.clone(), 2 * A_WHILE, 3 * A_WHILE, MOST);
+            assert_eq!(lengths(&cache), (1, 1), "expired answers were evicted");
+            cache.put(of(0), answer.clone(), 2 * A_WHILE, 4 * A_WHILE, MOST);
+            let bytes = cache.sessions.bytes + cache.refusals.bytes;
+            assert_eq!(bytes, size(&answer), "counted once");
         }
-        assert_eq!(
-            (cache.outcomes.len(), cache.order.len()),
-            (MAX_CACHED, MAX_CACHED)
-        );
-        assert!(
-            cache.get(of(0), Duration::ZERO).is_none(),
-            "the oldest was evicted"
-        );
-        assert!(cache.get(of(TOKENS - 1), Duration::ZERO).is_some());
-        cache.put(of(0), answer.clone(), A_WHILE, 2 * A_WHILE, MOST);
-        assert_eq!(
-            (cache.outcomes.len(), cache.order.len()),
-            (1, 1),
-            "expired answers were evicted"
-        );
-        cache.put(of(0), answer.clone(), A_WHILE, 3 * A_WHILE, MOST);
-        assert_eq!(cache.bytes, size(&answer), "counted once");
+    }
+
+    #[test]
+    fn expired_session_is_evicted_before_a_live_one_that_is_older() {
+        let session = to_cached(&Ok(Session::of_subject("ann"))).unwrap();
+        let mut room = Room::new(2);
+        let seconds = Duration::from_secs;
+        for (name, now, until) in [("live", 0, 60), ("expired", 1, 2), ("new", 3, 60)] {
+            room.put(
+                question(name),
+                session.clone(),
+                seconds(now),
+                seconds(until),
+                MAX_CACHED_BYTES_IN_ALL,
+            );
+        }
+        for (name, is_cached) in [("live", true), ("expired", false), ("new", true)] {
+            let found = room.get(question(name), seconds(3));
+            assert_eq!(found.is_some(), is_cached, "{name}");
+        }
+        assert_eq!(room.outcomes.len(), 2);
+    }
+
+    /// The sessions of 500 users are cached for 60 s, and a caller sends 250 made-up tokens a second, whose refusals
+    /// are cached for 5 s.
+    #[test]
+    fn refusals_of_made_up_tokens_evict_no_session() {
+        const MOST: usize = MAX_CACHED_BYTES_IN_ALL;
+        let seconds = Duration::from_secs;
+        let session = to_cached(&Ok(Session::of_subject("ann"))).unwrap();
+        let mut cache = Cache::default();
+        let user = |n: usize| question(&format!("user {n}"));
+        for n in 0..500 {
+            cache.put(user(n), session.clone(), Duration::ZERO, seconds(60), MOST);
+        }
+        for second in 0..60 {
+            let now = seconds(second);
+            for n in 0..250 {
+                let made_up = question(&format!("made up {second} {n}"));
+                cache.put(made_up, inactive(), now, now + A_WHILE, MOST);
+                assert!(cache.get(made_up, now).is_some(), "refusals are cached");
+            }
+            let cached = (0..500).filter(|n| cache.get(user(*n), now).is_some());
+            assert_eq!(cached.count(), 500, "after {second} s");
+        }
     }
 
     #[test]
@@ -171,17 +275,23 @@ mod tests {
                 MAX_CACHED_BYTES_IN_ALL,
             );
         }
-        assert!(
-            (1900..2100).contains(&cache.outcomes.len()),
-            "{}",
-            cache.outcomes.len()
-        );
-        let sum: usize = cache
-            .outcomes
-            .values()
-            .map(|(_, answer)| size(answer))
-            .sum();
-        assert_eq!(cache.bytes, sum);
+        let sessions = cache.sessions.outcomes.len();
+        assert!((1800..2000).contains(&sessions), "{sessions}");
+        for n in 0..2 * MAX_REFUSALS {
+            cache.put(
+                question(&format!("made up {n}")),
+                inactive(),
+                Duration::ZERO,
+                A_WHILE,
+                MAX_CACHED_BYTES_IN_ALL,
+            );
+        }
+        let mut sum = 0;
+        for room in [&cache.sessions, &cache.refusals] {
+            let bytes: usize = room.outcomes.values().map(|(_, answer)| size(answer)).sum();
+            assert_eq!(room.bytes, bytes);
+            sum += bytes;
+        }
         assert!(sum <= MAX_CACHED_BYTES_IN_ALL);
         assert!(
             to_cached(&Ok(session("9 bytes. "))).is_none(),

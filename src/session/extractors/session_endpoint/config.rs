@@ -159,7 +159,9 @@ pub fn build(
         .collect();
     let expires = config.expires_path.as_deref();
     let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
-    let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else {
+    // The builder reports an invalid template.
+    let subject = section.subject().parse();
+    let (Some(endpoint), Ok(subject), true) = (endpoint, subject, problems.is_empty()) else {
         return Err(problems);
     };
     let passed_cookies = if config.pass_set_cookie {
@@ -178,6 +180,7 @@ pub fn build(
             passed_cookies,
             response_headers,
             expires,
+            subject,
         }),
         cookies,
         forward_headers,
