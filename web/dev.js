@@ -248,7 +248,7 @@ const refusals = {
       kind: REAL,
       why: "The page requested a token for a user with an empty name, which is not a valid session. Without a session, the code is no_session.",
       text: await formatResponse(await ask("")),
-      client: "client.js calls onSignedOut and throws the code: let the user sign in.",
+      client: "client.js calls onSignedOut and throws an error with this code: let the user sign in.",
     };
   },
   async 429() {

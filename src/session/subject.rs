@@ -388,7 +388,7 @@ pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
             .map(|name| name.replace("~1", "/").replace("~0", "~"))
             .collect()),
         None if path.split('.').any(str::is_empty) => {
-            Err("has a placeholder with an empty name beside a dot")
+            Err("has a placeholder with an empty name before or after a dot")
         }
         None => Ok(path.split('.').map(str::to_owned).collect()),
     }

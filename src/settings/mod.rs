@@ -401,7 +401,7 @@ impl Sections {
                 ..
             }) => return table,
             Some(_) if name == "extractors" => {
-                "must be sections, [extractors.NAME]; the list of their names is session.extractors"
+                "must consist of sections such as [extractors.NAME], whose names are listed in session.extractors"
                     .to_owned()
             }
             Some(value) => no_section(name, &value),

@@ -1957,7 +1957,7 @@ async fn explain_shows_the_backend_status_and_no_secret() {
     for (status, word, detail) in [
         (401, "signed_out", "the endpoint answered 401"),
         (500, "status", "the endpoint answered 500"),
-        (200, "malformed", "the content type is not JSON"),
+        (200, "malformed", "the content type must be JSON"),
     ] {
         let app = Backend::always(status, &[], "s3cr3t").await;
         let variables = vec![

@@ -593,12 +593,12 @@ async fn explain_shows_an_endpoint_error_with_url_status_content_type_and_fix() 
         (
             200,
             "text/html; charset=utf-8",
-            "reason malformed (URL: the content type is not JSON, but text/html: a login page?)",
+            "reason malformed (URL: the content type must be JSON, but is text/html: a login page?)",
         ),
         (
             200,
             "text/x-s",
-            "reason malformed (URL: the content type is not JSON, but text/x-s)",
+            "reason malformed (URL: the content type must be JSON, but is text/x-s)",
         ),
         (
             200,

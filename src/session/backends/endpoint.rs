@@ -175,7 +175,7 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
     if !is_json(&answer.headers) {
         let found = content_type(&answer.headers);
         return Err(malformed(format!(
-            "the content type is not JSON, but {found}"
+            "the content type must be JSON, but is {found}"
         )));
     }
     Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON".to_owned()))

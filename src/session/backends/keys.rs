@@ -329,7 +329,7 @@ impl KeySet {
     pub fn describe_unknown(&self, kid: &str) -> String {
         let mut unusable = self.unusable.iter();
         if let Some(key) = unusable.find(|key| key.kid.as_deref() == Some(kid)) {
-            return format!("the key cannot be used: {key}");
+            return format!("the key cannot be used ({key})");
         }
         let known = self.keys.iter().filter_map(|key| key.kid.as_deref());
         let known: Vec<&str> = known.collect();

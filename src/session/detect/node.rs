@@ -128,7 +128,7 @@ pub(super) fn keygrip(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding>
     let Some(session) = json_object(&cookie.value) else {
         // The value is not JSON, for example the id that koa-session writes if it uses a store.
         return Some(Finding::new(
-            "a cookie signed by Keygrip that holds an id",
+            "an id in a cookie that Keygrip signed",
             Guess,
             "docs/providers/ask-my-app.md",
             [Draft::ask(&[cookie.name, signature.name])],

@@ -495,7 +495,7 @@ fn unusable_key_is_reported_with_its_kid_unless_it_is_meant_for_another_use() {
     );
     assert_eq!(
         keys.describe_unknown("enc"),
-        "the key cannot be used: kid enc: its use is enc, not sig"
+        "the key cannot be used (kid enc: its use is enc, not sig)"
     );
     assert_eq!(
         keys.describe_unknown("x"),
