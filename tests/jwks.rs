@@ -228,6 +228,12 @@ impl Subject {
         detail.unwrap_or_default()
     }
 
+    /// The metrics, with the gauges of the extractor.
+    fn observed(&self) -> String {
+        self.extractor.observe(&Arc::from("jwt"), &self.metrics);
+        self.metrics.render()
+    }
+
     /// Waits until the metrics count at least this many fetches.
     async fn until_fetched(&self, count: usize) {
         let counted = || {
@@ -311,8 +317,7 @@ async fn unusable_keys_are_counted_and_never_replace_a_good_set() {
     let p521 = json!({ "kty": "EC", "crv": "P-521", "kid": "p521", "x": "AA", "y": "AA" });
     let keys = |keys: &[Value]| Reply::ok(format!("\u{feff}{}", json!({ "keys": keys })));
     let count = |subject: &Subject| {
-        subject.extractor.observe();
-        let text = subject.metrics.render();
+        let text = subject.observed();
         let line = text
             .lines()
             .find(|line| line.starts_with("rollout_token_jwks_unusable_keys{"));
@@ -439,8 +444,7 @@ async fn stale_keys_are_used_during_an_outage_until_an_hour_after_their_lifetime
     assert_eq!(subject.ask(&token).await, "ok", "stale");
     subject.until_fetched(3).await;
     assert_eq!(subject.extractor.readiness(), Readiness::Stale);
-    subject.extractor.observe();
-    let metrics = subject.metrics.render();
+    let metrics = subject.observed();
     assert!(
         metrics.contains("jwks_age_seconds{extractor=\"jwt\"} 4199"),
         "{metrics}"

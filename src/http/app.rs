@@ -1,7 +1,7 @@
 //! The application: its state, its routers with every route, and the middleware in the order in which it runs. `server`
 //! handles connections, and `error.rs` defines the statuses and codes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -50,6 +50,8 @@ pub struct App {
     live: ArcSwap<Live>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    /// Held while the metrics are collected.
+    pub scrape: Mutex<()>,
     pub drain: Drain,
     pub dev: bool,
     pub recent: RecentRequests,
@@ -106,6 +108,7 @@ impl App {
             base_path,
             clock: context.clock,
             metrics: context.metrics,
+            scrape: Mutex::default(),
             drain,
             dev: context.dev,
             recent: RecentRequests::default(),

@@ -26,6 +26,7 @@ use crate::session::types::{
     Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Rejection, ResponseCookies,
     Session, SessionExtractor,
 };
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
 /// An extractor with its configured name and its subject rule.
@@ -177,10 +178,11 @@ impl Chain {
         }
     }
 
-    /// Lets every extractor update its metric gauges.
-    pub fn observe(&self) {
+    /// Lets every extractor set its gauges. Gauges of extractors that a reload removed are removed.
+    pub fn observe(&self, metrics: &Metrics) {
+        metrics.clear_extractor_gauges();
         for configured in &self.extractors {
-            configured.extractor.observe();
+            configured.extractor.observe(&configured.name, metrics);
         }
     }
 

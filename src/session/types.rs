@@ -17,6 +17,7 @@ use crate::headers::DuplicateHeader;
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::reason::Reason;
+use crate::telemetry::metrics::Metrics;
 
 /// The outcome of one extractor for one request:
 ///
@@ -44,8 +45,8 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// inside the service's runtime.
     fn start(&self) {}
 
-    /// Called before metrics are read, to set gauges.
-    fn observe(&self) {}
+    /// Called before metrics are read, to set the gauges of this extractor, which is configured under this name.
+    fn observe(&self, _name: &Arc<str>, _metrics: &Metrics) {}
 
     /// Remarks for `explain` after a request, for example about a provider's keys that cannot be used.
     fn notes(&self) -> Vec<String> {

@@ -174,6 +174,12 @@ impl Metrics {
             .inc();
     }
 
+    /// Removes the gauges that extractors set before metrics are read.
+    pub fn clear_extractor_gauges(&self) {
+        self.jwks_age.clear();
+        self.jwks_unusable_keys.clear();
+    }
+
     /// Sets the age of the current signing keys. Called before metrics are read.
     pub fn jwks_age(&self, extractor: &Arc<str>, age: Duration) {
         let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);

@@ -3,18 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use axum::http::request::Parts;
 use futures_util::future::{BoxFuture, join_all};
+use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::config::{Problems, Section};
+use rollout_token::http::app::{self, App};
+use rollout_token::http::server::Drain;
 use rollout_token::session::backends::Context;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Session, SessionExtractor};
+use rollout_token::settings::reload::Reloadable;
+use rollout_token::telemetry::metrics::Metrics;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tower::ServiceExt;
 
 use crate::backend::{Backend, json};
-use crate::helpers::{BY_HEADER, Service, refused};
+use crate::helpers::{BY_HEADER, NOW, Service, load_with, refused};
 
 #[tokio::test]
 async fn caller_above_burst_is_429_and_other_callers_are_served() {
@@ -180,6 +188,41 @@ async fn key_set_is_fetched_at_start_and_its_gauges_are_set_when_metrics_are_rea
         metrics.contains("rollout_token_jwks_unusable_keys{extractor=\"idp\"} 0"),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn gauges_of_a_removed_extractor_disappear_after_a_reload() {
+    let unusable = r#"{ "kty": "EC", "crv": "P-521", "kid": "p521", "x": "AA", "y": "AA" }"#;
+    let usable = r#"{ "kty": "EC", "crv": "P-256", "kid": "p256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0" }"#;
+    let section = |name: &str| {
+        format!(
+            "[session]\nextractors = ['{name}']\n[extractors.{name}]\nkind = 'jwt'\n\
+             jwks = '''{{\"keys\":[{unusable},{usable}]}}'''\n\
+             issuers = ['https://idp.example']\nallow_any_audience = true"
+        )
+    };
+    let (metrics, registry) = (Arc::new(Metrics::new()), Registry::builtin());
+    let context = Context::new(Clock::new(ManualClock::at(NOW)), metrics.clone());
+    let load = |name| load_with(&section(name), &registry, &context).unwrap();
+    let app = App::new(load("old"), &registry, context.clone(), Drain::default());
+    let scrape = async || {
+        let request = Request::get("/metrics").header("host", "a");
+        let request = request.body(Body::empty()).unwrap();
+        let response = app::admin(&app).oneshot(request).await.unwrap();
+        let text = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        String::from_utf8(text.unwrap().to_vec()).unwrap()
+    };
+    metrics.jwks_age(&Arc::from("old"), Duration::from_secs(1));
+    let text = scrape().await;
+    let gauge = "rollout_token_jwks_unusable_keys{extractor=\"old\"} 1";
+    assert!(text.contains(gauge), "{text}");
+
+    app.replace(load("new"));
+    let text = scrape().await;
+    let gauge = "rollout_token_jwks_unusable_keys{extractor=\"new\"} 1";
+    assert!(text.contains(gauge), "{text}");
+    assert!(!text.contains("extractor=\"old\""), "{text}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Liveness, readiness and metrics. The metrics are defined in `telemetry/metrics.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -92,7 +92,9 @@ pub async fn metrics(
     Extension(InForce { live, .. }): Extension<InForce>,
     headers: HeaderMap,
 ) -> impl IntoResponse {
-    live.settings.chain.observe();
+    // The gauges of extractors are cleared and set again, which must not affect another scrape.
+    let _guard = app.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+    live.settings.chain.observe(&app.metrics);
     app.metrics
         .in_flight
         .set(live.in_flight().try_into().unwrap_or(i64::MAX));

@@ -496,14 +496,12 @@ impl FetchedKeys {
         .await
     }
 
-    /// Sets the gauges for the age of the keys and for the number of unusable keys.
-    pub fn observe(&self) {
-        let provider = &self.0.provider;
-        let (extractor, metrics) = (&provider.extractor, &provider.context.metrics);
-        metrics.jwks_unusable_keys(extractor, self.unusable().len());
-        if let Some(loaded) = self.0.loaded.load().as_ref() {
-            metrics.jwks_age(extractor, self.0.now().saturating_sub(loaded.at));
-        }
+    /// The age of the current keys; `None` until the first keys have been fetched.
+    pub fn age(&self) -> Option<Duration> {
+        let loaded = self.0.loaded.load();
+        loaded
+            .as_ref()
+            .map(|loaded| self.0.now().saturating_sub(loaded.at))
     }
 
     /// `Waiting` until the first keys have been fetched; `Stale` if the keys are past their TTL, or if the last fetch

@@ -5,6 +5,8 @@ mod config;
 mod key_source;
 mod presets;
 
+use std::sync::Arc;
+
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,6 +28,7 @@ use crate::session::types::{
     Authority, BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, Reach,
     Readiness, Session, SessionExtractor,
 };
+use crate::telemetry::metrics::Metrics;
 
 pub const KIND: Kind = Kind::new(config::build).with_presets(presets::PRESETS);
 
@@ -105,9 +108,12 @@ impl SessionExtractor for Jwt {
         }
     }
 
-    fn observe(&self) {
-        if let KeySource::Fetched(keys) = &self.keys {
-            keys.observe();
+    fn observe(&self, name: &Arc<str>, metrics: &Metrics) {
+        metrics.jwks_unusable_keys(name, self.keys.unusable().len());
+        if let KeySource::Fetched(keys) = &self.keys
+            && let Some(age) = keys.age()
+        {
+            metrics.jwks_age(name, age);
         }
     }
 

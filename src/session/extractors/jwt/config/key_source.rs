@@ -185,8 +185,6 @@ impl Reader<'_, '_> {
             let text = format!("has a key that cannot be used: {unusable}");
             self.section.warn(key, text);
         }
-        let (name, count) = (Arc::from(self.section.name()), keys.faults().count());
-        self.context.metrics.jwks_unusable_keys(&name, count);
         Some(Arc::new(keys))
     }
 
