@@ -89,8 +89,9 @@ struct Service {
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let id = app.ids.next();
-    let checked = match check_head(&head, &app.settings) {
-        Ok(()) => discard_body(body, &app.settings).await,
+    let settings = &app.settings;
+    let checked = match check_head(&head, settings, settings.max_body_bytes) {
+        Ok(()) => discard_body(body, settings).await,
         Err(error) => Err(error),
     };
     let mut response = match checked {

@@ -3,12 +3,12 @@
 
 use std::net::Ipv6Addr;
 
-use axum::body::{Body, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Uri;
 use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::headers::{DuplicateHeader, single};
 use crate::http::error::Error;
@@ -48,7 +48,7 @@ pub fn measured(mut request: Request) -> Request {
 /// The errors of [`check_head`] and [`discard_body`].
 pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, Error> {
     let (head, body) = request.into_parts();
-    check_head(&head, limits)?;
+    check_head(&head, limits, limits.max_body_bytes)?;
     discard_body(body, limits).await?;
     Ok(Request::from_parts(head, Body::empty()))
 }
@@ -56,23 +56,26 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
 /// Like [`check`], but keeps a body of up to `max_bytes`.
 ///
 /// # Errors
-/// The errors of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is also returned if the body is
-/// incomplete.
+/// The same errors as [`check`].
 pub async fn check_with_body(
     request: Request,
     limits: &ServerConfig,
     max_bytes: usize,
 ) -> Result<Request, Error> {
     let (head, body) = request.into_parts();
-    let limits = &ServerConfig {
-        max_body_bytes: max_bytes as u64,
-        ..limits.clone()
-    };
-    check_head(&head, limits)?;
-    let body = tokio::time::timeout(limits.body_timeout.0, to_bytes(body, max_bytes)).await;
-    let body = body.map_err(|_| Error::RequestTimeout)?;
-    let body = body.map_err(|_| Error::BodyTooLarge)?;
-    Ok(Request::from_parts(head, Body::from(body)))
+    check_head(&head, limits, max_bytes as u64)?;
+    let read = Limited::new(body, max_bytes).collect();
+    let body = tokio::time::timeout(limits.body_timeout.0, read)
+        .await
+        .map_err(|_| Error::RequestTimeout)?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Error::BodyTooLarge
+            } else {
+                Error::BadRequest(Reason::BrokenBody)
+            }
+        })?;
+    Ok(Request::from_parts(head, Body::from(body.to_bytes())))
 }
 
 /// Checks everything in the head that does not depend on the route. Sizes are checked first, so that the limits also
@@ -81,7 +84,7 @@ pub async fn check_with_body(
 /// # Errors
 /// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` (by `Content-Length`), `MethodNotAllowed` (for CONNECT), or
 /// `BadRequest`.
-pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
+pub fn check_head(head: &Parts, limits: &ServerConfig, max_body_bytes: u64) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);
     }
@@ -104,7 +107,7 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if head.uri.authority().is_some() {
         return Err(Error::BadRequest(Reason::AbsoluteTarget));
     }
-    if content_length(&head.headers)? > limits.max_body_bytes {
+    if content_length(&head.headers)? > max_body_bytes {
         return Err(Error::BodyTooLarge);
     }
     Ok(())

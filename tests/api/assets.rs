@@ -173,6 +173,22 @@ async fn dev_explain_answers_same_origin_requests_up_to_64_kib() {
 }
 
 #[tokio::test]
+async fn dev_explain_answers_400_to_an_incomplete_body_and_413_to_one_over_64_kib() {
+    let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
+    let head = "POST /dev/explain HTTP/1.1\r\nHost: localhost\r\n";
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+    let long = "x".repeat(64 * 1024 + 1);
+    for (request, want) in [
+        (format!("{head}Content-Length: 9\r\n\r\nCookie"), "400"),
+        (format!("{chunked}6\r\nCookie"), "400"),
+        (format!("{chunked}10001\r\n{long}\r\n0\r\n\r\n"), "413"),
+    ] {
+        let answer = dev.raw(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {want} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn dev_requests_lists_token_requests_with_subject_or_reason_latest_first() {
     let dev = Service::start_dev(BY_HEADER);
     dev.post().header("x-user", "ann").send().await.unwrap();
