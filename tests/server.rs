@@ -32,7 +32,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::Level;
 
 /// The upper bound of every wait. If a test reaches it, the server hangs.
@@ -628,7 +628,7 @@ async fn request_in_a_handler_is_not_aborted_when_all_connections_are_taken() {
 }
 
 /// Opens 200 connections that send only these bytes to a server with a limit of 64 connections. Asserts that two more
-/// clients are served.
+/// clients are served while some of these connections are still open: their own timeouts are longer than [`HANG`].
 async fn assert_served_behind(bytes: &[u8]) {
     let service = start(settings());
     let mut held = Vec::new();
@@ -643,17 +643,12 @@ async fn assert_served_behind(bytes: &[u8]) {
         .await
         .expect("not closed");
     assert!(!matches!(closed, Ok(length) if length > 0), "answered");
-    let started = Instant::now();
     let honest = post_with("Connection: close\r\n", "");
     for answer in <[String; 2]>::from(tokio::join!(service.talk(&honest), service.talk(&honest))) {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     }
-    assert!(
-        started.elapsed() < Duration::from_millis(2500),
-        "{:?}",
-        started.elapsed()
-    );
-    assert!(service.metrics.connections.get() <= 64);
+    let open = service.metrics.connections.get();
+    assert!((3..=64).contains(&open), "{open} connections are open");
 }
 
 #[tokio::test]
