@@ -101,8 +101,13 @@ pub(super) async fn serve(
         if let Some(reason) = state.ambiguity() {
             request.extensions_mut().insert(AmbiguousHead(reason));
         }
-        let response = shared.router.clone().call(request);
+        let mut router = shared.router.clone();
         Box::pin(async move {
+            let Some(exchange) = exchange else {
+                // The acceptor aborts this task.
+                return std::future::pending().await;
+            };
+            let response = router.call(request);
             // The response body owns the exchange. hyper drops both when it has consumed the whole body.
             let hold = move |error| {
                 let _ = &exchange;

@@ -60,6 +60,8 @@ struct Current {
     answered: bool,
     /// Whether the connection ends after the request that is in flight or arriving.
     closing: bool,
+    /// Whether the acceptor closes the connection, so that no request on it may start.
+    evicted: bool,
     /// The result of [`HeadScan`] for the head that is arriving or was last received.
     ambiguity: Option<Reason>,
 }
@@ -68,6 +70,10 @@ impl Current {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();
+    }
+
+    fn waiting(&self) -> Option<(bool, Instant)> {
+        (self.phase != Phase::Handler).then_some((self.answered, self.since))
     }
 }
 
@@ -78,6 +84,7 @@ impl ConnectionState {
             since: Instant::now(),
             answered: false,
             closing: false,
+            evicted: false,
             ambiguity: None,
         };
         Arc::new(Self {
@@ -94,8 +101,15 @@ impl ConnectionState {
     /// connection limit, connections are closed in the order of this pair. `None` while the application handles a
     /// request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
-        let current = self.current();
-        (current.phase != Phase::Handler).then_some((current.answered, current.since))
+        self.current().waiting()
+    }
+
+    /// Prevents further requests, unless the connection has changed since [`Self::waiting`] returned this value. Returns
+    /// whether the caller may close the connection: no request is in a handler or enters one from now on.
+    pub(super) fn evict(&self, waiting: (bool, Instant)) -> bool {
+        let mut current = self.current();
+        current.evicted |= current.waiting() == Some(waiting);
+        current.evicted
     }
 
     /// Makes the connection end after the request that is in flight or arriving. Returns the current phase.
@@ -105,10 +119,14 @@ impl ConnectionState {
         current.phase
     }
 
-    /// Starts an exchange. hyper drops the guard when it has taken the whole response.
-    pub(super) fn begin_exchange(self: &Arc<Self>) -> Exchange {
-        self.current().enter(Phase::Handler);
-        Exchange(self.clone())
+    /// Starts an exchange, unless the connection is evicted. hyper drops the guard when it has taken the whole response.
+    pub(super) fn begin_exchange(self: &Arc<Self>) -> Option<Exchange> {
+        let mut current = self.current();
+        if current.evicted {
+            return None;
+        }
+        current.enter(Phase::Handler);
+        Some(Exchange(self.clone()))
     }
 
     /// Why the head of this request, or of a request pipelined after it, is ambiguous; `None` if no head is ambiguous.
@@ -116,8 +134,12 @@ impl ConnectionState {
         self.current().ambiguity
     }
 
-    fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
+    /// Pending for ever if the connection is evicted.
+    fn received(&self, bytes: &[u8], scan: &mut HeadScan) -> Poll<()> {
         let mut current = self.current();
+        if current.evicted {
+            return Poll::Pending;
+        }
         // The next request on the connection may come from another caller, so the result for the last request does not
         // apply to it.
         if current.phase == Phase::Idle {
@@ -132,6 +154,7 @@ impl ConnectionState {
             }
             _ => {}
         }
+        Poll::Ready(())
     }
 
     fn read_waits(&self) {
@@ -228,7 +251,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
             return self.poll_timeout(cx);
         };
         let Self { state, scan, .. } = &mut *self;
-        state.received(&buf.filled()[before..], scan);
+        ready!(state.received(&buf.filled()[before..], scan));
         Poll::Ready(read)
     }
 }

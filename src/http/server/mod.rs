@@ -210,6 +210,8 @@ struct Acceptor {
     tasks: JoinSet<()>,
     /// The open connections, keyed by task id.
     open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
+    /// A connection that was accepted, but cannot be served until another one ends.
+    accepted: Option<(TcpStream, SocketAddr)>,
     gauge: Option<Gauge>,
     /// The time at which the log last reported that the limit is reached.
     full_logged: Option<Instant>,
@@ -224,20 +226,23 @@ impl Acceptor {
             max_connections: max_connections.max(1),
             tasks: JoinSet::new(),
             open: HashMap::new(),
+            accepted: None,
             gauge,
             full_logged: None,
             is_failing: false,
         }
     }
 
+    /// If the future is dropped while it waits for room, [`Self::close`] serves the accepted connection.
     async fn accept_from(&mut self, socket: &TcpListener) -> Infallible {
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => {
+                    Ok(accepted) => {
                         self.is_failing = false;
+                        self.accepted = Some(accepted);
                         self.make_room().await;
-                        self.serve(stream, peer);
+                        self.serve_accepted();
                     }
                     Err(error) => self.accept_failed(&error).await,
                 },
@@ -265,12 +270,16 @@ impl Acceptor {
         let waiting = self
             .open
             .values()
-            .filter_map(|(task, state)| Some((state.waiting()?, task)));
+            .filter_map(|(task, state)| Some((state.waiting()?, state, task)));
         let too_long =
-            waiting.filter(|((_, since), _)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
-        let Some((_, task)) = too_long.min_by_key(|(rank, _)| *rank) else {
+            waiting.filter(|((_, since), ..)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
+        let Some((rank, state, task)) = too_long.min_by_key(|(rank, ..)| *rank) else {
             return;
         };
+        // If a request has arrived since, another connection is selected after `EVICTION_INTERVAL`.
+        if !state.evict(rank) {
+            return;
+        }
         task.abort();
         if self
             .full_logged
@@ -284,7 +293,10 @@ impl Acceptor {
         }
     }
 
-    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn serve_accepted(&mut self) {
+        let Some((stream, peer)) = self.accepted.take() else {
+            return;
+        };
         // Nagle's algorithm would delay the response. The call fails if the peer has closed the connection, which the
         // first read reports too.
         let _ = stream.set_nodelay(true);
@@ -339,6 +351,7 @@ impl Acceptor {
     /// Closes idle connections at once, and other connections after the request that is in flight or arriving. Cuts off
     /// connections that take longer than `time_left`.
     async fn close(mut self, time_left: Duration) -> DrainOutcome {
+        self.serve_accepted();
         self.shared.shutdown.cancel();
         let all_ended = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
@@ -349,5 +362,52 @@ impl Acceptor {
             Ok(()) => DrainOutcome::Clean,
             Err(_) => DrainOutcome::Forced(self.tasks.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tracing::Level;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::telemetry::logs::LogFormat;
+
+    #[tokio::test]
+    async fn connection_that_waits_for_room_is_served_when_the_drain_closes_the_listener() {
+        let router = Router::new()
+            .route("/", get(|| async { "x" }))
+            .route("/never", get(std::future::pending::<()>));
+        let metrics = Arc::new(Metrics::new());
+        let log = RequestLog::new(Clock::system(), Level::INFO, LogFormat::Json, &metrics);
+        let settings: LiveSettings = Arc::new(Arc::<ServerConfig>::default);
+        let shared = Shared::new(router, settings, metrics, Arc::new(log));
+        let mut acceptor = Acceptor::new(shared, 1, None);
+        let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let mut clients = Vec::new();
+        for path in ["/never", "/"] {
+            let mut client = TcpStream::connect(socket.local_addr().unwrap())
+                .await
+                .unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            clients.push(client);
+        }
+        // The first connection, which is in a handler, takes the only place.
+        while acceptor.accepted.is_none() {
+            tokio::select! {
+                biased;
+                never = acceptor.accept_from(&socket) => match never {},
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(socket);
+        let mut answer = [0; 12];
+        tokio::select! {
+            outcome = acceptor.close(Duration::from_secs(20)) => panic!("{outcome:?}"),
+            read = clients[1].read_exact(&mut answer) => assert_eq!(read.unwrap(), 12),
+        }
+        assert_eq!(&answer, b"HTTP/1.1 200");
     }
 }

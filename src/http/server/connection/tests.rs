@@ -452,3 +452,30 @@ async fn connections_of_another_protocol_are_logged_once_per_protocol() {
     }
     assert_eq!(lines(&log, "request.refused"), 0, "{log}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn evicted_connection_starts_no_request() {
+    let (start, rest) = REQUEST.split_at(10);
+    let post = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx";
+    for (start, rest) in [(start, rest), (&post[..], &b"y"[..])] {
+        let mut peer = Peer::connect(4096);
+        peer.send(start).await;
+        let waiting = peer.state.waiting().expect("no handler runs yet");
+        assert!(peer.state.evict(waiting));
+        peer.send(rest).await;
+        assert_eq!(peer.state.waiting(), Some(waiting), "a request started");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_is_not_evicted_once_a_request_has_started_or_was_answered() {
+    for (path, is_answered) in [("/never", false), ("/", true)] {
+        let mut peer = Peer::connect(4096);
+        let waiting = peer.state.waiting().expect("a new connection waits");
+        pass(1).await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        peer.send(request.as_bytes()).await;
+        assert_eq!(peer.state.waiting().is_some(), is_answered, "{path}");
+        assert!(!peer.state.evict(waiting), "{path}");
+    }
+}
