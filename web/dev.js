@@ -487,7 +487,8 @@ byId("paste").addEventListener("submit", async (event) => {
   event.preventDefault();
   const slow = setTimeout(() => say("Asking the backends…"), 500);
   try {
-    const { problem, request } = await own("/dev/explain", { method: "POST", body: byId("request").value });
+    const body = new URLSearchParams({ request: byId("request").value });
+    const { detail, problem = detail, request } = await own("/dev/explain", { method: "POST", body });
     const { credentials = [], checks = [], refused, steps = [], searched = [], answer, subject } = request ?? {};
     byId("found").replaceChildren(...credentials.map(showCredential));
     byId("found-empty").hidden = credentials.length > 0;

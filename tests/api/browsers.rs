@@ -433,8 +433,7 @@ async fn dev_explain_suggests_only_kinds_and_presets_in_the_registry() {
 }
 
 async fn dev_explain(dev: &Service, request: &str) -> Value {
-    let explain = dev.request(Method::POST, "/dev/explain");
-    let response = explain.body(request.to_owned()).send().await.unwrap();
+    let response = dev.dev_explain(request).send().await.unwrap();
     response.json().await.unwrap()
 }
 

@@ -18,6 +18,7 @@ use rollout_token::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use url::form_urlencoded;
 
 pub const CLIENT_ID: &str = "test-client";
 pub const CLIENT_SECRET: &str =
@@ -125,6 +126,18 @@ impl Service {
 
     pub fn post(&self) -> RequestBuilder {
         self.request(Method::POST, "/rollout/token")
+    }
+
+    /// The dev page's request to explain a pasted request.
+    #[allow(
+        dead_code,
+        reason = "some test programs that include this harness do not call it"
+    )]
+    pub fn dev_explain(&self, pasted: &str) -> RequestBuilder {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("request", pasted)
+            .finish();
+        self.request(Method::POST, "/dev/explain").body(form)
     }
 
     pub async fn metrics(&self) -> String {

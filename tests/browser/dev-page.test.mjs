@@ -193,6 +193,11 @@ test("the page shows the credentials, the extractor's steps and the response for
   await page.getByText("origin: refused with reason origin_is_not_host").waitFor();
   assert.deepEqual(await states(), ["good", "good", "good", "good", "bad"]);
 
+  // The service would refuse this head as ambiguous, but it is only the body of the page's request.
+  const ambiguous = "POST /app#part HTTP/1.1\nContent-Length: 3\nTransfer-Encoding: chunked\n";
+  await explain(page, `${ambiguous}Cookie: session=${signed(secret)}`);
+  await page.locator("#answer", { hasText: "200, a token for ann" }).waitFor();
+
   await explain(page, `Cookie: session=${signed("another")}`);
   await page.locator("#answer", { hasText: "401 session_invalid" }).waitFor();
   assert.deepEqual(await states(), ["good", "bad", "", "", ""]);

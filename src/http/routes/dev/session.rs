@@ -9,6 +9,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use serde::Serialize;
+use url::form_urlencoded;
 
 use crate::clock::UnixSeconds;
 use crate::http;
@@ -106,14 +107,17 @@ pub async fn extractors(Extension(InForce { live, .. }): Extension<InForce>) -> 
     })
 }
 
-/// `POST /dev/explain`, whose body is the pasted request. Only its headers are used, as if they were sent to the token
-/// route: operators paste requests to their app, which has another `Host` and other paths.
+/// `POST /dev/explain`: a form whose field `request` is the pasted request. Only its headers are used, as if they were
+/// sent to the token route: operators paste requests to their app, which has another `Host` and other paths.
 pub async fn explain(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
-    pasted: Bytes,
+    form: Bytes,
 ) -> Json<Explained> {
-    let head = match pasted::headers(&pasted) {
+    let pasted = form_urlencoded::parse(&form)
+        .find_map(|(name, value)| (name == "request").then_some(value))
+        .unwrap_or_default();
+    let head = match pasted::headers(pasted.as_bytes()) {
         Ok(headers) => pasted::request_head(headers, Ipv4Addr::LOCALHOST.into()),
         Err(problem) => return Json(Explained::Problem(problem)),
     };
