@@ -527,7 +527,7 @@ fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
         ),
         (
             "extractors = [\"web\"]".to_owned(),
-            "extractors: must be sections, [extractors.NAME]; ",
+            "extractors: must consist of sections such as [extractors.NAME], ",
         ),
     ] {
         let report = problems(&toml);
