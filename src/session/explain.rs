@@ -25,7 +25,7 @@ pub struct Explanation {
 }
 
 /// The result of one extractor for a request, with what `explain` prints about it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Step {
     pub name: Arc<str>,
     pub kind: &'static str,
@@ -52,10 +52,11 @@ pub struct Tried {
 }
 
 /// The outcome of one extractor.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Said {
     /// The extractor was not tried, because it does not read the only header that may identify the caller. This is the
     /// header whose credential was `NotMine`, or `Authorization` for a caller who may send only a bearer token.
+    #[default]
     NotAsked,
     NotPresent,
     Subject(Subject),
@@ -104,12 +105,7 @@ async fn explain_walk(
             name: configured.name.clone(),
             kind: configured.kind,
             places: reach.places.clone(),
-            said: Said::NotAsked,
-            shape: None,
-            tried: None,
-            candidates: Vec::new(),
-            notes: Vec::new(),
-            decides: false,
+            ..Step::default()
         };
         if walk.includes(reach) {
             asking(configured);

@@ -9,6 +9,9 @@ use crate::session::types::SessionExtractor;
 /// Builds an extractor from its section. It must not use the network, because `check-config` works offline.
 pub type Build = fn(&Section<'_>, &Context) -> Result<Arc<dyn SessionExtractor>, Problems>;
 
+/// The extractor, or the problems of its section.
+pub(crate) type BuildResult = Result<Arc<dyn SessionExtractor>, Problems>;
+
 /// A kind of extractor.
 #[derive(Clone, Debug)]
 pub struct Kind {

@@ -165,14 +165,10 @@ impl Authority {
             .ok()
             .and_then(|text| Url::parse(text).ok());
         let mut hasher = DefaultHasher::new();
-        url.map(|url| {
-            (
-                url.host_str().map(str::to_owned),
-                url.port(),
-                url.path().to_owned(),
-            )
-        })
-        .hash(&mut hasher);
+        let parts = url
+            .as_ref()
+            .map(|url| (url.host_str(), url.port(), url.path()));
+        parts.hash(&mut hasher);
         Self::Store(hasher.finish())
     }
 }
@@ -249,20 +245,15 @@ impl ResponseCookies {
     /// Drops the offered lines unless their session passes `names_subject`.
     pub fn keep_if(&self, names_subject: impl FnOnce(&Value) -> bool) {
         let mut offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if offered
-            .as_ref()
-            .is_some_and(|cookies| !names_subject(&cookies.session))
-        {
-            *offered = None;
-        }
+        *offered = offered
+            .take()
+            .filter(|cookies| names_subject(&cookies.session));
     }
 
     pub fn lines(&self) -> Vec<HeaderValue> {
         let offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        offered
-            .as_ref()
-            .map(|cookies| cookies.lines.clone())
-            .unwrap_or_default()
+        let lines = offered.as_ref().map(|cookies| cookies.lines.clone());
+        lines.unwrap_or_default()
     }
 }
 

@@ -52,10 +52,8 @@ impl Discovery {
     pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
         let (issuers, document) = match issuer.split_once(WELL_KNOWN) {
             None => {
-                let document = format!(
-                    "{}{WELL_KNOWN}openid-configuration",
-                    issuer.trim_end_matches('/')
-                );
+                let base = issuer.trim_end_matches('/');
+                let document = format!("{base}{WELL_KNOWN}openid-configuration");
                 (vec![issuer.to_owned()], document)
             }
             Some((base, name)) => {
@@ -71,10 +69,8 @@ impl Discovery {
                 (vec![base, with_slash], issuer.to_owned())
             }
         };
-        let patterns: Vec<String> = issuers
-            .iter()
-            .filter_map(|issuer| for_every_tenant(issuer))
-            .collect();
+        let patterns = issuers.iter().filter_map(|issuer| for_every_tenant(issuer));
+        let patterns: Vec<String> = patterns.collect();
         let mut discovery = Self {
             document: check_url(&document, allow_http)?,
             issuers,
@@ -305,10 +301,8 @@ fn is_this_machine(url: &Url) -> bool {
 /// How long the keys in a response are fresh: `max-age` (RFC 9111, section 5.2.2.1), clamped between [`MIN_TTL`] and
 /// [`MAX_TTL`], or else [`DEFAULT_TTL`].
 pub fn ttl(headers: &HeaderMap) -> Duration {
-    let values = headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
     let seconds = values
         .flat_map(|value| value.split(','))
         .find_map(|directive| {

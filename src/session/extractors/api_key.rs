@@ -16,7 +16,7 @@ use crate::session::backends::Context;
 use crate::session::credential_source;
 use crate::session::formats::glob::matches_glob;
 use crate::session::formats::{headers, hex};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
@@ -66,7 +66,7 @@ struct ApiKey {
     allowed_subjects: Vec<String>,
 }
 
-fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, _: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: ApiKeyConfig = section.read(&mut problems);
     problems.require(
@@ -79,17 +79,15 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     let mut hashes = Vec::new();
     for (name, hex) in &config.keys {
         let key = section.key(&format!("keys.{name}"));
-        match parse_hash(hex) {
-            None => problems.add(
-                key,
-                "must be the SHA-256 of the key as 64 hex digits, not the key itself",
-            ),
-            Some(hash) if weak.contains(&hash) => problems.add(
-                key,
-                "is the hash of a well-known default key: generate a random key of 32 bytes",
-            ),
-            Some(hash) => hashes.push(hash),
-        }
+        let hash = parse_hash(hex)
+            .ok_or("must be the SHA-256 of the key as 64 hex digits, not the key itself");
+        let hash = problems.accept(&*key, hash);
+        problems.require(
+            hash.is_none_or(|hash| !weak.contains(&hash)),
+            key,
+            "is the hash of a well-known default key: generate a random key of 32 bytes",
+        );
+        hashes.extend(hash);
     }
     let places = credential_source::read_from(section, &config.from, &mut problems);
     let subject_header = problems.parse(

@@ -17,7 +17,7 @@ use crate::session::backends::Context;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::{hkdf, jwt_form, jwt_times};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
@@ -63,8 +63,8 @@ enum Version {
     V4,
 }
 
-/// The token of a session cookie, and the keys that may decrypt it.
-struct CookieToken<'a> {
+/// The token of a session, and the keys that may decrypt it.
+struct FoundToken<'a> {
     token: Cow<'a, str>,
     keys: Vec<&'a ContentKey>,
 }
@@ -84,7 +84,7 @@ struct EncryptedCookie {
     keys: Vec<ContentKey>,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: AuthJsConfig = section.read(&mut problems);
     let version = config.version;
@@ -104,24 +104,19 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let cookies = names.into_iter().filter_map(|name| {
         let cookie = Cookie::named(section, "cookie", name, &mut problems)?;
-        let salt = config
-            .salt
-            .as_deref()
-            .unwrap_or(version.salt(cookie.name()));
-        let keys = secrets
-            .iter()
-            .flat_map(|secret| version.keys(secret, salt))
-            .collect();
+        let salt = version.salt(cookie.name());
+        let salt = config.salt.as_deref().unwrap_or(salt);
+        let keys = secrets.iter().flat_map(|secret| version.keys(secret, salt));
+        let keys = keys.collect();
         Some(EncryptedCookie { cookie, keys })
     });
     let cookies = cookies.collect();
     let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
-    let clock = context.clock.clone();
     problems.or(Arc::new(AuthJs {
         cookies,
         accept_bearer: config.accept_bearer,
         end,
-        clock,
+        clock: context.clock.clone(),
     }))
 }
 
@@ -154,22 +149,16 @@ impl Version {
                 } else {
                     format!("{name} ({salt})")
                 };
-                vec![ContentKey::gcm(
-                    &hkdf::hkdf(secret.expose(), salt, &info),
-                    None,
-                )]
+                let key = hkdf::hkdf(secret.expose(), salt, &info);
+                vec![ContentKey::gcm(&key, None)]
             }
             Self::V5 => {
                 let info = format!("Auth.js Generated Encryption Key ({salt})");
+                let cbc = hkdf::hkdf(secret.expose(), salt, &info);
+                let gcm = hkdf::hkdf(secret.expose(), salt, &info);
                 vec![
-                    ContentKey::cbc_hs512(
-                        &hkdf::hkdf(secret.expose(), salt, &info),
-                        Some(Thumbprint::Sha512),
-                    ),
-                    ContentKey::gcm(
-                        &hkdf::hkdf(secret.expose(), salt, &info),
-                        Some(Thumbprint::Sha256),
-                    ),
+                    ContentKey::cbc_hs512(&cbc, Some(Thumbprint::Sha512)),
+                    ContentKey::gcm(&gcm, Some(Thumbprint::Sha256)),
                 ]
             }
         }
@@ -178,16 +167,14 @@ impl Version {
 
 impl AuthJs {
     fn session(&self, request: &Parts) -> Extracted {
-        let payload = match self.cookie(request)? {
-            Some(CookieToken { token, keys }) => jwe::open(&token, keys.into_iter(), "secrets")?,
-            None => match self.bearer(request)? {
-                Some(token) => {
-                    let keys = self.cookies.iter().flat_map(|cookie| &cookie.keys);
-                    jwe::open(&token, keys, "secrets")?
-                }
-                None => return Ok(None),
-            },
+        let found = match self.cookie(request)? {
+            None => self.bearer(request)?,
+            found => found,
         };
+        let Some(FoundToken { token, keys }) = found else {
+            return Ok(None);
+        };
+        let payload = jwe::open(&token, keys.into_iter(), "secrets")?;
         let claims = Object::parse(&payload).ok_or_else(ExtractError::malformed)?;
         // `exp` is required. The library accepts a token without `exp` but never issues one, and such a token would
         // never expire.
@@ -201,7 +188,7 @@ impl AuthJs {
     /// The token in the session cookie. If the request sends the token under several cookie names, the keys of all
     /// these names are returned. Refuses different tokens under two names, as [`cookie::find_one_of`] does with
     /// unchunked cookies.
-    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
+    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<FoundToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {
             let Some(token) = candidate.cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
@@ -215,14 +202,12 @@ impl AuthJs {
             found.push((candidate, token));
         }
         let keys = found.iter().flat_map(|(cookie, _)| &cookie.keys).collect();
-        Ok(found
-            .into_iter()
-            .next()
-            .map(|(_, token)| CookieToken { token, keys }))
+        let first = found.into_iter().next();
+        Ok(first.map(|(_, token)| FoundToken { token, keys }))
     }
 
     /// The token in `Authorization: Bearer`. Like the library's `getToken()`, percent-decodes it.
-    fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
+    fn bearer(&self, request: &Parts) -> Result<Option<FoundToken<'_>>, ExtractError> {
         if !self.accept_bearer {
             return Ok(None);
         }
@@ -235,12 +220,17 @@ impl AuthJs {
         let token = percent::decode(token, Plus::Plus).ok_or_else(ExtractError::malformed)?;
         // The library's tokens are encrypted and have five parts, so a signed JWT was issued by another party.
         if jwt_form::is_jwt(&token) {
-            return Err(ExtractError::not_mine(
-                Reason::SignedJwt,
-                &CredentialSource::Bearer,
-            ));
+            let place = CredentialSource::Bearer;
+            return Err(ExtractError::not_mine(Reason::SignedJwt, &place));
         }
-        Ok(Some(token))
+        Ok(Some(FoundToken {
+            token: Cow::Owned(token),
+            keys: self
+                .cookies
+                .iter()
+                .flat_map(|cookie| &cookie.keys)
+                .collect(),
+        }))
     }
 }
 

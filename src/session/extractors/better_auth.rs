@@ -4,7 +4,6 @@
 //! Here it is only compared with the token in the cache, as `api/routes/session.ts` does.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use axum::http::request::Parts;
@@ -21,13 +20,13 @@ use crate::session::backends::Context;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::{hkdf, jwt_times, percent};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session};
 
 pub const KIND: Kind = Kind::new(build).with_subject("{user.id}");
 
@@ -81,7 +80,7 @@ enum Strategy {
     Jwe(ContentKey),
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: BetterAuthConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
@@ -304,6 +303,8 @@ mod tests {
     use super::*;
     use crate::session::contract;
     use crate::session::sections::testing::{NOW, answer, build, refused};
+    use crate::session::types::SessionExtractor;
+    use std::sync::Arc;
 
     const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
 

@@ -2,8 +2,6 @@
 //! cookie NAME.sig contains its Keygrip signature. Format: cookie-session `index.js`, cookies `index.js`, keygrip
 //! `index.js`.
 
-use std::sync::Arc;
-
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use axum::http::request::Parts;
@@ -17,13 +15,13 @@ use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::{hex, payload};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::{app_secret, hmac_algorithm};
-use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session};
 
 /// The default subject is the path where Passport stores the value that the app's `serializeUser` returns. Without
 /// Passport, there is no common path.
@@ -60,7 +58,7 @@ struct CookieSession {
     encode: fn(&[u8]) -> String,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: CookieSessionConfig = section.read(&mut problems);
     let setting = "keys or single secret";
@@ -132,6 +130,8 @@ mod tests {
     use super::*;
     use crate::session::contract;
     use crate::session::sections::testing::{self, assert_single_problem, build};
+    use crate::session::types::SessionExtractor;
+    use std::sync::Arc;
 
     // The test vector `default-0-anonymous`: {"views":3}, signed by Keygrip.
     const VALUE: &str = "eyJ2aWV3cyI6M30=";

@@ -2,8 +2,6 @@
 //! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`. Sessions that Django stores in a
 //! database are read by `sql_session`.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
@@ -12,13 +10,12 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::hkdf;
 use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
-use crate::session::types::SessionExtractor;
 
 /// The default subject is the member in which `django.contrib.auth.login` stores the user's primary key, as text even
 /// if the key is a number.
@@ -55,7 +52,7 @@ impl Default for DjangoSignedConfig {
     }
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: DjangoSignedConfig = section.read(&mut problems);
     let (current, fallbacks) = (config.secret_key, config.secret_key_fallbacks);

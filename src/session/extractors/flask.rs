@@ -2,21 +2,18 @@
 //! (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`. Flask's tags for values that JSON cannot
 //! represent, such as `{" u": …}` for a UUID, are not converted.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier, itsdangerous_key};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::sections::{app_secret, hmac_algorithm};
-use crate::session::types::SessionExtractor;
 
 /// The default subject is the member in which Flask-Login stores the user's id.
 pub const KIND: Kind = Kind::new(build).with_subject("{_user_id}");
@@ -50,7 +47,7 @@ impl Default for FlaskConfig {
     }
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: FlaskConfig = section.read(&mut problems);
     // Flask 3.1.0 signs with the last fallback key, so fallback keys are accepted in the same way as the current key.

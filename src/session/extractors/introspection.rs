@@ -26,7 +26,7 @@ use crate::session::credential_source;
 use crate::session::formats::jwt_form;
 use crate::session::formats::jwt_times::numeric_date;
 use crate::session::formats::shown::differs;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{
@@ -138,7 +138,7 @@ struct Issuer {
     clock: Clock,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let mut config: IntrospectionConfig = section.read(&mut problems);
     let context = &context.through(

@@ -25,7 +25,7 @@ use crate::session::formats::iron::Seal;
 use crate::session::formats::jwt_form;
 use crate::session::formats::page_link::page_link;
 use crate::session::formats::shown::shown;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
@@ -119,7 +119,7 @@ enum Passwords {
     ById(BTreeMap<String, Secret>),
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: IronSessionConfig = section.read(&mut problems);
     let name = config.cookie.as_deref().unwrap_or_default();

@@ -118,9 +118,8 @@ impl SessionExtractor for Jwt {
     }
 
     fn notes(&self) -> Vec<String> {
-        let unusable = self.keys.unusable();
+        let unusable = self.keys.unusable().into_iter();
         unusable
-            .iter()
             .map(|key| format!("a key cannot be used: {key}"))
             .collect()
     }
@@ -161,11 +160,9 @@ impl Jwt {
     ) -> Result<ParsedToken<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
-            return Err(ExtractError::rejected(Reason::TooLarge).because(format!(
-                "the token has {} bytes, and max_token_bytes is {}",
-                token.len(),
-                self.max_token_bytes
-            )));
+            let (length, limit) = (token.len(), self.max_token_bytes);
+            let detail = format!("the token has {length} bytes, and max_token_bytes is {limit}");
+            return Err(ExtractError::rejected(Reason::TooLarge).because(detail));
         }
         let not_mine = |word| ExtractError::not_mine(word, found.place);
         let [header, payload, signature] =
@@ -182,12 +179,8 @@ impl Jwt {
         let payload = self.parse(payload)?;
         let issuer = jwt_form::issuer(object(&payload, "the payload")?)?;
         if !self.accepts_issuer(issuer) {
-            return Err(not_mine(Reason::Issuer).because(differs(
-                "iss",
-                issuer,
-                "issuers",
-                &self.issuers,
-            )));
+            let detail = differs("iss", issuer, "issuers", &self.issuers);
+            return Err(not_mine(Reason::Issuer).because(detail));
         }
         if self.unpadded(header)?.ends_with('=') {
             return Err(malformed("not base64url"));
@@ -212,16 +205,14 @@ impl Jwt {
     }
 
     fn accepts_issuer(&self, issuer: Option<&str>) -> bool {
-        let is_known = |issuer| {
-            self.issuers
-                .iter()
-                .any(|known| match issuer::matches(known, issuer) {
-                    Some(IssuerMatch::Exact) => true,
-                    Some(IssuerMatch::OfTenant(tenant)) => self.accepts_tenant(tenant),
-                    None => false,
-                })
+        let is_known = |known: &String, issuer| match issuer::matches(known, issuer) {
+            Some(IssuerMatch::Exact) => true,
+            Some(IssuerMatch::OfTenant(tenant)) => self.accepts_tenant(tenant),
+            None => false,
         };
-        self.issuers.is_empty() || issuer.is_some_and(is_known)
+        let mut known = self.issuers.iter();
+        self.issuers.is_empty()
+            || issuer.is_some_and(|issuer| known.any(|known| is_known(known, issuer)))
     }
 
     fn accepts_tenant(&self, tenant: &str) -> bool {
@@ -230,31 +221,30 @@ impl Jwt {
 
     /// The issuers, with `{tenantid}` replaced by each configured tenant.
     fn issuers_of_tenants(&self) -> Vec<String> {
-        let issuers = self.issuers.iter().flat_map(|issuer| {
+        let mut all = Vec::new();
+        for issuer in &self.issuers {
             if issuer.contains(TENANT) && !self.tenants.is_empty() {
-                let tenants = self.tenants.iter();
-                tenants
-                    .map(|tenant| issuer.replace(TENANT, tenant))
-                    .collect()
+                all.extend(
+                    self.tenants
+                        .iter()
+                        .map(|tenant| issuer.replace(TENANT, tenant)),
+                );
             } else {
-                vec![issuer.clone()]
+                all.push(issuer.clone());
             }
-        });
-        issuers.collect()
+        }
+        all
     }
 
     /// Checks the header, and returns its `alg` and `kid`.
     fn check_header(&self, header: &Object) -> Result<(Alg, Option<String>), ExtractError> {
-        if let Some(name) = REFUSED_PARAMETERS
-            .into_iter()
-            .find(|name| header.contains(name))
-        {
-            return Err(ExtractError::rejected(Reason::Header)
-                .because(format!("the header parameter {name} is not supported")));
+        let refused = ExtractError::rejected(Reason::Header);
+        let mut names = REFUSED_PARAMETERS.into_iter();
+        if let Some(name) = names.find(|name| header.contains(name)) {
+            return Err(refused.because(format!("the header parameter {name} is not supported")));
         }
         if !matches!(member(header, "b64")?, None | Some(Value::Bool(true))) {
-            return Err(ExtractError::rejected(Reason::Header)
-                .because("the header parameter b64 is not true"));
+            return Err(refused.because("the header parameter b64 is not true"));
         }
         match member(header, "typ")? {
             None => {}
@@ -271,12 +261,11 @@ impl Jwt {
         };
         self.header_claims.check(header)?;
         let name = member(header, "alg")?.and_then(Value::as_str);
-        let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
-        let alg = alg.ok_or_else(|| {
-            ExtractError::rejected(Reason::AlgNotAllowed)
-                .because(self.wrong_alg(name.unwrap_or_default()))
-        })?;
-        Ok((*alg, kid))
+        match self.algorithms.iter().find(|alg| Some(alg.name) == name) {
+            Some(alg) => Ok((*alg, kid)),
+            None => Err(ExtractError::rejected(Reason::AlgNotAllowed)
+                .because(self.wrong_alg(name.unwrap_or_default()))),
+        }
     }
 
     fn wrong_alg(&self, alg: &str) -> String {
@@ -285,9 +274,8 @@ impl Jwt {
     }
 
     fn is_token_type(&self, typ: &str) -> bool {
-        self.token_types
-            .iter()
-            .any(|known| is_media_type(known, typ))
+        let mut known = self.token_types.iter();
+        known.any(|known| is_media_type(known, typ))
     }
 
     /// Verifies the signature. If that fails, verifies it once more with newer keys, if there are any.
@@ -309,13 +297,12 @@ impl Jwt {
         }
         outcome.map_err(|error| match error {
             SignatureError::Wrong => {
-                let kid =
-                    kid.map_or_else(|| "no kid".to_owned(), |kid| format!("kid {}", shown(kid)));
-                ExtractError::rejected(Reason::BadSignature).because(format!(
-                    "the token has {kid} and alg {}; the keys that were tried are from {}",
-                    token.alg.name,
-                    self.keys.name(token.alg)
-                ))
+                let kid = kid.map_or("no kid".to_owned(), |kid| format!("kid {}", shown(kid)));
+                let (alg, source) = (token.alg.name, self.keys.name(token.alg));
+                let detail = format!(
+                    "the token has {kid} and alg {alg}; the keys that were tried are from {source}"
+                );
+                ExtractError::rejected(Reason::BadSignature).because(detail)
             }
             SignatureError::NoKey(found) => {
                 ExtractError::rejected(Reason::UnknownKey).because(found)
@@ -417,15 +404,9 @@ impl Jwt {
         };
         // Every item must be a string (RFC 7519, section 4.1.3).
         let texts: Option<Vec<&str>> = audience.iter().map(Value::as_str).collect();
-        let is_accepted = texts.as_ref().is_some_and(|texts| {
-            self.audiences
-                .iter()
-                .any(|known| texts.contains(&known.as_str()))
-        });
-        if is_accepted {
-            return Ok(());
-        }
+        let mut accepted = self.audiences.iter();
         let found = match texts {
+            Some(texts) if accepted.any(|known| texts.contains(&known.as_str())) => return Ok(()),
             Some(texts) => differs("aud", texts, "audiences", &self.audiences),
             None => "aud contains a value that is not a string".to_owned(),
         };

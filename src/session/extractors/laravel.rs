@@ -3,8 +3,6 @@
 //! `src/Illuminate/Session/CookieSessionHandler.php`. Sessions stored in a database or in Redis are read by
 //! `sql_session` and `redis_session`.
 
-use std::sync::Arc;
-
 use axum::http::request::Parts;
 
 use serde::{Deserialize, Serialize};
@@ -14,13 +12,13 @@ use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, AppKeySet};
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session};
 
 /// The default subject is the member in which the guard `web` stores the user's id. The digits are the SHA-1 of the
 /// guard's class name.
@@ -63,7 +61,7 @@ struct Laravel {
     lifetime: UnixSeconds,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: LaravelConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
@@ -126,12 +124,13 @@ impl Laravel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::session::contract;
     use crate::session::sections::laravel::sealing::{app_key, encrypted, sealed};
     use crate::session::sections::testing::{NOW, answer, build, refused};
+    use crate::session::types::SessionExtractor;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use std::sync::Arc;
 
     const ID: &str = "LfHKH7U7PrF74NUjNJ4fFXSkyKiYkAJKuXWJQYbx";
 

@@ -6,7 +6,7 @@
 mod reader;
 
 use std::slice;
-use std::sync::{Arc, Once};
+use std::sync::Once;
 
 use axum::http::request::Parts;
 
@@ -18,13 +18,13 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::rails::{CookieValue, SERIALIZER_ADVICE};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session};
 use reader::{Reader, Recipe};
 
 /// The default subject is the path where Devise stores the user's id.
@@ -90,7 +90,7 @@ struct Rails {
     marshal_warning: Once,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: RailsConfig = section.read(&mut problems);
     let name = config.cookie.as_deref().unwrap_or_default();
@@ -211,6 +211,8 @@ mod tests {
     use crate::session::formats::hkdf;
     use crate::session::formats::rails::ITERATIONS;
     use crate::session::sections::testing::{answer, build, refused};
+    use crate::session::types::SessionExtractor;
+    use std::sync::Arc;
 
     const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
 

@@ -2,8 +2,6 @@
 //! Format: React Router `packages/react-router/lib/server-runtime/cookies.ts` and `crypto.ts`; Remix
 //! `packages/remix-server-runtime/cookies.ts`, with the npm package cookie-signature.
 
-use std::sync::Arc;
-
 use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
@@ -19,13 +17,13 @@ use crate::session::backends::Context;
 use crate::session::formats::payload;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::signatures::verifies_any;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
-use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Session};
 
 /// The app decides what a session contains. The default subject follows React Router's documentation.
 pub const KIND: Kind = Kind::new(build).with_subject("{userId}");
@@ -56,7 +54,7 @@ struct ReactRouter {
     keys: Vec<hmac::Key>,
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: ReactRouterConfig = section.read(&mut problems);
     let setting = "`secrets` of its session cookie (in an app without secrets, any client can forge a session)";
@@ -105,7 +103,9 @@ mod tests {
     use super::*;
     use crate::session::contract;
     use crate::session::sections::testing::{NOW, answer, build, refused};
+    use crate::session::types::SessionExtractor;
     use base64::engine::general_purpose::STANDARD;
+    use std::sync::Arc;
 
     const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
 

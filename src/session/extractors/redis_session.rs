@@ -19,7 +19,7 @@ use crate::session::backends::Context;
 use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
 use crate::session::formats::php;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::sections::laravel;
@@ -143,7 +143,7 @@ enum Payload {
     Laravel(Arc<laravel::AppKeySet>),
 }
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: RedisSessionConfig = section.read(&mut problems);
     let url = section.secret("url", config.url, &mut problems);
@@ -175,13 +175,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let key_prefixes = key_prefixes(section, config.key_prefix, &credential, &mut problems);
     let expires = config.expires_path.as_deref();
     let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
-    let limits = PoolLimits::read(
-        section,
-        config.max_connections,
-        config.pool_wait,
-        config.timeout,
-        &mut problems,
-    );
+    let (connections, wait) = (config.max_connections, config.pool_wait);
+    let limits = PoolLimits::read(section, connections, wait, config.timeout, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let payload = payload(section, &config.payload, &credential, &mut problems);
     let (Some(server), Some(payload), true) = (server, payload, problems.is_empty()) else {

@@ -56,23 +56,16 @@ struct WhoAmI {
     context_headers: Vec<HeaderName>,
     additional_headers: HeaderMap,
     forwarded: Forwarded,
-    signed_out: SignedOut,
+    /// The statuses that mean that the caller is not signed in, if the section lists them. Otherwise these are
+    /// [`SIGNED_OUT`], except redirects to the same path and query over https, and to the path with its trailing slash
+    /// added or removed.
+    signed_out: Option<Vec<u16>>,
     /// The cookies whose `Set-Cookie` lines are passed on to the caller. A name also stands for the cookie's chunks.
     passed_cookies: Vec<String>,
     /// The headers of the answer that contain the session. If empty, the session is in the body.
     response_headers: Vec<HeaderName>,
     expires: Option<TimePath>,
     subject: Template,
-}
-
-/// The statuses that mean that the caller is not signed in.
-#[derive(Debug)]
-enum SignedOut {
-    /// [`SIGNED_OUT`], except redirects to the same path and query over https, and to the path with its trailing slash
-    /// added or removed.
-    Default,
-    /// Exactly the statuses listed in the key `signed_out`.
-    Listed(Vec<u16>),
 }
 
 /// The statuses that apps commonly return to a caller who is not signed in.
@@ -301,8 +294,8 @@ impl WhoAmI {
     fn says_signed_out(&self, answer: &Answer) -> bool {
         let status = answer.status.as_u16();
         match &self.signed_out {
-            SignedOut::Listed(statuses) => statuses.contains(&status),
-            SignedOut::Default => {
+            Some(statuses) => statuses.contains(&status),
+            None => {
                 SIGNED_OUT.contains(&status)
                     && !(answer.status.is_redirection() && self.leads_to_itself(answer))
             }

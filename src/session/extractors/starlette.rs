@@ -1,8 +1,6 @@
 //! `starlette`: the cookie of Starlette's `SessionMiddleware`, which `FastAPI` uses too.
 //! Format: Starlette `middleware/sessions.py`, itsdangerous `timed.py`.
 
-use std::sync::Arc;
-
 use aws_lc_rs::{digest, hmac};
 use axum::http::request::Parts;
 
@@ -14,13 +12,13 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_cookie::{CookieFormat, SessionCookie};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::MaxAge;
-use crate::session::types::{Extracted, Session, SessionExtractor};
+use crate::session::types::{Extracted, Session};
 
 /// The middleware has no concept of users. The default subject is the member in which most apps store the user's id.
 pub const KIND: Kind = Kind::new(build).with_subject("{user_id}");
@@ -54,7 +52,7 @@ impl Default for StarletteConfig {
 #[derive(Debug)]
 struct Starlette(SignedTimestampVerifier);
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: StarletteConfig = section.read(&mut problems);
     let setting = "secret_key";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Problems, Section};
 use crate::session::backends::Context;
 use crate::session::formats::headers;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::types::{CredentialSource, Extracted, Reach, Session, SessionExtractor};
 
 /// The header that names the user of one request.
@@ -40,7 +40,7 @@ struct StaticUser {
 
 pub const KIND: Kind = Kind::new(build);
 
-fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: StaticUserConfig = section.read(&mut problems);
     problems.require(

@@ -17,7 +17,7 @@ use crate::headers::single;
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::headers;
-use crate::session::kind::Kind;
+use crate::session::kind::{BuildResult, Kind};
 use crate::session::reason::Reason;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
@@ -57,7 +57,7 @@ struct TrustedHeader {
     shared_secret: Option<(HeaderName, Secret)>,
 }
 
-fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, _: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let config: TrustedHeaderConfig = section.read(&mut problems);
 

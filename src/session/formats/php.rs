@@ -34,18 +34,15 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
 /// or `php` (`name|value` pairs without a separator); `None` if the whole text has neither format. A text that
 /// fits both formats is read as one array.
 pub fn session(text: &[u8]) -> Option<Value> {
-    if let Some(session) = array(text) {
-        return match session {
-            // An empty session, or a session whose member names are 0, 1, 2 and so on.
-            Value::Array(items) => Some(Value::Object(
-                items
-                    .into_iter()
-                    .enumerate()
-                    .map(|(index, item)| (index.to_string(), item))
-                    .collect(),
-            )),
-            session => Some(session),
-        };
+    match array(text) {
+        // An empty session, or a session whose member names are 0, 1, 2 and so on.
+        Some(Value::Array(items)) => {
+            let items = items.into_iter().enumerate();
+            let members = items.map(|(index, item)| (index.to_string(), item));
+            return Some(Value::Object(members.collect()));
+        }
+        Some(session) => return Some(session),
+        None => {}
     }
     let mut reader = Reader { rest: text };
     let mut members: Vec<(String, Value)> = Vec::new();
@@ -73,42 +70,29 @@ impl<'a> Reader<'a> {
         if self.eat("N;") {
             return Some(Value::Null);
         }
-        if self.eat("b:") {
-            let flag = match self.until(b';')? {
-                "0" => false,
-                "1" => true,
-                _ => return None,
-            };
-            return Some(Value::Bool(flag));
+        let [kind, b':', rest @ ..] = self.rest else {
+            return None;
+        };
+        self.rest = rest;
+        match kind {
+            b'b' => match self.until(b';')? {
+                "0" => Some(Value::Bool(false)),
+                "1" => Some(Value::Bool(true)),
+                _ => None,
+            },
+            b'i' => self.integer().map(|number| Value::Number(number.into())),
+            b'd' => float(self.until(b';')?),
+            b's' => Some(match std::str::from_utf8(self.string()?) {
+                Ok(text) => Value::String(text.to_owned()),
+                Err(_) => Value::Array(Vec::new()),
+            }),
+            b'a' => self.array(depth.checked_sub(1)?),
+            b'O' => self.object(depth.checked_sub(1)?),
+            b'C' => self.custom_object(),
+            b'E' => self.string().map(|_| Value::Null),
+            b'r' | b'R' => self.integer().map(|_| Value::Null),
+            _ => None,
         }
-        if self.eat("i:") {
-            return self.integer().map(|number| Value::Number(number.into()));
-        }
-        if self.eat("d:") {
-            return float(self.until(b';')?);
-        }
-        if self.eat("s:") {
-            let text = std::str::from_utf8(self.string()?);
-            return Some(text.map_or(Value::Array(Vec::new()), |text| {
-                Value::String(text.to_owned())
-            }));
-        }
-        if self.eat("a:") {
-            return self.array(depth.checked_sub(1)?);
-        }
-        if self.eat("O:") {
-            return self.object(depth.checked_sub(1)?);
-        }
-        if self.eat("C:") {
-            return self.custom_object();
-        }
-        if self.eat("E:") {
-            return self.string().map(|_| Value::Null);
-        }
-        if self.eat("r:") || self.eat("R:") {
-            return self.integer().map(|_| Value::Null);
-        }
-        None
     }
 
     fn eat(&mut self, prefix: &str) -> bool {

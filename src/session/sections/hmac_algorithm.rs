@@ -13,16 +13,11 @@ pub fn read(
     problems: &mut Problems,
 ) -> Option<hmac::Algorithm> {
     let algorithm = match name {
-        "sha1" => Some(HMAC_SHA1),
-        "sha256" => Some(hmac::HMAC_SHA256),
-        "sha384" => Some(hmac::HMAC_SHA384),
-        "sha512" => Some(hmac::HMAC_SHA512),
-        _ => None,
+        "sha1" => Ok(HMAC_SHA1),
+        "sha256" => Ok(hmac::HMAC_SHA256),
+        "sha384" => Ok(hmac::HMAC_SHA384),
+        "sha512" => Ok(hmac::HMAC_SHA512),
+        _ => Err("must be one of sha1, sha256, sha384, sha512"),
     };
-    problems.require(
-        algorithm.is_some(),
-        section.key(key),
-        "must be one of sha1, sha256, sha384, sha512",
-    );
-    algorithm
+    problems.accept(section.key(key), algorithm)
 }

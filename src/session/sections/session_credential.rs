@@ -105,17 +105,15 @@ impl SessionCredential {
             .filter_map(|name| Cookie::named(section, "cookie", name, problems))
             .collect();
         let hashes_id = match fields.key_hash {
-            "none" => false,
-            "sha256" => true,
-            _ => {
-                problems.add(section.key("key_hash"), "must be one of none, sha256");
-                false
-            }
+            "none" => Ok(false),
+            "sha256" => Ok(true),
+            _ => Err("must be one of none, sha256"),
         };
+        let hashes_id = problems.accept(section.key("key_hash"), hashes_id);
         Self {
             places,
             cookies,
-            hashes_id,
+            hashes_id: hashes_id.unwrap_or_default(),
             format: Format::read(section, fields, problems),
         }
     }
@@ -155,10 +153,8 @@ impl SessionCredential {
                 .because("the header contains a JWT, not a session id"));
         }
         let opened = self.format.open(&place, value, now)?;
-        if !opened.is_signed && !is_visible(&opened.id) {
-            return Err(ExtractError::malformed());
-        }
-        if !(1..=MAX_ID_BYTES).contains(&opened.id.len()) {
+        let is_allowed = opened.is_signed || is_visible(&opened.id);
+        if !is_allowed || !(1..=MAX_ID_BYTES).contains(&opened.id.len()) {
             return Err(ExtractError::malformed());
         }
         Ok(Some(self.store_key(opened)))
@@ -200,10 +196,8 @@ impl SessionCredential {
             }
         }
         let found = cookie::find_one_of(headers, &self.cookies)?;
-        Ok(
-            found
-                .map(|(cookie, value)| (CredentialSource::Cookie(cookie.name().to_owned()), value)),
-        )
+        let source = |cookie: &Cookie| CredentialSource::Cookie(cookie.name().to_owned());
+        Ok(found.map(|(cookie, value)| (source(cookie), value)))
     }
 }
 

@@ -148,11 +148,7 @@ impl Format {
         match self {
             Self::Plain => true,
             Self::BetterAuthSigned(_) => in_header,
-            Self::ExpressSigned(_)
-            | Self::FastifySigned(_)
-            | Self::FlaskSigned(_)
-            | Self::RailsSigned(_)
-            | Self::Laravel(_) => false,
+            _ => false,
         }
     }
 

@@ -17,9 +17,9 @@ use crate::session::backends::jwks_source::Discovery;
 use crate::session::backends::keys::Alg;
 use crate::session::credential_source;
 use crate::session::formats::issuer::{TENANT, is_guid};
+use crate::session::kind::BuildResult;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
 use crate::session::subject::Template;
-use crate::session::types::SessionExtractor;
 
 /// `[extractors.NAME]` with `kind = "jwt"`
 #[derive(Serialize, Deserialize)]
@@ -115,10 +115,7 @@ enum SecretEncoding {
 }
 
 /// Builds the extractor of a section.
-pub fn build(
-    section: &Section<'_>,
-    context: &Context,
-) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let mut config: JwtConfig = section.read(&mut problems);
     if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer)

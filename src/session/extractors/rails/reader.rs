@@ -43,29 +43,20 @@ impl Recipe<'_> {
                 algorithms(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
             problems.accept(section.key(&format!("{path}{key}")), known)
         };
-        let (kdf, mac) = (
-            digest("digest", self.digest),
-            digest("hmac_digest", self.hmac_digest),
-        );
+        let kdf = digest("digest", self.digest);
+        let mac = digest("hmac_digest", self.hmac_digest);
         let default_salt = match self.scheme {
-            "encrypted" => "authenticated encrypted cookie",
-            "signed" => "signed cookie",
-            "encrypted_cbc" => "encrypted cookie",
-            _ => {
-                problems.add(
-                    section.key(&format!("{path}scheme")),
-                    "must be \"encrypted\", \"signed\" or \"encrypted_cbc\"",
-                );
-                return None;
-            }
+            "encrypted" => Ok("authenticated encrypted cookie"),
+            "signed" => Ok("signed cookie"),
+            "encrypted_cbc" => Ok("encrypted cookie"),
+            _ => Err("must be \"encrypted\", \"signed\" or \"encrypted_cbc\""),
         };
+        let default_salt = problems.accept(section.key(&format!("{path}scheme")), default_salt)?;
         let (secret, (kdf, _), (_, mac)) = (secret?.expose(), kdf?, mac?);
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
         let signing = |salt: &[u8]| {
-            Box::new(hmac::Key::new(
-                mac,
-                &hkdf::pbkdf2::<64>(kdf, ITERATIONS, secret, salt),
-            ))
+            let key = hkdf::pbkdf2::<64>(kdf, ITERATIONS, secret, salt);
+            Box::new(hmac::Key::new(mac, &key))
         };
         let sealing = || hkdf::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
         match self.scheme {

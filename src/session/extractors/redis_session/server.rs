@@ -186,12 +186,6 @@ fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionIn
     Ok(info.set_redis_settings(settings))
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisServer").finish_non_exhaustive()

@@ -9,16 +9,16 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Forwarded, X_FORWARDED_FOR};
-use super::{SessionEndpoint, SignedOut, WhoAmI};
+use super::{SessionEndpoint, WhoAmI};
 use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::lookup::Lookups;
 use crate::session::backends::waiting::Waiting;
+use crate::session::kind::BuildResult;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_end::TimePath;
-use crate::session::types::SessionExtractor;
 
 /// Request headers that no key may list: most apply to one connection or one message (RFC 9110, sections 7.6.1 and
 /// 8.6), or change the meaning of an answer. The key `cookies` determines the header `Cookie`.
@@ -91,10 +91,7 @@ impl Default for SessionEndpointConfig {
     }
 }
 
-pub fn build(
-    section: &Section<'_>,
-    context: &Context,
-) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let mut config: SessionEndpointConfig = section.read(&mut problems);
     add_path(&mut config);
@@ -116,15 +113,19 @@ pub fn build(
     );
     let endpoint = Endpoint::new(section, context, keys, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
-    let signed_out = check_signed_out(section, &config, &mut problems);
+    let signed_out = config.signed_out.take().map(|List(statuses)| statuses);
+    let mut statuses = signed_out.iter().flatten();
+    problems.require(
+        statuses.all(|status| (201..=499).contains(status)),
+        section.key("signed_out"),
+        "must be statuses from 201 to 499: 200 means signed in, and 5xx means that the app failed",
+    );
     let method = match config.method.as_str() {
-        "POST" => Method::POST,
-        "GET" => Method::GET,
-        _ => {
-            problems.add(section.key("method"), "must be GET or POST");
-            Method::GET
-        }
+        "POST" => Ok(Method::POST),
+        "GET" => Ok(Method::GET),
+        _ => Err("must be GET or POST"),
     };
+    let method = problems.accept(section.key("method"), method);
     let cookies = check_cookies(section, &config, &mut problems);
     let forward_headers = check_headers(
         section,
@@ -172,7 +173,7 @@ pub fn build(
     Ok(Arc::new(SessionEndpoint {
         whoami: Arc::new(WhoAmI {
             endpoint,
-            method,
+            method: method.unwrap_or_default(),
             context_headers,
             additional_headers,
             forwarded: config.forwarded,
@@ -197,22 +198,6 @@ fn add_path(config: &mut SessionEndpointConfig) {
         url.set_path(path);
         config.url = Some(url.into());
     }
-}
-
-fn check_signed_out(
-    section: &Section<'_>,
-    config: &SessionEndpointConfig,
-    problems: &mut Problems,
-) -> SignedOut {
-    let Some(statuses) = &config.signed_out else {
-        return SignedOut::Default;
-    };
-    problems.require(
-        statuses.iter().all(|status| (201..=499).contains(status)),
-        section.key("signed_out"),
-        "must be statuses from 201 to 499: 200 means signed in, and 5xx means that the app failed",
-    );
-    SignedOut::Listed(statuses.0.clone())
 }
 
 fn check_cookies(

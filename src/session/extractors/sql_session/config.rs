@@ -17,12 +17,13 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
+use crate::session::kind::BuildResult;
 use crate::session::sections::laravel;
 use crate::session::sections::session_credential::{CredentialFields, SessionCredential};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::sections::{app_secret, authority};
-use crate::session::types::{Authority, SessionExtractor};
+use crate::session::types::Authority;
 
 /// `[extractors.NAME]` with `kind = "sql_session"`
 #[derive(Serialize, Deserialize)]
@@ -97,10 +98,7 @@ impl Default for SqlSessionConfig {
     }
 }
 
-pub fn build(
-    section: &Section<'_>,
-    context: &Context,
-) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let mut problems = Problems::default();
     let mut config: SqlSessionConfig = section.read(&mut problems);
     let fields = CredentialFields {
@@ -117,13 +115,8 @@ pub fn build(
     let secrets = django_secrets(section, &mut config, &mut problems);
     let laravel = credential.laravel();
     let payload = payload(section, &mut config, &secrets, laravel, &mut problems);
-    let limits = PoolLimits::read(
-        section,
-        config.max_connections,
-        config.pool_wait,
-        config.timeout,
-        &mut problems,
-    );
+    let (connections, wait) = (config.max_connections, config.pool_wait);
+    let limits = PoolLimits::read(section, connections, wait, config.timeout, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let database = database(section, context, &mut config, limits, &mut problems);
     let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
