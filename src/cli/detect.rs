@@ -271,9 +271,8 @@ fn open(
     let settings = settings::load(&sources, registry, &context())?;
     let request = pasted::request_head(headers, Ipv4Addr::LOCALHOST.into());
     let mut waiting = None;
-    let explanation = block_on(explain::explain(&settings.chain, &request, |asked| {
-        waiting = Some(WaitNotice::for_extractor(asked));
-    }))?;
+    let asking = |asked: &_| waiting = Some(WaitNotice::for_extractor(asked));
+    let explanation = block_on(explain::explain(&settings.chain, &request, false, asking))?;
     drop(waiting);
     for step in &explanation.steps {
         say(format_args!("{}: {}", detected.place, way(&draft)))?;

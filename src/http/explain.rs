@@ -161,11 +161,8 @@ impl Checks {
         chain: &Chain,
         asking: impl FnMut(&ConfiguredExtractor),
     ) -> Explanation {
-        let mut explanation = if self.caller == Some(Caller::ListedByPattern) {
-            explain::explain_bearer_alone(chain, &self.head, asking).await
-        } else {
-            explain::explain(chain, &self.head, asking).await
-        };
+        let is_bearer_alone = self.caller == Some(Caller::ListedByPattern);
+        let mut explanation = explain::explain(chain, &self.head, is_bearer_alone, asking).await;
         if self.answer.is_some() {
             for step in &mut explanation.steps {
                 step.decides = false;

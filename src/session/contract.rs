@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use axum::http::{HeaderName, HeaderValue, Request, header};
 
 use crate::config::Problems;
 use crate::session::backends::Context;
@@ -29,14 +29,11 @@ pub fn request(headers: &[(&str, &str)]) -> Parts {
         .into_parts();
     for (name, value) in headers {
         let name = HeaderName::try_from(*name).expect("a header name");
-        parts.headers.append(
-            name,
-            HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
-        );
+        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+        parts.headers.append(name, value);
     }
-    parts
-        .extensions
-        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 50_000))));
+    let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
+    parts.extensions.insert(ConnectInfo(peer));
     parts
 }
 
@@ -79,17 +76,11 @@ pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
         "unrelated headers and cookies: {unrelated:?}"
     );
 
+    let opaque = |bytes| HeaderValue::from_bytes(bytes).expect("opaque bytes");
     let mut not_text = request(&[]);
-    not_text.headers = HeaderMap::from_iter([
-        (
-            header::AUTHORIZATION,
-            HeaderValue::from_bytes(b"\xff\xfe").expect("opaque bytes"),
-        ),
-        (
-            header::COOKIE,
-            HeaderValue::from_bytes(b"\xff=\xfe; a=\xc3").expect("opaque bytes"),
-        ),
-    ]);
+    let headers = &mut not_text.headers;
+    headers.insert(header::AUTHORIZATION, opaque(b"\xff\xfe"));
+    headers.insert(header::COOKIE, opaque(b"\xff=\xfe; a=\xc3"));
     let outcome = extractor.extract(&not_text).await;
     assert!(
         matches!(

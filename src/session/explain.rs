@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use crate::json::Value;
-use crate::session::chain::{Chain, ChainWalk, ConfiguredExtractor, Denial, Denied};
+use crate::session::chain::{Chain, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
 use crate::session::formats::cookies;
 use crate::session::formats::page_link::page_link;
@@ -64,40 +64,23 @@ pub enum Said {
 }
 
 /// Tries the extractors in order, even after one has decided. Calls `asking` with each extractor before it is tried.
+///
+/// If `is_bearer_alone` is true, only a bearer token identifies the caller.
 pub async fn explain(
     chain: &Chain,
     request: &Parts,
-    asking: impl FnMut(&ConfiguredExtractor),
+    is_bearer_alone: bool,
+    mut asking: impl FnMut(&ConfiguredExtractor),
 ) -> Explanation {
-    let (request, cookies) = with_cookies(request);
-    explain_walk(chain, chain.walk(&request), &cookies, asking).await
-}
-
-/// Like [`explain`], for a caller who is identified only by a bearer token.
-pub async fn explain_bearer_alone(
-    chain: &Chain,
-    request: &Parts,
-    asking: impl FnMut(&ConfiguredExtractor),
-) -> Explanation {
-    let (request, cookies) = with_cookies(request);
-    let walk = chain.walk_with_bearer_alone(&request);
-    explain_walk(chain, walk, &cookies, asking).await
-}
-
-/// The request, with an extension that collects the cookies that apps set in their answers.
-fn with_cookies(request: &Parts) -> (Parts, ResponseCookies) {
+    // Collects the cookies that apps set in their answers.
     let cookies = ResponseCookies::default();
     let mut request = request.clone();
     request.extensions.insert(cookies.clone());
-    (request, cookies)
-}
-
-async fn explain_walk(
-    chain: &Chain,
-    mut walk: ChainWalk<'_>,
-    cookies: &ResponseCookies,
-    mut asking: impl FnMut(&ConfiguredExtractor),
-) -> Explanation {
+    let mut walk = if is_bearer_alone {
+        chain.walk_with_bearer_alone(&request)
+    } else {
+        chain.walk(&request)
+    };
     let mut steps = Vec::new();
     let mut outcome = None;
     for (configured, reach) in chain.with_reaches() {
@@ -130,7 +113,7 @@ async fn explain_walk(
                 Err(denial) => Said::Denied(denial),
             };
             step.notes = configured.extractor.notes();
-            step.notes.extend(renewed(cookies, configured));
+            step.notes.extend(renewed(&cookies, configured));
         }
         let decided = match &step.said {
             Said::NotAsked | Said::NotPresent => None,
@@ -229,22 +212,20 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
         .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or_default())
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned());
-    let names = headers.keys().map(ToString::to_string);
-    let list = |names: &mut dyn Iterator<Item = String>| {
-        let names = names.filter(|name| !name.is_empty()).take(MAX_NAMES);
-        let names = names.collect::<Vec<_>>().join(", ");
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names
-        }
-    };
+    let cookies = names(cookies);
+    let headers = names(headers.keys().map(ToString::to_string));
     lines.push(format!(
-        "cookies in the request: {}; headers: {}",
-        list(&mut { cookies }),
-        list(&mut { names })
+        "cookies in the request: {cookies}; headers: {headers}"
     ));
     lines
+}
+
+fn names(names: impl Iterator<Item = String>) -> String {
+    let names = names.filter(|name| !name.is_empty()).take(MAX_NAMES);
+    match names.collect::<Vec<_>>().join(", ").as_str() {
+        "" => "none".to_owned(),
+        names => names.to_owned(),
+    }
 }
 
 /// Whether the value of `Authorization` lacks a scheme such as `Bearer`, and an extractor that reads `Authorization`

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::json::{DuplicateMember, Object, Value};
+use crate::json::{DuplicateMember, Value};
 use crate::session::reason::Reason;
 
 /// The maximum length of a subject, in bytes of UTF-8.
@@ -238,17 +238,12 @@ impl SubjectRule {
 
 impl VerifiedEmail {
     fn check(self, template: &Template, session: &Value) -> Result<(), SubjectError> {
-        for path in template.placeholders() {
-            let Some((last, parents)) = path.split_last() else {
-                continue;
-            };
-            if last != "email" {
-                continue;
-            }
-            let (name, text_counts) = match self {
-                Self::Oidc => ("email_verified", true),
-                Self::BetterAuth => ("emailVerified", false),
-            };
+        let (name, text_counts) = match self {
+            Self::Oidc => ("email_verified", true),
+            Self::BetterAuth => ("emailVerified", false),
+        };
+        let paths = template.placeholders().filter_map(|path| path.split_last());
+        for (_, parents) in paths.filter(|(last, _)| *last == "email") {
             let sibling = [parents, &[name.to_owned()]].concat();
             match lookup(session, &sibling)? {
                 Some(Value::Bool(true)) => {}
@@ -284,7 +279,9 @@ pub(crate) fn lookup<'a>(
     let mut here = session;
     for name in path {
         let next = match here {
-            Value::Object(object) => member(object, name)?,
+            Value::Object(object) => object
+                .get(name)
+                .map_err(|DuplicateMember| SubjectError::Invalid(Reason::DuplicateMember))?,
             Value::Array(items) => name.parse().ok().and_then(|index: usize| items.get(index)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };
@@ -294,12 +291,6 @@ pub(crate) fn lookup<'a>(
         }
     }
     Ok(Some(here))
-}
-
-fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, SubjectError> {
-    object
-        .get(name)
-        .map_err(|DuplicateMember| SubjectError::Invalid(Reason::DuplicateMember))
 }
 
 impl FromStr for Template {

@@ -697,7 +697,7 @@ async fn explain_names_the_cookies_set_by_the_app_but_not_their_values() {
         let app = app_that_sets(&["sid=s3cr3t; Path=/", "other=1"], 200, body).await;
         let settings = load(&by_endpoint(&app.url("/me")).to_string()).expect("good keys");
         let request = contract::request(&[("cookie", "sid=old")]);
-        let explanation = explain(&settings.chain, &request, |_| ()).await;
+        let explanation = explain(&settings.chain, &request, false, |_| ()).await;
         let notes = &explanation.steps[0].notes;
         assert_eq!(notes.len(), want, "{notes:?}");
         assert!(

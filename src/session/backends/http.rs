@@ -271,17 +271,18 @@ impl HttpClient {
     }
 
     fn build(&self, kind: ClientKind, tls: ClientConfig) -> Result<Client, CallError> {
+        let max_idle = if kind.keeps_connections {
+            usize::MAX
+        } else {
+            0
+        };
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
             .dns_resolver(Resolver::system())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(if kind.keeps_connections {
-                usize::MAX
-            } else {
-                0
-            })
+            .pool_max_idle_per_host(max_idle)
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())

@@ -285,7 +285,12 @@ impl JwksCache {
         // Release the lock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes
         // the lock.
         drop(progress);
-        spawn(Fetch::new(self.clone(), now).run());
+        let fetch = Fetch {
+            cache: self.clone(),
+            started: now,
+            outcome: Err(FetchError::Interrupted),
+        };
+        spawn(fetch.run());
         Some(finished)
     }
 
@@ -396,14 +401,6 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn new(cache: Arc<JwksCache>, started: Duration) -> Self {
-        Self {
-            cache,
-            started,
-            outcome: Err(FetchError::Interrupted),
-        }
-    }
-
     async fn run(mut self) {
         self.outcome = self.cache.download().await;
     }

@@ -144,41 +144,28 @@ impl Strategy {
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
     let malformed = ExtractError::malformed;
     let json = String::from_utf8(decode(text)?).map_err(|_| malformed())?;
-    let compact = Compact::split(&json).ok_or_else(malformed)?;
-    let signature = decode(compact.signature)?;
-    let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
-    let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
-    hmac::verify(key, signed.as_bytes(), &signature)
+    let (session, expires_at, signature) = split_compact(&json).ok_or_else(malformed)?;
+    let members = session.strip_suffix('}').ok_or_else(malformed)?;
+    let signed = format!(r#"{members},"expiresAt":{expires_at}}}"#);
+    hmac::verify(key, signed.as_bytes(), &decode(signature)?)
         .map_err(|_| ExtractError::other_secret(Reason::BadSignature, "secret"))?;
-    let session = Object::parse(compact.session.as_bytes()).ok_or_else(malformed)?;
+    let session = Object::parse(session.as_bytes()).ok_or_else(malformed)?;
     // With the spread `{...session, expiresAt}`, JavaScript keeps only the outer `expiresAt`.
     if session.contains("expiresAt") {
         return Err(malformed());
     }
-    let millis: i64 = compact.expires_at.parse().map_err(|_| malformed())?;
+    let millis: i64 = expires_at.parse().map_err(|_| malformed())?;
     Ok((session, millis.div_euclid(1000)))
 }
 
-/// The three members of the compact form, as unparsed JSON text.
-struct Compact<'a> {
-    session: &'a str,
-    expires_at: &'a str,
-    signature: &'a str,
-}
-
-impl<'a> Compact<'a> {
-    /// Splits from the end, because neither base64 nor digits can contain the separators.
-    fn split(json: &'a str) -> Option<Self> {
-        let rest = json.strip_prefix(r#"{"session":"#)?.strip_suffix(r#""}"#)?;
-        let (rest, signature) = rest.rsplit_once(r#","signature":""#)?;
-        let (session, expires_at) = rest.rsplit_once(r#","expiresAt":"#)?;
-        let digits = expires_at.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then_some(Self {
-            session,
-            expires_at,
-            signature,
-        })
-    }
+/// The members `session`, `expiresAt` and `signature` of the compact form, as unparsed JSON text. Splits from the end,
+/// because neither base64 nor digits can contain the separators.
+fn split_compact(json: &str) -> Option<(&str, &str, &str)> {
+    let rest = json.strip_prefix(r#"{"session":"#)?.strip_suffix(r#""}"#)?;
+    let (rest, signature) = rest.rsplit_once(r#","signature":""#)?;
+    let (session, expires_at) = rest.rsplit_once(r#","expiresAt":"#)?;
+    let digits = expires_at.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then_some((session, expires_at, signature))
 }
 
 /// Verifies an HS256 token (RFC 7515, section 5.2), and returns its payload.

@@ -319,7 +319,6 @@ impl SessionExtractor for Introspection {
             places: self.places.clone().into(),
             opaque: true,
             jwts_of: Some(issuers.clone()),
-            hmac: None,
             authority: Some(Authority::Issuers(authority)),
             ..Reach::default()
         }

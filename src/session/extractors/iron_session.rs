@@ -144,7 +144,7 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
         return Err(problems);
     };
     problems.or(Arc::new(IronSession {
-        header: config.version.header(&cookie),
+        header: h3_header(&cookie).filter(|_| is_raw),
         cookie,
         passwords,
         version: config.version,
@@ -156,16 +156,11 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     }))
 }
 
-impl Version {
-    /// With `version = "raw"`, the header `x-NAME-session`, h3's default for a cookie called `NAME`. `None` for other
-    /// versions, and if the name contains characters that a header name cannot contain.
-    fn header(self, cookie: &Cookie) -> Option<CredentialSource> {
-        let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
-        match self {
-            Self::V8 | Self::V9 => None,
-            Self::Raw => name.ok().map(CredentialSource::Header),
-        }
-    }
+/// The header `x-NAME-session`, h3's default for a cookie called `NAME`. `None` if the name contains characters that a
+/// header name cannot contain.
+fn h3_header(cookie: &Cookie) -> Option<CredentialSource> {
+    let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
+    name.ok().map(CredentialSource::Header)
 }
 
 fn passwords(

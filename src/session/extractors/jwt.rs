@@ -93,7 +93,6 @@ impl SessionExtractor for Jwt {
     fn reach(&self) -> Reach {
         Reach {
             places: self.places.clone().into(),
-            opaque: false,
             jwts_of: Some(self.issuers_of_tenants()),
             hmac: Some(self.is_hmac()),
             authority: (!self.issuers.is_empty())

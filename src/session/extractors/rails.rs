@@ -104,7 +104,13 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     let key = "secret_key_base";
     let secret = config.secret_key_base.clone();
     let secret = app_secret::required(section, key, secret, key, &mut problems);
-    let current = Recipe::current(&config);
+    let current = Recipe {
+        scheme: &config.scheme,
+        digest: &config.digest,
+        salt: config.salt.as_deref(),
+        signed_salt: &config.signed_salt,
+        hmac_digest: &config.hmac_digest,
+    };
     let mut readers = Vec::new();
     readers.extend(current.reader(section, "", secret.as_ref(), &mut problems));
     for (index, rotation) in config.rotations.iter().enumerate() {
@@ -146,29 +152,14 @@ impl RotationConfig {
 }
 
 impl<'a> Recipe<'a> {
-    fn current(config: &'a RailsConfig) -> Self {
-        Self {
-            scheme: &config.scheme,
-            digest: &config.digest,
-            salt: config.salt.as_deref(),
-            signed_salt: &config.signed_salt,
-            hmac_digest: &config.hmac_digest,
-        }
-    }
-
     fn rotated(&self, rotation: &'a RotationConfig) -> Self {
-        let same_scheme = rotation
-            .scheme
-            .as_deref()
-            .is_none_or(|scheme| scheme == self.scheme);
+        let scheme = rotation.scheme.as_deref().unwrap_or(self.scheme);
+        let salt = self.salt.filter(|_| scheme == self.scheme);
         Self {
-            scheme: rotation.scheme.as_deref().unwrap_or(self.scheme),
+            scheme,
             digest: rotation.digest.as_deref().unwrap_or(self.digest),
             // Each scheme has its own default salt.
-            salt: rotation
-                .salt
-                .as_deref()
-                .or(self.salt.filter(|_| same_scheme)),
+            salt: rotation.salt.as_deref().or(salt),
             signed_salt: rotation.signed_salt.as_deref().unwrap_or(self.signed_salt),
             hmac_digest: rotation.hmac_digest.as_deref().unwrap_or(self.hmac_digest),
         }

@@ -33,10 +33,8 @@ fn is_base64url(part: &str) -> bool {
 /// # Errors
 /// `Rejected` if the payload is not a JSON object, or if `alg` or `iss` is not a string or occurs twice.
 pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
-    let Some([header, payload, _]) = parts(text) else {
-        return Ok(None);
-    };
-    let Some(header) = decode(header) else {
+    let parts = parts(text).and_then(|[header, payload, _]| Some((decode(header)?, payload)));
+    let Some((header, payload)) = parts else {
         return Ok(None);
     };
     let Some(alg) = alg(&header)? else {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
@@ -290,12 +291,8 @@ impl<'de> Visitor<'de> for RuleVisitor {
         one_of([Value::Number(number.into())])
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        one_of(items)
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Rule, A::Error> {
+        one_of(Vec::deserialize(SeqAccessDeserializer::new(access))?)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {

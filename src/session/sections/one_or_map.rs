@@ -5,23 +5,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{BytesDeserializer, StrDeserializer};
+use serde::de::value::{BytesDeserializer, MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
 use crate::secret::refuse;
 
 /// One value, or several values by id.
-pub enum OneOrMap<T> {
+pub(crate) enum OneOrMap<T> {
     One(T),
     Map(BTreeMap<String, T>),
-}
-
-// Implemented manually, because the values may be secrets.
-impl<T> fmt::Debug for OneOrMap<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OneOrMap")
-    }
 }
 
 impl<T: Serialize> Serialize for OneOrMap<T> {
@@ -57,12 +50,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
         T::deserialize(BytesDeserializer::new(content)).map(OneOrMap::One)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<OneOrMap<T>, A::Error> {
-        let mut values = BTreeMap::new();
-        while let Some((id, value)) = access.next_entry()? {
-            values.insert(id, value);
-        }
-        Ok(OneOrMap::Map(values))
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<OneOrMap<T>, A::Error> {
+        BTreeMap::deserialize(MapAccessDeserializer::new(access)).map(OneOrMap::Map)
     }
 
     refuse!("must be a string in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);

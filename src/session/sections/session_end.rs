@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
@@ -161,12 +162,8 @@ impl<'de> Visitor<'de> for ExpiresPathVisitor {
         Ok(ExpiresPath::One(path.to_owned()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<ExpiresPath, A::Error> {
-        let mut paths = BTreeMap::new();
-        while let Some((path, after)) = access.next_entry()? {
-            paths.insert(path, after);
-        }
-        Ok(ExpiresPath::Each(paths))
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<ExpiresPath, A::Error> {
+        BTreeMap::deserialize(MapAccessDeserializer::new(access)).map(ExpiresPath::Each)
     }
 }
 

@@ -125,42 +125,36 @@ fn text(bytes: &[u8]) -> Option<Value> {
 
 /// The other format that a value seems to have, and what the operator should do about it.
 fn seems(bytes: &[u8], expected: StoredFormat) -> Option<(&'static str, &'static str)> {
-    if payload::is_pickle(bytes) {
-        return Some((
+    let is_map = |session| matches!(session, Some(Value::Object(_)));
+    let is_other = |format| format != expected;
+    let found = if payload::is_pickle(bytes) {
+        (
             "Python's pickle",
             "a pickle is a program and is never run, so let the app write JSON or MessagePack (django-redis: \
              SERIALIZER, Flask-Session: SESSION_SERIALIZATION_FORMAT)",
-        ));
-    }
-    if payload::is_marshal(bytes) {
-        return Some((
+        )
+    } else if payload::is_marshal(bytes) {
+        (
             "Ruby's Marshal",
             "Marshal can run code and is never loaded, so let the app write JSON (serializer: :json)",
-        ));
-    }
-    if bytes.starts_with(b"\0\0\0\x02") {
-        return Some((
+        )
+    } else if bytes.starts_with(b"\0\0\0\x02") {
+        (
             "PHP's igbinary",
             "set session.serialize_handler = php_serialize in the app",
-        ));
-    }
-    if matches!(
-        bytes,
-        [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] | [0x1f, 0x8b, ..]
-    ) {
-        return Some(("compressed data", "switch off compression in the app"));
-    }
-    let is_map = |session| matches!(session, Some(Value::Object(_)));
-    if expected != StoredFormat::Json && is_map(Value::parse(bytes).ok()) {
-        return Some(("JSON", "set payload = \"json\""));
-    }
-    if expected != StoredFormat::MessagePack && is_map(msgpack::parse(bytes)) {
-        return Some(("MessagePack", "set payload = \"msgpack\""));
-    }
-    if expected != StoredFormat::Php && !bytes.is_empty() && is_map(php::session(bytes)) {
-        return Some(("a PHP session", "set payload = \"php\""));
-    }
-    None
+        )
+    } else if let [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] | [0x1f, 0x8b, ..] = bytes {
+        ("compressed data", "switch off compression in the app")
+    } else if is_other(StoredFormat::Json) && is_map(Value::parse(bytes).ok()) {
+        ("JSON", "set payload = \"json\"")
+    } else if is_other(StoredFormat::MessagePack) && is_map(msgpack::parse(bytes)) {
+        ("MessagePack", "set payload = \"msgpack\"")
+    } else if is_other(StoredFormat::Php) && !bytes.is_empty() && is_map(php::session(bytes)) {
+        ("a PHP session", "set payload = \"php\"")
+    } else {
+        return None;
+    };
+    Some(found)
 }
 
 #[cfg(test)]

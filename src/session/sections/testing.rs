@@ -40,10 +40,14 @@ pub(in crate::session) fn extract_at(
     cookie: &str,
 ) -> Extracted {
     let extractor = build_at(now, kind, keys).expect("good keys");
-    extractor
-        .extract(&contract::request(&[("cookie", cookie)]))
-        .now_or_never()
-        .expect("an outcome without waiting")
+    extract(&*extractor, &[("cookie", cookie)])
+}
+
+fn extract(extractor: &dyn SessionExtractor, headers: &[(&str, &str)]) -> Extracted {
+    let outcome = extractor
+        .extract(&contract::request(headers))
+        .now_or_never();
+    outcome.expect("an outcome without waiting")
 }
 
 /// The reason for the rejection.
@@ -56,16 +60,8 @@ pub(in crate::session) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
 ) -> Result<Option<String>, &'static str> {
-    match extractor
-        .extract(&contract::request(headers))
-        .now_or_never()
-        .expect("an outcome without waiting")
-    {
-        Ok(session) => {
-            Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
-        }
-        Err(error) => Err(error.reason().as_str()),
-    }
+    let session = extract(extractor, headers).map_err(|error| error.reason().as_str())?;
+    Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
 }
 
 /// Checks that each case reports a problem under its key, and that the report does not contain the secret.

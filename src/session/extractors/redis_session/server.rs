@@ -249,6 +249,7 @@ impl Store for RedisServer {
         key: &str,
     ) -> Result<Self::Answer, StoreError> {
         let too_long = || corrupt("the value is longer than 1 MiB");
+        let is_too_long = |stored: &Stored| stored.value.len() > MAX_STORED;
         if !self.getrange_is_refused.load(Ordering::Relaxed) {
             let range = redis::cmd("GETRANGE")
                 .arg(key)
@@ -258,9 +259,7 @@ impl Store for RedisServer {
             let answers = self.send(connection, range, key).await?;
             if !is_refused_command(answers.first()) {
                 return match stored(answers)? {
-                    Some(stored) if stored.value.len() > MAX_STORED => {
-                        Err(StoreError::Said(too_long()))
-                    }
+                    Some(stored) if is_too_long(&stored) => Err(StoreError::Said(too_long())),
                     stored => Ok(stored),
                 };
             }
@@ -269,9 +268,7 @@ impl Store for RedisServer {
         let stored = stored(self.send(connection, get, key).await?)?;
         self.use_get_only();
         match stored {
-            Some(stored) if stored.value.len() > MAX_STORED => {
-                Err(StoreError::Oversized(too_long()))
-            }
+            Some(stored) if is_too_long(&stored) => Err(StoreError::Oversized(too_long())),
             stored => Ok(stored),
         }
     }

@@ -295,42 +295,35 @@ fn payload(
     laravel: Option<&Arc<laravel::AppKeySet>>,
     problems: &mut Problems,
 ) -> Option<Payload> {
-    match (config.payload.as_str(), config.payload_column.take()) {
-        ("columns", None) => return Some(Payload::Columns),
-        ("django", Some(column)) => {
-            return Some(Payload::Django(column, DjangoKeys::new(secrets)));
-        }
-        ("laravel", Some(column)) => {
-            if let Some(keys) = laravel {
-                return Some(Payload::Laravel(column, keys.clone()));
-            }
-            problems.add(
-                section.key("payload"),
-                "is \"laravel\", which needs cookie_format = \"laravel\" as well",
-            );
-        }
-        ("columns", Some(_)) => {
-            problems.add(
-                section.key("payload_column"),
-                "is not used with payload = \"columns\": remove it",
-            );
-        }
-        (name, column) => match (StoredFormat::named(name), column) {
-            (Some(format), Some(column)) => {
-                let format = StoredSession::new(section, format, problems);
-                return Some(Payload::Stored(column, format));
-            }
-            (None, _) if !["django", "laravel"].contains(&name) => problems.add(
-                section.key("payload"),
-                "must be one of columns, json, msgpack, php, text, django, laravel",
-            ),
-            (_, _) => problems.add(
-                section.key("payload_column"),
-                "is missing: name the column that contains the session's data",
-            ),
-        },
+    let (name, column) = (config.payload.as_str(), config.payload_column.take());
+    if name == "columns" {
+        problems.require(
+            column.is_none(),
+            section.key("payload_column"),
+            "is not used with payload = \"columns\": remove it",
+        );
+        return Some(Payload::Columns);
     }
-    None
+    let format = StoredFormat::named(name);
+    if format.is_none() && !["django", "laravel"].contains(&name) {
+        problems.add(
+            section.key("payload"),
+            "must be one of columns, json, msgpack, php, text, django, laravel",
+        );
+        return None;
+    }
+    let column = column.ok_or("is missing: name the column that contains the session's data");
+    let column = problems.accept(section.key("payload_column"), column)?;
+    if let Some(format) = format {
+        let format = StoredSession::new(section, format, problems);
+        return Some(Payload::Stored(column, format));
+    }
+    if name == "django" {
+        return Some(Payload::Django(column, DjangoKeys::new(secrets)));
+    }
+    let keys = laravel.ok_or("is \"laravel\", which needs cookie_format = \"laravel\" as well");
+    let keys = problems.accept(section.key("payload"), keys)?;
+    Some(Payload::Laravel(column, keys.clone()))
 }
 
 fn user_check(
