@@ -15,16 +15,9 @@ use aws_lc_rs::hmac;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
-use rollout_token::Cli;
-use rollout_token::Registry;
-use rollout_token::config::{Problems, Section};
-use rollout_token::secret::Secret;
-use rollout_token::session::Kind;
-use rollout_token::session::backends::Context;
-use rollout_token::session::formats::headers;
-use rollout_token::session::reason::Reason;
-use rollout_token::session::types::{
-    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+use rollout_token::{
+    Cli, Context, CredentialSource, ExtractError, Extracted, Kind, Problems, Reach, Reason,
+    Registry, Secret, Section, Session, SessionExtractor, single_header,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,9 +64,7 @@ impl Ticket {
 
     fn session(&self, request: &Parts) -> Extracted {
         // A repeated header is refused, because another program, such as a proxy, might use the other value.
-        let ticket = headers::single(&request.headers, &TICKET);
-        let Some(ticket) = ticket.map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
-        else {
+        let Some(ticket) = single_header(&request.headers, &TICKET)? else {
             return Ok(None);
         };
         // A ticket is present, so from here on the result is a session or an error, never `Ok(None)`.
@@ -128,10 +119,9 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use rollout_token::{Clock, contract};
+
     use super::*;
-    use rollout_token::clock::Clock;
-    use rollout_token::session::backends::Context;
-    use rollout_token::session::contract;
 
     const KEY: &str = "a-key-that-only-the-app-knows";
 

@@ -82,6 +82,9 @@
 //! }
 //! ```
 //!
+//! [`single_header`] and [`single_cookie`] read a credential, and refuse a request in which it is ambiguous. With the
+//! feature `testing`, the module `contract` checks the rules that every extractor must follow.
+//!
 //! `examples/custom_extractor.rs` is a complete extractor with a secret and with tests.
 //!
 //! # Call a backend
@@ -168,6 +171,8 @@ pub use json::{DuplicateMember, Object, Value};
 pub use secret::Secret;
 pub use session::backends::Context;
 pub use session::backends::http::{Answer, CallError, CallLimits, HttpClient};
+pub use session::formats::cookies::find as single_cookie;
+pub use session::formats::headers::single as single_header;
 pub use session::kind::Build;
 pub use session::reason::Reason;
 pub use session::types::{Authority, BackendCall, BackendReport, Cause, Rejection};
@@ -176,6 +181,12 @@ pub use session::{
     SessionExtractor,
 };
 pub use telemetry::metrics::Metrics;
+
+// For the tests of extractors outside this crate.
+#[cfg(any(test, feature = "testing"))]
+pub use clock::ManualClock;
+#[cfg(any(test, feature = "testing"))]
+pub use session::contract;
 
 // These modules are public only for this project's binary, tests, benchmarks and fuzz targets, which are other crates.
 // They are not part of the API.

@@ -297,3 +297,83 @@ fn pages_in(folder: &Path, pages: &mut BTreeSet<String>) {
         }
     }
 }
+
+/// The first name in each path of this crate in `text`: `a` and `B` in `use rollout_token::{a::C, B};`.
+fn names_from_crate(text: &str) -> Vec<&str> {
+    let is_in_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut names = Vec::new();
+    for rest in text.split("rollout_token::").skip(1) {
+        let (mut depth, mut begins) = (0, true);
+        for (at, c) in rest.char_indices() {
+            if begins && is_in_name(c) {
+                let name = rest[at..].split(|c| !is_in_name(c)).next();
+                names.push(name.expect("split gives at least one item"));
+                begins = false;
+            }
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' => begins = depth == 1,
+                _ => {}
+            }
+            if depth == 0 && !is_in_name(c) {
+                break;
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn names_from_crate_are_found_in_paths_and_in_groups() {
+    for (text, want) in [
+        ("use rollout_token::session::Kind;", &["session"][..]),
+        (
+            "use rollout_token::{\n    Cli, config::{List, Section}, single_header,\n};\nuse serde::{a, b};",
+            &["Cli", "config", "single_header"],
+        ),
+        ("use rollout_token::{Cli, json};", &["Cli", "json"]),
+        ("rollout_token::router(a, b)", &["router"]),
+        ("use rollout_token as other;", &[]),
+    ] {
+        assert_eq!(names_from_crate(text), want, "{text}");
+    }
+}
+
+#[test]
+fn examples_and_extending_md_use_only_the_public_api() {
+    let lib = read("src/lib.rs");
+    let (_, modules) = lib.split_once("\npub use ").expect("the public API");
+    let modules = modules.split("mod ").skip(1);
+    let modules: BTreeSet<&str> = modules
+        .filter_map(|rest| rest.split_once(';').map(|(name, _)| name))
+        .collect();
+    assert!(modules.contains("session"), "{modules:?}");
+
+    let page = read("docs/extending.md");
+    let blocks = page.split("```rust").skip(1);
+    let mut sources: Vec<(String, String)> = blocks
+        .map(|rest| {
+            let (block, _) = rest.split_once("```").expect("the end of a code block");
+            ("docs/extending.md".to_owned(), block.to_owned())
+        })
+        .collect();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in fs::read_dir(examples).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).expect("a source");
+            sources.push((path.display().to_string(), source));
+        }
+    }
+    for (place, source) in sources {
+        let names = names_from_crate(&source);
+        assert!(!names.is_empty(), "{place} uses nothing of the crate");
+        for name in names {
+            assert!(
+                !modules.contains(name),
+                "{place}: the module rollout_token::{name} is not part of the API: export the item in src/lib.rs"
+            );
+        }
+    }
+}
