@@ -1,5 +1,6 @@
 //! The policy for browsers: the origins whose pages may request tokens, and the CORS headers of the responses (Fetch
-//! Standard, "CORS protocol"). The policy does not depend on the session.
+//! Standard, "CORS protocol"). The policy does not depend on the session. docs/decisions/own-origin-policy.md says why
+//! tower-http's layers do not fit.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
