@@ -312,16 +312,20 @@ async fn finish(
         .as_ref()
         .and_then(|id| id.to_str().ok())
         .unwrap_or("unknown");
-    let token_route = [token::PATH, token::DOCS_PATH].into_iter().find(|path| {
+    // The pattern of the matched route, never the caller's path. It begins with `server.base_path` and, if another app
+    // nests the router, with that app's prefix. It is absent if no route matched.
+    let matches = |path: &str| {
         route
             .as_ref()
-            .is_some_and(|route| app.is_route(route.as_str(), path))
-    });
+            .is_some_and(|route| route.as_str().ends_with(path))
+    };
+    let token_route = [token::PATH, token::DOCS_PATH]
+        .into_iter()
+        .find(|path| matches(path));
     let span = Arc::new(request_span(&request, id, token_route));
     // Under `dev`, pages of every loopback origin may call the token routes and `client.js`, but not the routes of the
     // dev page.
-    let is_for_apps =
-        token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
+    let is_for_apps = token_route.is_some() || matches(assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
     let explaining = request.extensions().get::<Explaining>().cloned();
     let cookies = ResponseCookies::default();

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
@@ -18,6 +19,7 @@ use rollout_token::{Registry, Sources};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use tracing::instrument::WithSubscriber;
 
 use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::{BY_HEADER, client_variables, sign_session};
@@ -874,6 +876,46 @@ impl Write for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[tokio::test]
+async fn only_matched_token_routes_are_token_requests_in_a_merged_or_nested_router() {
+    let sources = Sources {
+        environment: client_variables(),
+        base: Some(BY_HEADER.to_owned()),
+        ..Sources::default()
+    };
+    let rollout = || rollout_token::router(&sources, &Registry::builtin(), Arc::default()).unwrap();
+    let apps = [
+        ("", Router::new().merge(rollout())),
+        ("/api", Router::new().nest("/api", rollout())),
+        ("/api", Router::new().nest_service("/api", rollout())),
+    ];
+    for (prefix, app) in apps {
+        for (path, status, is_token_request) in [
+            ("/rollout/token", 401, true),
+            ("/rollout/client.js", 405, false),
+            ("/rollout/tokens", 404, false),
+            ("/other/rollout/token", 404, false),
+        ] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            let request = Request::post(format!("{prefix}{path}")).header("host", "a");
+            let request = request.body(Body::empty()).unwrap();
+            let answer = app.clone().oneshot(request);
+            let response = answer.with_subscriber(subscriber).await.unwrap();
+            assert_eq!(response.status(), status, "{prefix}{path}");
+            let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            for sign in ["token.refused", "http.route=\"/rollout/token\""] {
+                let found = written.contains(sign);
+                assert_eq!(found, is_token_request, "{prefix}{path}: {written}");
+            }
+        }
     }
 }
 
