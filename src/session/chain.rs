@@ -46,8 +46,7 @@ pub struct Chain {
     reaches: Vec<Reach>,
 }
 
-/// A caller with a valid session that names a subject.
-#[derive(Debug)]
+/// A caller with a valid session that names a subject. `Debug` does not show the subject.
 pub struct Authenticated {
     /// The name of the extractor that decided.
     pub extractor: Arc<str>,
@@ -55,6 +54,16 @@ pub struct Authenticated {
     pub places: Arc<[CredentialSource]>,
     pub subject: Subject,
     pub session: Session,
+}
+
+impl fmt::Debug for Authenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticated")
+            .field("extractor", &self.extractor)
+            .field("places", &self.places)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A caller who gets no token.

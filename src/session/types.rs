@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::clock::{self, UnixSeconds};
 use crate::headers::DuplicateHeader;
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::reason::Reason;
 use crate::telemetry::metrics::Metrics;
@@ -200,10 +200,27 @@ impl Reach {
 }
 
 /// A valid session: its decoded attributes, and its expiry if it has one.
-#[derive(Clone, Debug)]
+///
+/// `Debug` shows the names of the attributes but no values, because some apps keep access tokens in their sessions.
+#[derive(Clone)]
 pub struct Session {
     pub attributes: Value,
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members = self
+            .attributes
+            .as_object()
+            .into_iter()
+            .flat_map(Object::iter);
+        let names: Vec<&str> = members.map(|(name, _)| name).collect();
+        f.debug_struct("Session")
+            .field("attributes", &names)
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
 }
 
 impl Session {
@@ -416,4 +433,27 @@ pub enum Readiness {
     Stale,
     /// The extractor still lacks data that it needs. The string is a stable identifier for the missing data.
     Waiting(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_of_a_session_shows_names_and_expiry_but_no_values() {
+        let json = br#"{"sub":"ann","accessToken":"s3cr3t","user":{"email":"s3cr3t"}}"#;
+        let session = Session {
+            attributes: Value::parse(json).unwrap(),
+            expires_at: Some(7),
+        };
+        let shown =
+            r#"Session { attributes: ["sub", "accessToken", "user"], expires_at: Some(7) }"#;
+        assert_eq!(format!("{session:?}"), shown);
+        let text = Session {
+            attributes: Value::String("s3cr3t".to_owned()),
+            expires_at: None,
+        };
+        let shown = "Session { attributes: [], expires_at: None }";
+        assert_eq!(format!("{text:?}"), shown);
+    }
 }

@@ -13,8 +13,7 @@ use crate::session::formats::glob::matches_glob;
 use crate::session::formats::jwt_form;
 use crate::session::types::CredentialSource;
 
-/// A JWT that has been decoded but not verified.
-#[derive(Debug)]
+/// A JWT that has been decoded but not verified. It has no `Debug`, which could show the claims.
 pub(super) struct Token {
     header: Object,
     claims: Object,

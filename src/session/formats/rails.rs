@@ -3,6 +3,7 @@
 //!
 //! Format: Rails `activesupport/lib/active_support/message_verifier.rs`, `messages/metadata.rb`.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::hmac;
@@ -31,14 +32,23 @@ pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(data).ok()
 }
 
-/// The value of a cookie, and its metadata.
-#[derive(Debug, PartialEq)]
+/// The value of a cookie, and its metadata. `Debug` does not show the value, which is the session.
+#[derive(PartialEq)]
 pub struct CookieValue {
     pub value: Value,
     /// The value's purpose: `cookie.` followed by the cookie's name; `None` if the app writes no metadata
     /// (`config.load_defaults` below 6.0).
     pub purpose: Option<String>,
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl fmt::Debug for CookieValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieValue")
+            .field("purpose", &self.purpose)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CookieValue {

@@ -2,6 +2,8 @@
 //! `TimestampSigner` of itsdangerous (`timed.py`) and of Django (`django/core/signing.py`) writes it. The two derive
 //! their keys differently, so the extractors derive the keys.
 
+use std::fmt;
+
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,12 +37,21 @@ pub struct SignedTimestampVerifier {
     pub leeway: UnixSeconds,
 }
 
-/// The payload of a verified value, without timestamp and signature.
-#[derive(Debug, PartialEq, Eq)]
+/// The payload of a verified value, without timestamp and signature. `Debug` does not show the payload, which is the
+/// session.
+#[derive(PartialEq, Eq)]
 pub struct VerifiedPayload<'a> {
     /// The payload, still encoded.
     pub payload: &'a str,
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl fmt::Debug for VerifiedPayload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedPayload")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SignedTimestampVerifier {
