@@ -54,8 +54,11 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     }
     let now = Clock::system().now();
     match decoded.claims["exp"].as_i64() {
-        Some(exp) if exp > now => say(format_args!("expires in {} s", exp - now)),
-        Some(exp) => Err(Failure::Runtime(format!("expired {} s ago", now - exp))),
+        Some(exp) if exp > now => say(format_args!("expires in {} s", exp.saturating_sub(now))),
+        Some(exp) => Err(Failure::Runtime(format!(
+            "expired {} s ago",
+            now.saturating_sub(exp)
+        ))),
         None => Err(Failure::Runtime("the token has no exp".to_owned())),
     }
 }

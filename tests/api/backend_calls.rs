@@ -565,6 +565,18 @@ async fn cached_answer_is_used_only_for_equal_credentials_and_until_the_session_
 }
 
 #[tokio::test]
+async fn answer_whose_expiry_is_the_smallest_integer_is_expired() {
+    let app = Backend::json(&format!(r#"{{"sub":"ann","expires":{}}}"#, i64::MIN)).await;
+    let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"";
+    let service = Service::start(by_endpoint(&app.url("/me"), keys));
+    for visits in 1..=2 {
+        let answer = outcome(&service, &[("cookie", "sid=ann")]).await;
+        assert_eq!(answer, refused(401, "session_expired"));
+        assert_eq!(app.visits(), visits, "not cached");
+    }
+}
+
+#[tokio::test]
 async fn without_cache_ttl_every_request_calls_the_endpoint() {
     let signed_in = Arc::new(AtomicBool::new(true));
     let state = signed_in.clone();

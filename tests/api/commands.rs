@@ -304,10 +304,15 @@ fn mint_and_inspect_need_only_the_client_id_and_secret() {
 
 #[test]
 fn inspect_reads_standard_input_and_reports_an_expired_token() {
-    let old = json!({"iss": CLIENT_ID, "sub": "u", "iat": 1, "exp": 901});
+    for exp in [901, i64::MIN] {
+        reports_expired(&json!({"iss": CLIENT_ID, "sub": "u", "iat": 1, "exp": exp}));
+    }
+}
+
+fn reports_expired(claims: &Value) {
     let key = jsonwebtoken::EncodingKey::from_secret(CLIENT_SECRET.as_bytes());
     let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS512);
-    let token = jsonwebtoken::encode(&header, &old, &key).unwrap();
+    let token = jsonwebtoken::encode(&header, claims, &key).unwrap();
     let mut child = binary(&["inspect", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

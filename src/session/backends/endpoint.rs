@@ -148,7 +148,7 @@ impl Endpoint {
             return self.cache_ttl;
         };
         // An expired session has 0 s left.
-        let left = u64::try_from(end - self.clock.now()).unwrap_or(0);
+        let left = u64::try_from(end.saturating_sub(self.clock.now())).unwrap_or(0);
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
