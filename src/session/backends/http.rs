@@ -125,15 +125,11 @@ impl CallError {
     /// Converts an error to `Unreachable`, with the messages of the error and of its causes.
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
+        for cause in causes(error) {
+            text = format!("{text}: {cause}");
         }
         if let Some(advice) = certificate_advice(error) {
-            text.push_str(": ");
-            text.push_str(advice);
+            text = format!("{text}: {advice}");
         }
         Self::Unreachable(text)
     }
@@ -324,8 +320,7 @@ fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> 
 /// Whether the connection was closed before the complete response head was received.
 fn is_closed(error: &reqwest::Error) -> bool {
     use io::ErrorKind as Kind;
-    let mut source = error.source();
-    while let Some(cause) = source {
+    for cause in causes(error) {
         if cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
             error.is_incomplete_message() || error.is_canceled() || error.is_closed()
         }) {
@@ -341,9 +336,14 @@ fn is_closed(error: &reqwest::Error) -> bool {
                     | Kind::UnexpectedEof
             );
         }
-        source = cause.source();
     }
     false
+}
+
+fn causes<'a>(
+    error: &'a dyn std::error::Error,
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 impl fmt::Debug for HttpClient {

@@ -415,15 +415,12 @@ impl Drop for Fetch {
 
 /// The number of usable keys, and each signature key that cannot be used, as `doctor` prints them.
 fn describe(keys: &KeySet) -> String {
-    let mut text = match keys.len() {
-        1 => "1 key".to_owned(),
-        count => format!("{count} keys"),
-    };
-    for key in keys.faults() {
-        text.push_str("; not usable: ");
-        text.push_str(&key.to_string());
+    let faults = keys.faults().map(|key| format!("; not usable: {key}"));
+    let faults: String = faults.collect();
+    match keys.len() {
+        1 => format!("1 key{faults}"),
+        count => format!("{count} keys{faults}"),
     }
-    text
 }
 
 /// The cached keys of one [`Source`].

@@ -126,13 +126,8 @@ impl KeysByKid {
 
     /// The report for `doctor`. No call is made, because the URL of a key contains the key id of a token.
     pub async fn probe(&self) -> BackendReport {
-        let asked = async {
-            Ok(
-                "not called, because the URL contains the key id of a token. `explain` with a token calls the provider"
-                    .to_owned(),
-            )
-        };
-        BackendReport::of(self.call().backend, asked).await
+        let text = "not called, because the URL contains the key id of a token. `explain` with a token calls the provider";
+        BackendReport::of(self.call().backend, async { Ok(text.to_owned()) }).await
     }
 
     /// # Errors
@@ -144,10 +139,8 @@ impl KeysByKid {
         context: &Context,
         waiting: Arc<Waiting>,
     ) -> Result<Self, &'static str> {
-        let sample = check_url(
-            &template.replace(KID_PLACEHOLDER, "kid-goes-here"),
-            allow_http,
-        )?;
+        let sample = template.replace(KID_PLACEHOLDER, "kid-goes-here");
+        let sample = check_url(&sample, allow_http)?;
         if sample.path().matches("kid-goes-here").count() != 1 {
             return Err("must contain {kid} exactly once, in the path");
         }
@@ -163,15 +156,9 @@ impl KeysByKid {
     /// # Errors
     /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be called now.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
-        let is_safe = |kid: &&str| {
-            (1..=64).contains(&kid.len())
-                && kid
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
-        let kid = kid
-            .filter(is_safe)
-            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
+        let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let kid = kid.filter(|kid| (1..=64).contains(&kid.len()) && kid.bytes().all(is_safe));
+        let kid = kid.ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
         // The document contains only this key, and need not repeat the key's id.
         self.cache(kid)?.get(None)
     }

@@ -148,11 +148,8 @@ impl Lookups {
             Ok(Joined::Cached(cached)) => cached.and_then(|session| session.parse()).into(),
             Ok(Joined::Flight(mut result, _place)) => {
                 // A flight sends an outcome even when it is dropped early, by a panic or by the runtime's shutdown.
-                let shared = result
-                    .wait_for(Option::is_some)
-                    .await
-                    .ok()
-                    .and_then(|shared| shared.clone());
+                let shared = result.wait_for(Option::is_some).await;
+                let shared = shared.ok().and_then(|shared| shared.clone());
                 shared.unwrap_or_else(|| Err(interrupted()).into())
             }
         };
@@ -241,13 +238,8 @@ impl BackendLookup {
         state.flights.remove(&question);
         if let Some(cached) = cached {
             let max_bytes = self.waiting.share_of(MAX_CACHED_BYTES_IN_ALL);
-            state.cache.put(
-                question,
-                cached,
-                now,
-                now.saturating_add(keep_for),
-                max_bytes,
-            );
+            let until = now.saturating_add(keep_for);
+            state.cache.put(question, cached, now, until, max_bytes);
         }
         SharedOutcome { outcome, cookies }
     }
@@ -272,9 +264,8 @@ impl Flight {
     async fn run(mut self, call: impl Future<Output = Verdict> + Send) {
         let lookup = self.lookup.clone();
         let Ok(Ok(_permit)) = timeout(MAX_WAIT, lookup.calls.acquire()).await else {
-            self.verdict = Some(failed(busy(
-                "the call was queued for 1 s behind other calls",
-            )));
+            let error = busy("the call was queued for 1 s behind other calls");
+            self.verdict = Some(failed(error));
             return;
         };
         if self.abandon() {
@@ -295,10 +286,8 @@ impl Flight {
                 "ok"
             }
         };
-        lookup
-            .context
-            .metrics
-            .backend_call(&lookup.extractor, result, took);
+        let metrics = &lookup.context.metrics;
+        metrics.backend_call(&lookup.extractor, result, took);
         self.verdict = Some(verdict);
     }
 

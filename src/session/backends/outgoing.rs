@@ -252,10 +252,8 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
             };
         }
         // The `source()` of an `io::Error` skips the error that it wraps.
-        let inside = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        cause = match inside {
+        let wrapper = error.downcast_ref::<io::Error>();
+        cause = match wrapper.and_then(io::Error::get_ref) {
             Some(inside) => Some(inside),
             None => error.source(),
         };

@@ -193,11 +193,10 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
         claims: config.claims,
         clock: context.clock.clone(),
     };
-    let lookups = Lookups::new(section.name(), context, waiting);
     Ok(Arc::new(Introspection {
         places,
         issuer: Arc::new(issuer),
-        lookups,
+        lookups: Lookups::new(section.name(), context, waiting),
     }))
 }
 
@@ -289,11 +288,11 @@ impl SessionExtractor for Introspection {
             };
             self.issuer.check_form(&found)?;
             let token = found.text;
-            if token.len() > MAX_CREDENTIAL {
-                return Err(ExtractError::rejected(Reason::TooLarge).because(format!(
-                    "the token has {} bytes, and the limit is {MAX_CREDENTIAL}",
-                    token.len()
-                )));
+            let length = token.len();
+            if length > MAX_CREDENTIAL {
+                let detail =
+                    format!("the token has {length} bytes, and the limit is {MAX_CREDENTIAL}");
+                return Err(ExtractError::rejected(Reason::TooLarge).because(detail));
             }
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));

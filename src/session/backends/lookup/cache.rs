@@ -163,10 +163,8 @@ impl Room {
 }
 
 fn size(outcome: &CachedOutcome) -> usize {
-    CACHED_OVERHEAD
-        + outcome
-            .as_ref()
-            .map_or(0, |session| session.attributes.len())
+    let length = |session: &CachedSession| session.attributes.len();
+    CACHED_OVERHEAD + outcome.as_ref().map_or(0, length)
 }
 
 #[cfg(test)]
