@@ -30,28 +30,13 @@ const CSP: HeaderValue = HeaderValue::from_static(
 /// The only path whose request body is used. The body is a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
-async fn page() -> impl IntoResponse {
-    let policy = [(header::CONTENT_SECURITY_POLICY, CSP)];
-    (
-        policy,
-        file("text/html", include_str!("../../../web/dev.html")),
-    )
-}
+const PAGE: &str = include_str!("../../../web/dev.html");
+const SCRIPT: &str = include_str!("../../../web/dev.js");
+const STYLE: &str = include_str!("../../../web/dev.css");
+const ICON: &str = include_str!("../../../web/dev.svg");
 
-async fn script() -> impl IntoResponse {
-    file("text/javascript", include_str!("../../../web/dev.js"))
-}
-
-async fn style() -> impl IntoResponse {
-    file("text/css", include_str!("../../../web/dev.css"))
-}
-
-async fn icon() -> impl IntoResponse {
-    file("image/svg+xml", include_str!("../../../web/dev.svg"))
-}
-
-fn file(media_type: &str, content: &'static str) -> impl IntoResponse {
-    let content_type = format!("{media_type}; charset=utf-8");
+/// The response with a file of the dev page, which axum accepts as a handler.
+fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse + Clone {
     ([(header::CONTENT_TYPE, content_type)], content)
 }
 
@@ -68,6 +53,11 @@ pub struct Sample {
 /// The routes of the dev page. Pages of other origins may not fetch its data, even if they may request tokens.
 pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 8] {
     let own = |route: MethodRouter<Arc<App>>| route.route_layer(from_fn(own_page_only));
+    let page = file("text/html; charset=utf-8", PAGE);
+    let page = ([(header::CONTENT_SECURITY_POLICY, CSP)], page);
+    let script = file("text/javascript; charset=utf-8", SCRIPT);
+    let style = file("text/css; charset=utf-8", STYLE);
+    let icon = file("image/svg+xml; charset=utf-8", ICON);
     [
         ("/", read_only(get(page))),
         ("/dev.js", read_only(get(script))),
