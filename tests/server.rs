@@ -120,7 +120,7 @@ fn start(settings: ServerConfig) -> Service {
     let app = Arc::new(App {
         settings: settings.clone(),
         ids: RequestIds::new(),
-        drain: Drain::new(),
+        drain: Drain::default(),
         gate: Arc::new(Semaphore::new(0)),
         arrived: Arc::new(Semaphore::new(0)),
     });

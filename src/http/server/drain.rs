@@ -11,10 +11,6 @@ use tracing::{info, warn};
 pub struct Drain(CancellationToken);
 
 impl Drain {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Begins the drain. A second call changes nothing.
     pub fn begin(&self) {
         self.0.cancel();

@@ -162,11 +162,11 @@ pub async fn run(
         metrics.clone(),
         log.clone(),
     );
-    let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
+    let acceptor = Acceptor::new(shared, room.connections, gauge);
     let mut admin_acceptor = Acceptor::new(
         Shared::new(admin.router, settings.clone(), metrics, log),
         ADMIN_CONNECTIONS,
-        None,
+        Gauge::default(), // not a metric
     );
     tokio::select! {
         outcome = serve_until_drained(public.socket, acceptor, &settings, drain) => outcome,
@@ -212,7 +212,7 @@ struct Acceptor {
     open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
     /// A connection that was accepted, but cannot be served until another one ends.
     accepted: Option<(TcpStream, SocketAddr)>,
-    gauge: Option<Gauge>,
+    gauge: Gauge,
     /// The time at which the log last reported that the limit is reached.
     full_logged: Option<Instant>,
     /// Whether the last `accept` failed. Only the first of consecutive failures is logged.
@@ -220,7 +220,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn new(shared: Shared, max_connections: usize, gauge: Option<Gauge>) -> Self {
+    fn new(shared: Shared, max_connections: usize, gauge: Gauge) -> Self {
         Self {
             shared: Arc::new(shared),
             max_connections: max_connections.max(1),
@@ -343,9 +343,8 @@ impl Acceptor {
     }
 
     fn count(&self) {
-        if let Some(gauge) = &self.gauge {
-            gauge.set(self.tasks.len().try_into().unwrap_or(i64::MAX));
-        }
+        let open = self.tasks.len().try_into().unwrap_or(i64::MAX);
+        self.gauge.set(open);
     }
 
     /// Closes idle connections at once, and other connections after the request that is in flight or arriving. Cuts off
@@ -383,7 +382,7 @@ mod tests {
         let log = RequestLog::new(Clock::system(), Level::INFO, LogFormat::Json, &metrics);
         let settings: LiveSettings = Arc::new(Arc::<ServerConfig>::default);
         let shared = Shared::new(router, settings, metrics, Arc::new(log));
-        let mut acceptor = Acceptor::new(shared, 1, None);
+        let mut acceptor = Acceptor::new(shared, 1, Gauge::default());
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let mut clients = Vec::new();
         for path in ["/never", "/"] {
