@@ -251,10 +251,7 @@ impl<'de> Deserializer<'de> for StrictValue {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
-            Self::Given(Value {
-                kind: ValueKind::Nil,
-                ..
-            }) => visitor.visit_none(),
+            Self::Given(value) if value.kind == ValueKind::Nil => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }

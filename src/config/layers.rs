@@ -56,12 +56,6 @@ pub struct Sources {
     pub foreign: Vec<String>,
 }
 
-/// All layers merged into one, and the files that were read.
-pub(crate) struct Merged {
-    pub(crate) tree: Table,
-    pub(crate) files: Vec<FileFingerprint>,
-}
-
 impl fmt::Debug for Sources {
     /// Shows only the names of the files, because their contents and the variables contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,10 +101,10 @@ impl Sources {
         sources
     }
 
-    /// Merges the layers. Returns `None` if one of them cannot be read.
+    /// Merges the layers. Also returns the files that were read. Returns `None` if one of the layers cannot be read.
     ///
     /// Does not use `config::Config::builder()`, which lets a section silently replace another layer's value.
-    pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
+    pub(crate) fn merge(&self, problems: &mut Problems) -> Option<(Table, Vec<FileFingerprint>)> {
         for name in &self.not_text {
             problems.add(
                 name,
@@ -136,7 +130,7 @@ impl Sources {
             tree.remove("client_secret");
         }
         lay(above, &mut tree, "", problems);
-        Some(Merged { tree, files })
+        Some((tree, files))
     }
 
     /// The layer of `ROLLOUT_CONFIG`, if it is set.

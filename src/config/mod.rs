@@ -15,7 +15,7 @@ mod values;
 
 pub use fingerprint::FileFingerprint;
 pub use layers::Sources;
-pub(crate) use layers::{Merged, PORT, lay, parse};
+pub(crate) use layers::{PORT, lay, parse};
 pub(crate) use problems::escape_controls;
 pub use problems::{Problems, Warnings};
 pub(crate) use reader::{Table, join, keys_of, no_section, read, take};

@@ -22,9 +22,14 @@ pub(crate) type Table = Map<String, Value>;
 /// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, so
 /// they are not in this list.
 pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
+    defaults_of::<T>().into_iter().map(|(key, _)| key).collect()
+}
+
+/// The keys of a section, with their defaults.
+pub(super) fn defaults_of<T: Default + Serialize>() -> serde_json::Map<String, serde_json::Value> {
     match serde_json::to_value(T::default()) {
-        Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(key, _)| key).collect(),
-        _ => Vec::new(),
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
     }
 }
 

@@ -1,27 +1,26 @@
 //! The JSON Schema of a section, built from the section's struct. Each key is tried with a boolean, an integer, a
 //! string, an array and an object, so the schema always matches the struct.
 
-use config::{Value, ValueKind};
+use config::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, json};
 
 use super::deserializer::{Error, StrictValue};
-use super::reader::{Table, accepts_file, keys_of, read_key};
+use super::reader::{Table, accepts_file, defaults_of, read_key};
 
 /// The properties of the section that `T` reads: each key, and its variant with `_file` if there is one.
 pub(crate) fn properties<T>() -> Map<String, serde_json::Value>
 where
     T: DeserializeOwned + Default + Serialize,
 {
-    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
     let mut properties = Map::new();
-    for key in keys_of::<T>() {
+    for (key, default) in defaults_of::<T>() {
         let mut property = json!({"type": types::<T>(&key)});
-        if !defaults[&key].is_null() {
-            property["default"] = defaults[&key].clone();
+        if !default.is_null() {
+            property["default"] = default;
         }
-        let file_types: Vec<&str> = [("string", text("x")), ("object", table())]
+        let file_types: Vec<&str> = [("string", "x".into()), ("object", Table::new().into())]
             .into_iter()
             .filter(|(_, names)| accepts_file::<T>(&key, names))
             .map(|(name, _)| name)
@@ -38,11 +37,11 @@ where
 /// The JSON types that the key accepts.
 fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
     let samples = [
-        ("boolean", value(ValueKind::Boolean(true))),
-        ("integer", value(ValueKind::I64(1))),
-        ("string", text("x")),
-        ("array", value(ValueKind::Array(vec![text("x")]))),
-        ("object", table()),
+        ("boolean", Value::from(true)),
+        ("integer", 1_i64.into()),
+        ("string", "x".into()),
+        ("array", vec!["x"].into()),
+        ("object", Table::new().into()),
     ];
     let accepts = |name, sample: Value| match read_key::<T>(key, StrictValue::Given(sample)) {
         Ok(()) => true,
@@ -57,16 +56,4 @@ fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
         .into_iter()
         .filter(|(name, sample)| accepts(*name, sample.clone()));
     accepted.map(|(name, _)| name).collect()
-}
-
-fn value(kind: ValueKind) -> Value {
-    Value::new(None, kind)
-}
-
-fn text(text: &str) -> Value {
-    value(ValueKind::String(text.to_owned()))
-}
-
-fn table() -> Value {
-    value(ValueKind::Table(Table::new()))
 }

@@ -7,6 +7,7 @@ use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
+use super::reader::Table;
 use super::value_origin::ValueOrigin;
 use crate::json;
 
@@ -27,7 +28,7 @@ pub(super) fn expand(
     match &value.kind {
         ValueKind::Table(members) => {
             let members = members.iter().map(|(name, member)| {
-                let takes = |probe| takes(table(name, probe));
+                let takes = |probe| takes(Table::from([(name.clone(), probe)]).into());
                 Ok((name.clone(), expand(member, &takes, is_secret)?))
             });
             let members = members.collect::<Result<_, String>>()?;
@@ -37,11 +38,11 @@ pub(super) fn expand(
         }
         ValueKind::String(text) if let Some(variable) = ValueOrigin::variable_of(value) => {
             let (empty, unreadable) = match text.trim_start().chars().next() {
-                Some('[') => (ValueKind::Array(Vec::new()), NO_LIST),
-                Some('{') => (ValueKind::Table(config::Map::new()), NO_TABLE),
+                Some('[') => (Value::from(Vec::<Value>::new()), NO_LIST),
+                Some('{') => (Table::new().into(), NO_TABLE),
                 _ => return Ok(value.clone()),
             };
-            if !takes(Value::new(None, empty)) {
+            if !takes(empty) {
                 return Ok(value.clone());
             }
             match read(text, &variable) {
@@ -52,11 +53,6 @@ pub(super) fn expand(
         }
         _ => Ok(value.clone()),
     }
-}
-
-fn table(name: &str, member: Value) -> Value {
-    let members = config::Map::from([(name.to_owned(), member)]);
-    Value::new(None, ValueKind::Table(members))
 }
 
 /// Parses the whole string as JSON, or else as TOML. The strings inside it must not be split at commas, so their origin

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::config::{
-    Elsewhere, FileFingerprint, HumanDuration, Merged, PORT, Problems, Sources, Table, ValueOrigin,
+    Elsewhere, FileFingerprint, HumanDuration, PORT, Problems, Sources, Table, ValueOrigin,
     Warnings, join, keys_of, no_section, read, take, unknown,
 };
 use crate::session::backends::Context;
@@ -178,9 +178,14 @@ fn merge_and_read<T>(
     read: impl FnOnce(Sections, &mut Problems) -> Option<T>,
 ) -> Result<T, Problems> {
     let mut problems = Problems::default();
-    let loaded = sources
-        .merge(&mut problems)
-        .and_then(|merged| read(Sections::new(merged), &mut problems));
+    let loaded = sources.merge(&mut problems).and_then(|(tree, files)| {
+        let sections = Sections {
+            tree,
+            effective: serde_json::Map::new(),
+            files,
+        };
+        read(sections, &mut problems)
+    });
     match loaded {
         Some(loaded) if problems.is_empty() => Ok(loaded),
         _ => Err(problems),
@@ -376,14 +381,6 @@ struct Sections {
 }
 
 impl Sections {
-    fn new(Merged { tree, files }: Merged) -> Self {
-        Self {
-            tree,
-            effective: serde_json::Map::new(),
-            files,
-        }
-    }
-
     /// Reads the top-level keys: `client_id`, `client_secret` and `client_secret_file`.
     fn client(&mut self, problems: &mut Problems) -> ClientConfig {
         let table = take(&mut self.tree, &CLIENT_KEYS);
