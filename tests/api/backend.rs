@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// A request that the backend received.
 #[derive(Clone, Debug)]
@@ -60,21 +60,12 @@ impl Backend {
         let service = tower::service_fn(move |request: Request<Body>| {
             let (answer, shared) = (answer.clone(), shared.clone());
             async move {
-                let (
-                    Parts {
-                        method,
-                        uri,
-                        headers,
-                        ..
-                    },
-                    body,
-                ) = request.into_parts();
-                let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+                let (head, body) = request.into_parts();
                 let seen = Seen {
-                    method: method.to_string(),
-                    path: uri.to_string(),
-                    headers,
-                    body,
+                    method: head.method.to_string(),
+                    path: head.uri.to_string(),
+                    headers: head.headers,
+                    body: axum::body::to_bytes(body, 1 << 20).await.expect("a body"),
                 };
                 shared.seen.lock().unwrap().push(seen.clone());
                 let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -106,6 +97,33 @@ impl Backend {
     /// Starts a backend that responds to every request with this JSON.
     pub async fn json(body: &str) -> Self {
         Self::always(200, &[("content-type", "application/json")], body).await
+    }
+
+    /// Starts a backend that answers no request before `true` is sent to the returned channel.
+    pub async fn held(
+        answer: impl Fn(Seen) -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> (Self, watch::Sender<bool>) {
+        let (open, gate) = watch::channel(false);
+        let backend = Self::start(move |seen| {
+            let (mut gate, answer) = (gate.clone(), answer.clone());
+            async move {
+                gate.wait_for(|open| *open).await.expect("the test lives");
+                answer(seen)
+            }
+        })
+        .await;
+        (backend, open)
+    }
+
+    /// Starts a backend that answers no request. The returned channel contains the number of requests.
+    pub async fn hung() -> (Self, watch::Receiver<usize>) {
+        let (arrived, calls) = watch::channel(0);
+        let backend = Self::start(move |_| {
+            arrived.send_modify(|count| *count += 1);
+            std::future::pending()
+        })
+        .await;
+        (backend, calls)
     }
 
     pub fn seen(&self) -> Vec<Seen> {

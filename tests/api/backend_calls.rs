@@ -4,17 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rollout_token::clock::Clock;
-use rollout_token::session::backends::Context;
 use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{ExtractError, Extracted, SessionExtractor};
-use rollout_token::telemetry::metrics::Metrics;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests, respond};
-use crate::helpers::{NOW, Service, session_token, verified};
+use crate::configuration::context;
+use crate::helpers::{NOW, Service, session_token};
 use crate::settings::ConfigBuilder;
 
 /// A `session_endpoint` section that forwards the cookie `sid` to `url`, with the additional keys in `more`.
@@ -26,22 +24,6 @@ fn by_endpoint(url: &str, more: &str) -> String {
 }
 
 const SID: (&str, &str) = ("cookie", "sid=s3cr3t-of-ann");
-
-/// The outcome of a request with `headers`: the subject, or the status and error code.
-async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, (u16, String)> {
-    let (status, body) = service.ask(headers).await;
-    if status.as_u16() == 200 {
-        return Ok(verified(&body)["sub"]
-            .as_str()
-            .expect("a subject")
-            .to_owned());
-    }
-    assert!(body.get("token").is_none());
-    Err((
-        status.as_u16(),
-        body["code"].as_str().expect("a code").to_owned(),
-    ))
-}
 
 fn refused(status: u16, code: &str) -> Result<String, (u16, String)> {
     Err((status, code.to_owned()))
@@ -131,7 +113,7 @@ async fn endpoint_body_is_used_only_with_status_200_and_a_json_content_type() {
     ] {
         let app = Backend::always(status, headers, body).await;
         let service = Service::start(by_endpoint(&app.url("/me"), ""));
-        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+        assert_eq!(service.outcome(&[SID]).await, want, "{case}");
         let seen = app.seen();
         assert_eq!(
             seen.iter()
@@ -171,7 +153,7 @@ async fn answer_without_a_user_is_no_session_and_a_malformed_id_is_session_inval
     ] {
         let app = Backend::json(body).await;
         let service = Service::start(by_endpoint(&app.url("/me"), "subject = \"{user.id}\""));
-        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+        assert_eq!(service.outcome(&[SID]).await, want, "{case}");
     }
 }
 
@@ -212,7 +194,7 @@ async fn redirect_from_the_endpoint_is_not_followed() {
         ] {
             let app = Backend::always(status, &[("location", &location)], "").await;
             let service = Service::start(by_endpoint(&app.url("/me"), "method = \"POST\""));
-            assert_eq!(outcome(&service, &[SID]).await, want, "{status} {location}");
+            assert_eq!(service.outcome(&[SID]).await, want, "{status} {location}");
             assert_eq!(app.visits(), 1);
         }
     }
@@ -268,20 +250,16 @@ async fn malformed_slow_or_endless_backend_answer_is_503() {
     ];
     for (case, address) in servers {
         let service = Service::start(by_endpoint(&format!("http://{address}/me"), ""));
-        assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
+        assert_eq!(service.outcome(&[SID]).await, unavailable(), "{case}");
     }
     let service = Service::start(by_endpoint("https://nowhere.invalid/me", ""));
-    assert_eq!(
-        outcome(&service, &[SID]).await,
-        unavailable(),
-        "no such name"
-    );
+    assert_eq!(service.outcome(&[SID]).await, unavailable(), "no such name");
     let plain = Backend::json(r#"{"sub":"ann"}"#).await;
     let service = Service::start(by_endpoint(
         &plain.url("/me").replace("http:", "https:"),
         "",
     ));
-    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "no TLS");
+    assert_eq!(service.outcome(&[SID]).await, unavailable(), "no TLS");
     assert_eq!(plain.visits(), 0);
 }
 
@@ -313,7 +291,7 @@ async fn untrusted_certificate_is_503() {
         }
     });
     let service = Service::start(by_endpoint(&format!("https://localhost:{port}/me"), ""));
-    assert_eq!(outcome(&service, &[SID]).await, unavailable());
+    assert_eq!(service.outcome(&[SID]).await, unavailable());
     assert_eq!(visits.load(Ordering::SeqCst), 0);
 }
 
@@ -345,7 +323,7 @@ async fn only_configured_cookies_and_headers_are_forwarded_to_the_endpoint() {
         ("user-agent", "theirs"),
         ("referer", "https://app.example/"),
     ];
-    assert_eq!(outcome(&service, &headers).await.as_deref(), Ok("ann"));
+    assert_eq!(service.outcome(&headers).await.as_deref(), Ok("ann"));
     let seen: Seen = app.seen().remove(0);
     assert_eq!(
         (seen.method.as_str(), seen.path.as_str(), seen.body.len()),
@@ -398,7 +376,7 @@ async fn traceparent_is_forwarded_but_tracestate_and_baggage_are_not() {
                 ("baggage", "b=2"),
             ];
             assert_eq!(
-                outcome(&service, &headers).await.as_deref(),
+                service.outcome(&headers).await.as_deref(),
                 Ok("ann"),
                 "{case}"
             );
@@ -420,7 +398,8 @@ async fn requests_with_different_traceparents_share_a_cached_answer() {
     for span in ["00f067aa0ba902b7", "00f067aa0ba902b8"] {
         let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01");
         assert_eq!(
-            outcome(&service, &[SID, ("traceparent", &parent)])
+            service
+                .outcome(&[SID, ("traceparent", &parent)])
                 .await
                 .as_deref(),
             Ok("ann")
@@ -469,11 +448,11 @@ async fn missing_or_ambiguous_credential_is_401_without_a_backend_call() {
             refused(401, "session_invalid"),
         ),
     ] {
-        assert_eq!(outcome(&service, headers).await, want, "{case}");
+        assert_eq!(service.outcome(headers).await, want, "{case}");
     }
     assert_eq!(app.visits(), 0);
     assert_eq!(
-        outcome(&service, &[("x-token", "a")]).await.as_deref(),
+        service.outcome(&[("x-token", "a")]).await.as_deref(),
         Ok("ann")
     );
 }
@@ -521,7 +500,7 @@ async fn subject_and_expiry_are_read_from_the_configured_response_headers() {
     ] {
         let app = Backend::always(200, headers, "").await;
         let service = Service::start(by_endpoint(&app.url("/me"), user));
-        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+        assert_eq!(service.outcome(&[SID]).await, want, "{case}");
     }
 }
 
@@ -540,7 +519,7 @@ async fn cached_answer_is_used_only_for_equal_credentials_and_until_the_session_
     let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"\nforward_headers = [\"X-Org\"]";
     let service = Service::start(by_endpoint(&app.url("/me"), keys));
     let ask = async |cookie: &'static str, org: &'static str| {
-        outcome(&service, &[("cookie", cookie), ("x-org", org)]).await
+        service.outcome(&[("cookie", cookie), ("x-org", org)]).await
     };
     for (cookie, org, user, visits) in [
         ("sid=ann", "1", "ann", 1),
@@ -570,7 +549,7 @@ async fn answer_whose_expiry_is_the_smallest_integer_is_expired() {
     let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"";
     let service = Service::start(by_endpoint(&app.url("/me"), keys));
     for visits in 1..=2 {
-        let answer = outcome(&service, &[("cookie", "sid=ann")]).await;
+        let answer = service.outcome(&[("cookie", "sid=ann")]).await;
         assert_eq!(answer, refused(401, "session_expired"));
         assert_eq!(app.visits(), visits, "not cached");
     }
@@ -590,13 +569,9 @@ async fn without_cache_ttl_every_request_calls_the_endpoint() {
     })
     .await;
     let service = Service::start(by_endpoint(&app.url("/me"), ""));
-    assert!(outcome(&service, &[SID]).await.is_ok());
+    assert!(service.outcome(&[SID]).await.is_ok());
     signed_in.store(false, Ordering::SeqCst);
-    assert_eq!(outcome(&service, &[SID]).await, refused(401, "no_session"));
-}
-
-fn context() -> Context {
-    Context::new(Clock::system(), Arc::new(Metrics::new()))
+    assert_eq!(service.outcome(&[SID]).await, refused(401, "no_session"));
 }
 
 /// Builds an extractor without a service, so that the limits of the service do not apply.
@@ -606,15 +581,7 @@ fn extractor(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
 
 #[tokio::test]
 async fn ten_thousand_identical_lookups_share_one_call() {
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let app = Backend::start(move |seen| {
-        let mut gate = gate.clone();
-        async move {
-            gate.wait_for(|open| *open).await.expect("the test lives");
-            json_answer(&user_of(&seen))
-        }
-    })
-    .await;
+    let (app, open) = Backend::held(|seen| json_answer(&user_of(&seen))).await;
     let app_of = extractor(
         "session_endpoint",
         &format!(
@@ -697,12 +664,12 @@ async fn first_request_after_a_backend_outage_gets_a_token() {
     .await;
     let service = Service::start(by_endpoint(&app.url("/me"), ""));
     for _ in 0..50 {
-        assert_eq!(outcome(&service, &[SID]).await, unavailable());
+        assert_eq!(service.outcome(&[SID]).await, unavailable());
     }
     assert_eq!(app.visits(), 50, "every request calls the endpoint");
     assert_eq!(ready(&service).await, (200, "stale".to_owned()));
     well.store(true, Ordering::SeqCst);
-    assert!(outcome(&service, &[SID]).await.is_ok());
+    assert!(service.outcome(&[SID]).await.is_ok());
     assert_eq!(ready(&service).await, (200, "ready".to_owned()));
 
     let metrics = service.metrics().await;
@@ -757,8 +724,7 @@ async fn failing_lookup_of_one_cookie_does_not_affect_other_callers() {
         for n in 0..10 {
             let cookie = format!("{long}{n}");
             let stranger = [("cookie", cookie.as_str())];
-            let (evil, honest) =
-                tokio::join!(outcome(&service, &stranger), outcome(&service, &[SID]));
+            let (evil, honest) = tokio::join!(service.outcome(&stranger), service.outcome(&[SID]));
             assert_eq!(evil, unavailable(), "{fault:?}");
             assert_eq!(
                 honest.as_deref(),
@@ -766,7 +732,7 @@ async fn failing_lookup_of_one_cookie_does_not_affect_other_callers() {
                 "{fault:?}, after {n} failures"
             );
         }
-        assert!(outcome(&service, &[SID]).await.is_ok(), "{fault:?}");
+        assert!(service.outcome(&[SID]).await.is_ok(), "{fault:?}");
     }
 }
 
@@ -782,7 +748,7 @@ async fn failing_introspection_of_one_token_does_not_affect_other_callers() {
             let stranger = format!("Bearer evil{n}");
             let stranger = [("authorization", stranger.as_str())];
             let (evil, honest) =
-                tokio::join!(outcome(&service, &stranger), outcome(&service, &[TOKEN]));
+                tokio::join!(service.outcome(&stranger), service.outcome(&[TOKEN]));
             assert_eq!(evil, unavailable(), "{fault:?}");
             assert_eq!(
                 honest.as_deref(),
@@ -795,12 +761,7 @@ async fn failing_introspection_of_one_token_does_not_affect_other_callers() {
 
 #[tokio::test]
 async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
-    let (arrived, mut calls) = tokio::sync::watch::channel(0);
-    let hung = Backend::start(move |_| {
-        arrived.send_modify(|count| *count += 1);
-        std::future::pending()
-    })
-    .await;
+    let (hung, mut calls) = Backend::hung().await;
     let other = Backend::json(r#"{"active":true,"sub":"bob"}"#).await;
     let config = ConfigBuilder::new(
         "server.max_in_flight = 16
@@ -829,7 +790,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
     let mut strangers = tokio::task::JoinSet::new();
     for n in 0..16 {
         let service = service.clone();
-        strangers.spawn(async move { outcome(&service, &[("cookie", &format!("sid={n}"))]).await });
+        strangers.spawn(async move { service.outcome(&[("cookie", &format!("sid={n}"))]).await });
     }
     // `max_waiting` is 16 / (2 backends + 1), rounded down to 5, so the other 11 requests are refused at once.
     calls.wait_for(|count| *count == 5).await.unwrap();
@@ -837,12 +798,12 @@ async fn requests_waiting_for_a_hung_backend_do_not_block_other_extractors() {
         assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable());
     }
     assert_eq!(
-        outcome(&service, &[("x-token", "t")]).await.as_deref(),
+        service.outcome(&[("x-token", "t")]).await.as_deref(),
         Ok("bob"),
         "another backend"
     );
     assert_eq!(
-        outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+        service.outcome(&[("x-user", "ann")]).await.as_deref(),
         Ok("ann"),
         "no backend"
     );
@@ -870,7 +831,9 @@ async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
         for n in 0..16 {
             let service = service.clone();
             strangers.spawn(async move {
-                outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await
+                service
+                    .outcome(&[("cookie", &format!("sid=session-id-{n}"))])
+                    .await
             });
         }
         // `max_waiting` is 16 / (1 backend + 1), which is 8, so the other 8 requests are refused at once.
@@ -882,7 +845,7 @@ async fn requests_waiting_for_a_hung_store_do_not_block_other_extractors() {
             );
         }
         assert_eq!(
-            outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+            service.outcome(&[("x-user", "ann")]).await.as_deref(),
             Ok("ann"),
             "{keys}"
         );
@@ -907,7 +870,7 @@ async fn forged_seals_do_not_block_other_extractors() {
             loop {
                 let n = count.fetch_add(1, Ordering::Relaxed);
                 let forged = format!("sid=Fe26.2**{n}*AAAA*AAAA**salt*AAAA");
-                let outcome = outcome(&service, &[("cookie", &forged)]).await;
+                let outcome = service.outcome(&[("cookie", &forged)]).await;
                 assert!(
                     outcome == busy || outcome == refused(401, "session_invalid"),
                     "{outcome:?}"
@@ -920,7 +883,7 @@ async fn forged_seals_do_not_block_other_extractors() {
     }
     for _ in 0..50 {
         assert_eq!(
-            outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+            service.outcome(&[("x-user", "ann")]).await.as_deref(),
             Ok("ann")
         );
     }
@@ -929,15 +892,7 @@ async fn forged_seals_do_not_block_other_extractors() {
 
 #[tokio::test]
 async fn requests_above_max_waiting_are_refused_with_reason_backend_busy() {
-    let (open, gate) = tokio::sync::watch::channel(false);
-    let app = Backend::start(move |seen| {
-        let mut gate = gate.clone();
-        async move {
-            gate.wait_for(|open| *open).await.expect("the test lives");
-            json_answer(&user_of(&seen))
-        }
-    })
-    .await;
+    let (app, open) = Backend::held(|seen| json_answer(&user_of(&seen))).await;
     let keys = format!(
         "url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 3",
         app.url("/")
@@ -1104,7 +1059,7 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
         } else {
             refused(401, "session_invalid")
         };
-        assert_eq!(outcome(service, &headers).await, want, "{case}");
+        assert_eq!(service.outcome(&headers).await, want, "{case}");
     }
     assert_eq!(app.visits(), 2);
 }
@@ -1144,11 +1099,8 @@ async fn get_and_introspection_requests_are_retried_once_if_a_keep_alive_connect
     let (issuer, by_introspecting) = closing_at_the_second_request().await;
     let introspection = Service::start(by_introspection(&at(issuer), ""));
     for _ in 0..10 {
-        assert_eq!(outcome(&get, &[SID]).await.as_deref(), Ok("ann"));
-        assert_eq!(
-            outcome(&introspection, &[TOKEN]).await.as_deref(),
-            Ok("ann")
-        );
+        assert_eq!(get.outcome(&[SID]).await.as_deref(), Ok("ann"));
+        assert_eq!(introspection.outcome(&[TOKEN]).await.as_deref(), Ok("ann"));
     }
     for requests in [by_get, by_introspecting] {
         assert!(
@@ -1158,9 +1110,9 @@ async fn get_and_introspection_requests_are_retried_once_if_a_keep_alive_connect
     }
     let (app, by_post) = closing_at_the_second_request().await;
     let post = Service::start(by_endpoint(&at(app), "method = \"POST\""));
-    assert_eq!(outcome(&post, &[SID]).await.as_deref(), Ok("ann"));
+    assert_eq!(post.outcome(&[SID]).await.as_deref(), Ok("ann"));
     assert_eq!(
-        outcome(&post, &[SID]).await,
+        post.outcome(&[SID]).await,
         unavailable(),
         "a POST is not retried, because the first attempt may have changed state"
     );
@@ -1177,7 +1129,7 @@ async fn new_connection_closed_without_an_answer_is_503_without_a_retry() {
     })
     .await;
     let service = Service::start(by_endpoint(&format!("http://{app}/me"), ""));
-    assert_eq!(outcome(&service, &[SID]).await, unavailable());
+    assert_eq!(service.outcome(&[SID]).await, unavailable());
     assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
@@ -1259,7 +1211,7 @@ async fn response_that_means_signed_out_is_401_and_any_other_non_200_response_is
             .collect();
         let app = Backend::always(status, &headers, "").await;
         let service = Service::start(by_endpoint(&app.url("/me?full=1"), keys));
-        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+        assert_eq!(service.outcome(&[SID]).await, want, "{case}");
     }
 }
 
@@ -1373,11 +1325,13 @@ async fn kratos_preset_forwards_the_cookie_or_session_token_and_reads_identity_i
         ),
         (("cookie", "other=1"), refused(401, "no_session")),
     ] {
-        assert_eq!(outcome(&service, &[headers]).await, want, "{headers:?}");
+        assert_eq!(service.outcome(&[headers]).await, want, "{headers:?}");
     }
     assert_eq!(app.visits(), 4);
     service.clock.advance(Duration::from_secs(1));
-    let over = outcome(&service, &[("cookie", "ory_kratos_session=good")]).await;
+    let over = service
+        .outcome(&[("cookie", "ory_kratos_session=good")])
+        .await;
     assert_eq!(over, refused(401, "session_expired"));
 }
 
@@ -1427,7 +1381,7 @@ async fn better_auth_preset_forwards_the_session_token_cookie_and_reads_user_id(
         ),
     ] {
         assert_eq!(
-            outcome(&service, &[("cookie", cookie)]).await,
+            service.outcome(&[("cookie", cookie)]).await,
             want,
             "{cookie}"
         );
@@ -1473,7 +1427,7 @@ async fn authjs_preset_forwards_single_and_chunked_cookies_and_reads_user_id() {
         ("next-auth.session-token=out", refused(401, "no_session")),
     ] {
         assert_eq!(
-            outcome(&service, &[("cookie", cookie)]).await,
+            service.outcome(&[("cookie", cookie)]).await,
             want,
             "{cookie}"
         );
@@ -1502,7 +1456,7 @@ async fn oauth2_proxy_preset_forwards_single_and_chunked_cookies_and_reads_user(
         ("_oauth2_proxy=out", refused(401, "session_invalid")),
     ] {
         assert_eq!(
-            outcome(&service, &[("cookie", cookie)]).await,
+            service.outcome(&[("cookie", cookie)]).await,
             want,
             "{cookie}"
         );
@@ -1530,7 +1484,8 @@ async fn introspection_request_follows_rfc_7662() {
     let issuer = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
     let service = Service::start(by_introspection(&issuer.url("/introspect"), ""));
     assert_eq!(
-        outcome(&service, &[TOKEN, ("cookie", "a=b")])
+        service
+            .outcome(&[TOKEN, ("cookie", "a=b")])
             .await
             .as_deref(),
         Ok("ann")
@@ -1564,7 +1519,7 @@ async fn introspection_request_follows_rfc_7662() {
         seen.body,
         "token=0paque%2Btoken%2F%3D&token_type_hint=access_token"
     );
-    assert_eq!(outcome(&service, &[]).await, refused(401, "no_session"));
+    assert_eq!(service.outcome(&[]).await, refused(401, "no_session"));
     assert_eq!(issuer.visits(), 1);
 }
 
@@ -1692,7 +1647,7 @@ async fn introspected_token_that_is_inactive_expired_or_fails_a_check_is_401() {
         }
         let issuer = Backend::json(&claims.to_string()).await;
         let service = Service::start(by_introspection(&issuer.url("/"), checks));
-        assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
+        assert_eq!(service.outcome(&[TOKEN]).await, want, "{case}");
     }
 }
 
@@ -1731,7 +1686,7 @@ async fn introspected_token_that_fails_a_claim_rule_is_401() {
             .extend(more.as_object().unwrap().clone());
         let issuer = Backend::json(&claims.to_string()).await;
         let service = Service::start(by_introspection(&issuer.url("/"), checks));
-        assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
+        assert_eq!(service.outcome(&[TOKEN]).await, want, "{case}");
     }
 }
 
@@ -1779,7 +1734,7 @@ async fn keycloak_service_account_is_401_in_introspection() {
             "preset = \"keycloak\"\nclient_ids = [\"web\"]",
         );
         assert_eq!(
-            outcome(&Service::start(&keys), &[TOKEN]).await,
+            Service::start(&keys).outcome(&[TOKEN]).await,
             want,
             "{case}"
         );
@@ -1815,7 +1770,7 @@ async fn unusable_introspection_answer_is_503_and_not_cached() {
         let issuer = Backend::always(status, headers, body).await;
         let service = Service::start(by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
         for _ in 0..2 {
-            assert_eq!(outcome(&service, &[TOKEN]).await, unavailable(), "{case}");
+            assert_eq!(service.outcome(&[TOKEN]).await, unavailable(), "{case}");
         }
         assert_eq!(issuer.visits(), 2, "{case}: not kept");
         if status == 401 {
@@ -1826,7 +1781,7 @@ async fn unusable_introspection_answer_is_503_and_not_cached() {
     let twice = Backend::json(r#"{"active":true,"active":false,"sub":"ann"}"#).await;
     let service = Service::start(by_introspection(&twice.url("/"), ""));
     assert_eq!(
-        outcome(&service, &[TOKEN]).await,
+        service.outcome(&[TOKEN]).await,
         refused(401, "session_invalid"),
         "active twice"
     );
@@ -1854,22 +1809,22 @@ async fn introspection_answer_is_cached_until_cache_ttl_or_exp() {
     let pass = |seconds| service.clock.advance(Duration::from_secs(seconds));
 
     say(yes);
-    assert_eq!(outcome(&service, &[TOKEN]).await, ann);
+    assert_eq!(service.outcome(&[TOKEN]).await, ann);
     say(no);
     pass(59);
-    assert_eq!(outcome(&service, &[TOKEN]).await, ann, "cached");
+    assert_eq!(service.outcome(&[TOKEN]).await, ann, "cached");
     pass(1);
     assert_eq!(
-        outcome(&service, &[TOKEN]).await,
+        service.outcome(&[TOKEN]).await,
         invalid,
         "revoked token is refused after 60 s"
     );
     say(yes);
     pass(4);
-    assert_eq!(outcome(&service, &[TOKEN]).await, invalid, "cached");
+    assert_eq!(service.outcome(&[TOKEN]).await, invalid, "cached");
     pass(1);
     assert_eq!(
-        outcome(&service, &[TOKEN]).await,
+        service.outcome(&[TOKEN]).await,
         ann,
         "active token is accepted after 5 s"
     );
@@ -1880,15 +1835,15 @@ async fn introspection_answer_is_cached_until_cache_ttl_or_exp() {
         NOW + 70 + 60
     ));
     pass(60);
-    assert_eq!(outcome(&service, &[TOKEN]).await, ann);
+    assert_eq!(service.outcome(&[TOKEN]).await, ann);
     pass(5);
     assert_eq!(
-        outcome(&service, &[TOKEN]).await,
+        service.outcome(&[TOKEN]).await,
         refused(401, "session_expired"),
         "not cached beyond exp"
     );
     assert_eq!(
-        outcome(&service, &[("authorization", "Bearer other")]).await,
+        service.outcome(&[("authorization", "Bearer other")]).await,
         refused(401, "session_expired")
     );
 }
@@ -1909,12 +1864,26 @@ async fn introspection_cache_is_separate_per_issuer() {
             .with(section("one", &one, "header:x-one"))
             .with(section("two", &two, "header:x-two")),
     );
-    assert!(outcome(&service, &[("x-one", "t")]).await.is_ok());
+    assert!(service.outcome(&[("x-one", "t")]).await.is_ok());
     assert_eq!(
-        outcome(&service, &[("x-two", "t")]).await,
+        service.outcome(&[("x-two", "t")]).await,
         refused(401, "session_invalid")
     );
     assert_eq!((one.visits(), two.visits()), (1, 1));
+}
+
+/// A `session_endpoint` section that forwards the cookie `sid` to the app, as environment variables.
+fn endpoint_variables(app: &Backend) -> Vec<(&'static str, String)> {
+    let url = app.url("/me");
+    let kind = "session_endpoint".to_owned();
+    vec![
+        ("ROLLOUT__SESSION__EXTRACTORS", kind),
+        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", url),
+        (
+            "ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES",
+            "sid".to_owned(),
+        ),
+    ]
 }
 
 /// The output of `rollout-token explain` for this header, with these environment variables.
@@ -1936,17 +1905,7 @@ async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -
 async fn proxy_environment_variables_are_not_used() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Backend::json(r#"{"sub":"admin"}"#).await;
-    let mut variables = vec![
-        (
-            "ROLLOUT__SESSION__EXTRACTORS",
-            "session_endpoint".to_owned(),
-        ),
-        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
-        (
-            "ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES",
-            "sid".to_owned(),
-        ),
-    ];
+    let mut variables = endpoint_variables(&app);
     for name in [
         "HTTP_PROXY",
         "http_proxy",
@@ -1972,18 +1931,7 @@ async fn explain_shows_the_backend_status_and_no_secret() {
         (200, "malformed", "the content type must be JSON"),
     ] {
         let app = Backend::always(status, &[], "s3cr3t").await;
-        let variables = vec![
-            (
-                "ROLLOUT__SESSION__EXTRACTORS",
-                "session_endpoint".to_owned(),
-            ),
-            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
-            (
-                "ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES",
-                "sid".to_owned(),
-            ),
-        ];
-        let said = explain("Cookie: sid=s3cr3t", variables).await;
+        let said = explain("Cookie: sid=s3cr3t", endpoint_variables(&app)).await;
         assert!(
             said.contains(word) && said.contains(detail),
             "{status}: {said}"

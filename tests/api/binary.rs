@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::helpers::{CLIENT_ID, CLIENT_SECRET, sign_session};
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, SESSION_SECRET, sign_session};
 
 /// An expiry in the far future, because the binary uses the machine's clock.
 pub const FAR: i64 = 4_000_000_000;
 
-const ENVIRONMENT: [(&str, &str); 9] = [
+const ENVIRONMENT: [(&str, &str); 14] = [
     ("ROLLOUT_CLIENT_ID", CLIENT_ID),
     ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
     ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
@@ -22,33 +22,20 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ("ROLLOUT__EXTRACTORS__COOKIE__KIND", "jwt"),
     ("ROLLOUT__EXTRACTORS__COOKIE__FROM", "cookie:session"),
     ("ROLLOUT__EXTRACTORS__BEARER__KIND", "jwt"),
-    (
-        "ROLLOUT__EXTRACTORS__BEARER__SECRET",
-        crate::helpers::SESSION_SECRET,
-    ),
-];
-const MORE: [(&str, &str); 5] = [
+    ("ROLLOUT__EXTRACTORS__BEARER__SECRET", SESSION_SECRET),
     ("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS256"),
     ("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "true"),
-    (
-        "ROLLOUT__EXTRACTORS__COOKIE__SECRET",
-        crate::helpers::SESSION_SECRET,
-    ),
+    ("ROLLOUT__EXTRACTORS__COOKIE__SECRET", SESSION_SECRET),
     ("ROLLOUT__EXTRACTORS__COOKIE__ALGORITHMS", "HS256"),
     ("ROLLOUT__EXTRACTORS__COOKIE__ALLOW_ANY_AUDIENCE", "true"),
 ];
 
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// A command that runs the binary with these arguments. Its environment contains only the variables in
-/// `ENVIRONMENT` and `MORE`.
+/// A command that runs the binary with these arguments. Its environment contains only the variables in `ENVIRONMENT`.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(ENVIRONMENT)
-        .envs(MORE);
+    command.args(arguments).env_clear().envs(ENVIRONMENT);
     command
 }
 

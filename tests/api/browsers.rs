@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use rollout_token::{Context, Kind, Problems, Registry, Section, SessionExtractor};
 use serde_json::{Value, json};
 
-use crate::helpers::{BY_HEADER, Service, refused, session_token, verified};
+use crate::helpers::{BY_HEADER, Service, refused, session_token, verified, with_headers};
 
 fn config() -> String {
     format!(
@@ -103,11 +103,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
     ] {
         // Valid and invalid sessions get the same response, because no extractor runs.
         for user in ["ann", "ann, bob"] {
-            let request = headers
-                .iter()
-                .fold(service.post(), |request, (name, value)| {
-                    request.header(*name, *value)
-                });
+            let request = with_headers(service.post(), headers);
             let response = request.header("x-user", user).send().await.unwrap();
             assert_eq!(allowed_for(response.headers()), None, "{case}");
             assert_eq!(
@@ -132,11 +128,7 @@ async fn request_from_the_same_origin_or_without_an_origin_is_allowed() {
         ],
         &[("origin", own.as_str())],
     ] {
-        let request = headers
-            .iter()
-            .fold(service.post(), |request, (name, value)| {
-                request.header(*name, *value)
-            });
+        let request = with_headers(service.post(), headers);
         let response = request.header("x-user", "ann").send().await.unwrap();
         assert_eq!(
             (response.status().as_u16(), allowed_for(response.headers())),
@@ -311,9 +303,7 @@ async fn page_allowed_by_a_pattern_gets_a_token_only_with_a_bearer_token() {
             .post()
             .header("origin", origin)
             .header("sec-fetch-site", "cross-site");
-        let request = headers.iter().fold(request, |request, (name, value)| {
-            request.header(*name, *value)
-        });
+        let request = with_headers(request, headers);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), want, "{case}");
         assert_eq!(response.headers()["access-control-allow-origin"], origin);
@@ -656,9 +646,7 @@ async fn get_with_docs_alias_is_403_without_an_allowed_origin_or_a_bearer_creden
             ),
         ] {
             let request = service.request(Method::GET, path).header("x-user", "ann");
-            let request = headers.iter().fold(request, |request, (name, value)| {
-                request.header(*name, *value)
-            });
+            let request = with_headers(request, headers);
             let response = request.send().await.unwrap();
             assert_eq!(response.status().as_u16(), want, "{path}: {case}");
             if want == 403 {

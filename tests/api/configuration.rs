@@ -293,7 +293,7 @@ fn every_problem_begins_with_its_key() {
 
 /// Loads configuration files with these contents, and environment variables: the tests' client id and secret, and
 /// `variables`.
-fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
+pub fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
         let path = folder.path().join(format!("{number}.toml"));

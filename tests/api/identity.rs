@@ -8,18 +8,13 @@ use serde_json::{Value, json};
 
 use crate::backend::{self, Backend};
 use crate::binary::{binary, run};
-use crate::helpers::{CLIENT_ID, CLIENT_SECRET, NOW, Service, load, sign_session, verified};
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, NOW, Service, load, sign_session};
 use crate::settings::ConfigBuilder;
 
 /// The outcome of a request: the subject, or the error code.
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, String> {
-    let (status, body) = service.ask(headers).await;
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    if status == 200 {
-        Ok(text(&verified(&body)["sub"]))
-    } else {
-        Err(text(&body["code"]))
-    }
+    let outcome = service.outcome(headers).await;
+    outcome.map_err(|(_, code)| code)
 }
 
 fn signed(issuer: &str, subject: &str) -> String {

@@ -59,10 +59,10 @@ fn is_signed_with(token: &str, secret: &str) -> bool {
 
 /// The outcome of one request: a token, or the status and code of a refusal.
 async fn ask(url: &str, session: &str, origin: Option<&str>) -> Result<String, (u16, String)> {
-    let request = client().post(url).bearer_auth(session);
-    let request = origin
-        .iter()
-        .fold(request, |request, origin| request.header("origin", *origin));
+    let mut request = client().post(url).bearer_auth(session);
+    if let Some(origin) = origin {
+        request = request.header("origin", origin);
+    }
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
     let body: Value = response.json().await.expect("JSON");
@@ -598,12 +598,7 @@ async fn extractor_is_replaced_at_reload_only_if_its_section_files_or_settings_c
 
 #[tokio::test]
 async fn max_waiting_of_a_kept_extractor_is_recomputed_at_reload() {
-    let (arrived, mut calls) = tokio::sync::watch::channel(0);
-    let hung = Backend::start(move |_| {
-        arrived.send_modify(|count| *count += 1);
-        std::future::pending()
-    })
-    .await;
+    let (hung, mut calls) = Backend::hung().await;
     let config = |names: &[&str], max_in_flight: usize| {
         let url = hung.url("/me");
         let sections = names.iter().map(|name| {

@@ -26,15 +26,6 @@ fn by_endpoint(url: &str) -> ConfigBuilder {
 
 const ANN: &str = r#"{"sub":"ann"}"#;
 
-async fn send(service: &Service, headers: &[(&str, &str)]) -> Response {
-    let request = headers
-        .iter()
-        .fold(service.post(), |request, (name, value)| {
-            request.header(*name, *value)
-        });
-    request.send().await.expect("an answer")
-}
-
 /// The status of a response, and its `Set-Cookie` lines.
 fn cookies_of(response: &Response) -> (u16, Vec<String>) {
     let lines = response.headers().get_all("set-cookie").iter();
@@ -63,7 +54,7 @@ async fn set_cookie_lines_of_configured_cookies_are_passed_on_unchanged() {
     ];
     let app = app_that_sets(&lines, 200, ANN).await;
     let service = Service::start(by_endpoint(&app.url("/me")));
-    let answer = send(&service, &[("cookie", "sid=old")]).await;
+    let answer = service.send(&[("cookie", "sid=old")]).await;
     let want = [lines[0], lines[2], lines[3], lines[4], lines[5]].map(str::to_owned);
     assert_eq!(cookies_of(&answer), (200, want.to_vec()));
     assert_eq!(answer.headers()["cache-control"], "no-store");
@@ -71,7 +62,7 @@ async fn set_cookie_lines_of_configured_cookies_are_passed_on_unchanged() {
 
     let off =
         Service::start(by_endpoint(&app.url("/me")).with("extractors.app.pass_set_cookie = false"));
-    let answer = send(&off, &[("cookie", "sid=old")]).await;
+    let answer = off.send(&[("cookie", "sid=old")]).await;
     assert_eq!(cookies_of(&answer), (200, Vec::new()));
 }
 
@@ -109,7 +100,7 @@ async fn set_cookie_lines_are_passed_on_only_if_the_answer_has_a_subject() {
         let service = Service::start(
             by_endpoint(&app.url("/me")).with("extractors.app.expires_path = 'end'"),
         );
-        let answer = send(&service, &[("cookie", "sid=old")]).await;
+        let answer = service.send(&[("cookie", "sid=old")]).await;
         let (status, lines) = cookies_of(&answer);
         assert_eq!((status, lines == [line]), want, "{case}");
         assert!(want.1 || lines.is_empty(), "{case}: {lines:?}");
@@ -131,7 +122,7 @@ async fn set_cookie_lines_of_a_signed_in_user_are_passed_on_even_if_no_token_is_
     ] {
         let service = Service::start(config);
         for want in statuses {
-            let answer = send(&service, &[("cookie", "sid=old")]).await;
+            let answer = service.send(&[("cookie", "sid=old")]).await;
             let want = (want, vec!["sid=new".to_owned()]);
             assert_eq!(cookies_of(&answer), want, "{case}");
         }
@@ -170,7 +161,7 @@ async fn set_cookie_lines_are_returned_to_every_caller_of_a_shared_call() {
         Service::start(by_endpoint(&app.url("/me")).with("extractors.app.timeout = '5s'"));
     open.send(false).expect("the app lives");
     let callers =
-        futures_util::future::join_all((0..8).map(|_| send(&service, &[("cookie", "sid=0")])));
+        futures_util::future::join_all((0..8).map(|_| service.send(&[("cookie", "sid=0")])));
     let all_wait = async {
         while !service
             .metrics()
@@ -198,15 +189,12 @@ async fn answer_that_sets_a_configured_cookie_is_not_cached() {
         ("sid=0", (401, Vec::new())),
         ("sid=1", (200, vec!["sid=2".to_owned()])),
     ] {
-        assert_eq!(
-            cookies_of(&send(&service, &[("cookie", cookie)]).await),
-            want
-        );
+        assert_eq!(cookies_of(&service.send(&[("cookie", cookie)]).await), want);
     }
     let other = app_that_sets(&["theme=dark"], 200, ANN).await;
     let service = Service::start(by_endpoint(&other.url("/me")).with(keys));
     for _ in 0..3 {
-        let answer = send(&service, &[("cookie", "sid=0")]).await;
+        let answer = service.send(&[("cookie", "sid=0")]).await;
         assert_eq!(cookies_of(&answer), (200, Vec::new()));
     }
     assert_eq!(
@@ -233,7 +221,7 @@ async fn answer_with_status_200_that_names_no_subject_is_not_cached() {
             format!("extractors.app.cache_ttl = '10s'\nextractors.app.subject = '{subject}'");
         let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
         for _ in 0..2 {
-            let answer = send(&service, &[("cookie", "sid=1")]).await;
+            let answer = service.send(&[("cookie", "sid=1")]).await;
             assert_eq!(answer.status(), status, "{body}");
         }
         assert_eq!(app.visits(), visits, "{body}");
@@ -254,7 +242,7 @@ async fn caller_without_a_configured_cookie_gets_no_set_cookie_lines() {
         (&[("authorization", "Bearer x"), ("cookie", "sid=old")], 1),
         (&[("cookie", "sid.0=old")], 1),
     ] {
-        let (status, lines) = cookies_of(&send(&service, headers).await);
+        let (status, lines) = cookies_of(&service.send(headers).await);
         assert_eq!((status, lines.len()), (200, want), "{headers:?}");
     }
 }
@@ -276,10 +264,7 @@ async fn foreign_credential_in_a_header_is_forwarded_with_context_headers_but_wi
         ("x-token", "t"),
         ("user-agent", "theirs"),
     ];
-    assert_eq!(
-        cookies_of(&send(&service, &headers).await),
-        (200, Vec::new())
-    );
+    assert_eq!(cookies_of(&service.send(&headers).await), (200, Vec::new()));
     let seen = app.seen().remove(0);
     assert_eq!(seen.header("authorization"), Some("Bearer of-the-app"));
     assert_eq!(
@@ -346,7 +331,7 @@ async fn x_forwarded_headers_have_the_scheme_of_the_request_or_the_configured_sc
             .chain(origin.map(|origin| ("origin", origin)))
             .chain(theirs)
             .collect();
-        assert_eq!(send(&service, &headers).await.status(), 200, "{headers:?}");
+        assert_eq!(service.send(&headers).await.status(), 200, "{headers:?}");
         let seen = app.seen().pop().expect("a call");
         assert_eq!(
             seen.header("x-forwarded-proto"),
@@ -387,7 +372,7 @@ async fn requests_with_different_schemes_or_context_headers_do_not_share_an_answ
             .copied()
             .chain([("cookie", "sid=1")])
             .collect();
-        assert_eq!(send(&service, &headers).await.status(), 200);
+        assert_eq!(service.send(&headers).await.status(), 200);
         assert_eq!(app.visits(), visits, "{headers:?}");
     }
 }
@@ -402,14 +387,14 @@ async fn context_headers_are_forwarded_but_are_not_credentials() {
         ("x-forwarded-for", "203.0.113.7, 10.0.0.1"),
         ("x-tenant", "t1"),
     ];
-    let answer = send(&service, &context).await;
+    let answer = service.send(&context).await;
     assert_eq!(
         crate::helpers::refused(answer).await,
         (401, "no_session".to_owned())
     );
     assert_eq!(app.visits(), 0);
     let headers: Vec<_> = context.into_iter().chain([("cookie", "sid=1")]).collect();
-    assert_eq!(send(&service, &headers).await.status(), 200);
+    assert_eq!(service.send(&headers).await.status(), 200);
     let seen = app.seen().remove(0);
     assert_eq!(seen.header("user-agent"), Some("theirs"));
     assert_eq!(
@@ -425,7 +410,7 @@ async fn post_to_the_endpoint_has_content_length_0_and_get_has_none() {
     for (method, want) in [("POST", Some("0")), ("GET", None)] {
         let keys = format!("extractors.app.method = '{method}'");
         let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
-        assert_eq!(send(&service, &[("cookie", "sid=1")]).await.status(), 200);
+        assert_eq!(service.send(&[("cookie", "sid=1")]).await.status(), 200);
         let seen = app.seen().pop().expect("a call");
         assert_eq!(
             (seen.method.as_str(), seen.header("content-length")),
@@ -443,7 +428,8 @@ async fn additional_headers_replace_the_headers_of_the_service() {
                 extractors.app.forwarded = 'https://other.example'";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
     assert_eq!(
-        send(&service, &[("cookie", "sid=1"), ("accept", "text/html")])
+        service
+            .send(&[("cookie", "sid=1"), ("accept", "text/html")])
             .await
             .status(),
         200
@@ -468,12 +454,12 @@ async fn chunks_of_a_configured_cookie_are_forwarded() {
         by_endpoint(&app.url("/me")).with("extractors.app.cookies = ['sid', 'sid.1']"),
     );
     let cookie = "a=1; sid.1=y; sid.0=x; sid_0=z; sidC1=c; sid.x=no; sid_20270115=no; sid.1=y";
-    assert_eq!(send(&service, &[("cookie", cookie)]).await.status(), 200);
+    assert_eq!(service.send(&[("cookie", cookie)]).await.status(), 200);
     assert_eq!(
         app.seen()[0].header("cookie"),
         Some("sid.0=x; sid.1=y; sidC1=c; sid_0=z")
     );
-    let answer = send(&service, &[("cookie", "sid.0=x; sid.0=y")]).await;
+    let answer = service.send(&[("cookie", "sid.0=x; sid.0=y")]).await;
     assert_eq!(
         crate::helpers::refused(answer).await,
         (401, "session_invalid".to_owned())
@@ -510,10 +496,10 @@ async fn redirect_to_the_endpoint_itself_is_503_unless_its_status_is_in_signed_o
         let app = Backend::always(status, &[("location", location)], "").await;
         let config = by_endpoint(&app.url("/me?full=1"));
         let service = Service::start(config.clone());
-        let answer = send(&service, &[("cookie", "sid=1")]).await;
+        let answer = service.send(&[("cookie", "sid=1")]).await;
         assert_eq!(answer.status(), want, "{status} {location}");
         let listed = Service::start(config.with(format!("extractors.app.signed_out = [{status}]")));
-        let answer = send(&listed, &[("cookie", "sid=1")]).await;
+        let answer = listed.send(&[("cookie", "sid=1")]).await;
         assert_eq!(answer.status(), 401, "{status} {location}, listed");
     }
 }
@@ -635,7 +621,7 @@ async fn configured_signed_out_statuses_replace_the_default() {
         let app = Backend::always(status, &[], "").await;
         let keys = "extractors.app.signed_out = [400, 422]";
         let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
-        let answer = send(&service, &[("cookie", "sid=1")]).await;
+        let answer = service.send(&[("cookie", "sid=1")]).await;
         assert_eq!(answer.status(), want, "{status}");
     }
 }
@@ -725,7 +711,7 @@ async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed(
     let from = async |origin: &str| {
         let mut headers = credentials.to_vec();
         headers.extend([("origin", origin), ("sec-fetch-site", "cross-site")]);
-        let answer = send(&service, &headers).await;
+        let answer = service.send(&headers).await;
         (
             cookies_of(&answer),
             app.seen().pop().expect("the app was called"),
@@ -752,7 +738,7 @@ async fn cookie_of_a_page_allowed_by_a_pattern_is_not_forwarded_and_not_renewed(
         ("cookie", "sid=bobs"),
         ("x-session-token", "bobs"),
     ];
-    let answer = send(&service, &headers).await;
+    let answer = service.send(&headers).await;
     assert_eq!(cookies_of(&answer), (401, Vec::new()));
     assert_eq!(app.visits(), visits);
 }

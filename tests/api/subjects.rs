@@ -2,21 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::helpers::{BY_JWT, NOW, Service, session_token, sign_session, verified};
+use crate::helpers::{BY_JWT, NOW, Service, session_token, sign_session};
 use crate::settings::ConfigBuilder;
 
 async fn subject_of(service: &Service, session: &str) -> Result<String, String> {
-    let (status, body) = service
-        .ask(&[("authorization", &format!("Bearer {session}"))])
-        .await;
-    if status == 200 {
-        return Ok(verified(&body)["sub"]
-            .as_str()
-            .expect("sub is a string")
-            .to_owned());
-    }
-    assert_eq!(status, 401);
-    Err(body["code"].as_str().unwrap().to_owned())
+    let bearer = format!("Bearer {session}");
+    let outcome = service.outcome(&[("authorization", &bearer)]).await;
+    outcome.map_err(|(status, code)| {
+        assert_eq!(status, 401);
+        code
+    })
 }
 
 #[tokio::test]

@@ -7,25 +7,18 @@ use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, Service, load, verified};
+use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, Service, load};
 use crate::idp::Idp;
 
 const ISSUER: &str = "https://ref.supabase.co/auth/v1";
 
 /// The status of a response, and the subject or the error code.
 async fn outcome(service: &Service, token: &str) -> (u16, String) {
-    let (status, body) = service
-        .ask(&[("authorization", &format!("Bearer {token}"))])
-        .await;
-    let said = if status == StatusCode::OK {
-        verified(&body)["sub"].clone()
-    } else {
-        body["code"].clone()
-    };
-    (status.as_u16(), said.as_str().expect("text").to_owned())
+    let bearer = format!("Bearer {token}");
+    let outcome = service.outcome(&[("authorization", &bearer)]).await;
+    outcome.map_or_else(|refused| refused, |subject| (200, subject))
 }
 
 fn claims(changes: Value) -> Value {

@@ -5,25 +5,12 @@ use rollout_token::settings::Settings;
 use serde_json::json;
 
 use crate::binary::{binary, run};
-use crate::configuration::load_variables;
-use crate::helpers::{client_variables, load_from};
+use crate::configuration::{load_files, load_variables};
+use crate::helpers::client_variables;
 
 /// Loads a configuration from these environment variables and the tests' client id and secret, without a file.
 fn load(variables: &[(&str, &str)]) -> Result<Settings, String> {
-    let mut environment = client_variables();
-    environment.extend(
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-    );
-    let registry = rollout_token::Registry::builtin();
-    load_from(
-        Vec::new(),
-        environment,
-        &registry,
-        &crate::configuration::context(),
-    )
-    .map_err(|problems| problems.to_string())
+    load_files(&[], variables)
 }
 
 const TOML: &str = r#"

@@ -78,16 +78,7 @@ impl OnTerminal {
 
 /// A backend that sends this response to each request once the test allows it.
 async fn held(body: &'static str) -> (Backend, watch::Sender<bool>) {
-    let (sender, receiver) = watch::channel(false);
-    let backend = Backend::start(move |_| {
-        let mut receiver = receiver.clone();
-        async move {
-            receiver.wait_for(|may| *may).await.ok();
-            json_answer(body)
-        }
-    })
-    .await;
-    (backend, sender)
+    Backend::held(move |_| json_answer(body)).await
 }
 
 fn with_client(arguments: &[&str]) -> Command {
