@@ -163,8 +163,8 @@
 //! ```
 
 // The public API, for extractors outside this crate and for apps that embed the service.
-pub use cli::Cli;
-pub use clock::{Clock, UnixSeconds};
+pub use cli::{Cli, Failure};
+pub use clock::{Clock, TimeSource, UnixSeconds};
 pub use config::{HumanDuration, List, Problems, Section, Sources};
 pub use http::embed::router;
 pub use json::{DuplicateMember, Object, Value};
@@ -188,10 +188,9 @@ pub use clock::ManualClock;
 #[cfg(any(test, feature = "testing"))]
 pub use session::contract;
 
-// These modules are public only for this project's binary, tests, benchmarks and fuzz targets, which are other crates.
-// They are not part of the API.
-#[doc(hidden)]
-pub mod cli;
+// The hidden modules are public because this project's tests, benchmarks and fuzz targets, which are other crates, call
+// their functions directly. They are not part of the API.
+mod cli;
 #[doc(hidden)]
 pub mod clock;
 #[doc(hidden)]
@@ -202,8 +201,7 @@ mod headers;
 pub mod http;
 #[doc(hidden)]
 pub mod json;
-#[doc(hidden)]
-pub mod secret;
+mod secret;
 #[doc(hidden)]
 pub mod session;
 #[doc(hidden)]

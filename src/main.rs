@@ -1,12 +1,11 @@
 //! Parses the command line, runs the command, and turns a failure into a message and an exit code. The commands are in
-//! `rollout_token::cli`.
+//! `src/cli`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use rollout_token::cli::Cli;
-use rollout_token::session::registry::Registry;
+use rollout_token::{Cli, Registry};
 
 /// After 6,000 connections with unfinished heads, the process holds 38 MiB with mimalloc and 62 MiB with the C
 /// library's allocator. The CPU time is the same.

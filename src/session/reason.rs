@@ -8,6 +8,7 @@ macro_rules! reasons {
     ($($variant:ident $name:literal $meaning:literal,)+) => {
         /// Why a request gets no token.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum Reason {
             $(#[doc = $meaning] $variant,)+
             /// A reason of an extractor outside this crate: a stable name in snake case.

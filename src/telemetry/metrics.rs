@@ -54,11 +54,11 @@ pub struct Metrics {
     jwks_unusable_keys: Family<ExtractorLabels, Gauge>,
     config_reloads: Family<ReloadLabels, Counter>,
     /// Token requests in flight.
-    pub in_flight: Gauge,
+    pub(crate) in_flight: Gauge,
     /// Open connections to the public listener.
-    pub connections: Gauge,
+    pub(crate) connections: Gauge,
     /// Panics that were caught.
-    pub panics: Counter,
+    pub(crate) panics: Counter,
     pub(super) log_lines_lost: LostLines,
 }
 
@@ -139,6 +139,36 @@ impl Metrics {
         metrics
     }
 
+    /// Records the duration of a call by the section `extractor` to its backend: `result` is `ok` or the reason for the
+    /// failure.
+    pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
+        let labels = ResultLabels {
+            extractor: extractor.clone(),
+            result,
+        };
+        self.backend_duration
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// All metrics in the Prometheus text format 0.0.4.
+    pub fn render(&self) -> String {
+        to_text_format(&self.render_open_metrics())
+    }
+
+    /// All metrics in the OpenMetrics text format 1.0.0.
+    pub fn render_open_metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Recorders for the service's own modules. They are public only because `tests/model` and the generator of the docs,
+/// which are other crates, call them too.
+#[doc(hidden)]
+impl Metrics {
     /// Counts an answered request: `outcome` is `issued` or an error code.
     pub fn answered(
         &self,
@@ -151,17 +181,6 @@ impl Metrics {
             .get_or_create(&RequestLabels { extractor, outcome })
             .inc();
         self.request_duration.observe(duration.as_secs_f64());
-    }
-
-    /// Records the duration of a call to a backend: `result` is `ok` or the reason for the failure.
-    pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
-        let labels = ResultLabels {
-            extractor: extractor.clone(),
-            result,
-        };
-        self.backend_duration
-            .get_or_create(&labels)
-            .observe(duration.as_secs_f64());
     }
 
     /// Counts a fetch of signing keys: `result` is `ok` or the reason for the failure.
@@ -204,19 +223,6 @@ impl Metrics {
         self.config_reloads
             .get_or_create(&ReloadLabels { result })
             .inc();
-    }
-
-    /// All metrics in the Prometheus text format 0.0.4.
-    pub fn render(&self) -> String {
-        to_text_format(&self.render_open_metrics())
-    }
-
-    /// All metrics in the OpenMetrics text format 1.0.0.
-    pub fn render_open_metrics(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
-        text
     }
 }
 

@@ -96,6 +96,7 @@ impl fmt::Debug for Answer {
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CallError {
     /// The connection could not be opened, its TLS handshake failed, or it broke. The string is the error message
     /// without the URL.
@@ -160,7 +161,7 @@ impl Answer {
 }
 
 impl HttpClient {
-    pub fn new(outgoing: Outgoing) -> Self {
+    pub(crate) fn new(outgoing: Outgoing) -> Self {
         Self(Arc::new(Shared {
             outgoing,
             ..Shared::default()
@@ -168,7 +169,7 @@ impl HttpClient {
     }
 
     /// The proxy and the certificates that this client's calls use.
-    pub fn outgoing(&self) -> &Outgoing {
+    pub(crate) fn outgoing(&self) -> &Outgoing {
         &self.0.outgoing
     }
 
@@ -192,7 +193,7 @@ impl HttpClient {
     }
 
     /// Like [`Self::send`], but without a trace span, because the export of traces must not itself be traced.
-    pub async fn send_untraced(
+    pub(crate) async fn send_untraced(
         &self,
         request: Request,
         limits: CallLimits,

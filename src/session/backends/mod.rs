@@ -31,7 +31,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub http: HttpClient,
     /// The backends of the configuration that is being loaded.
-    pub backends: Arc<Backends>,
+    pub(crate) backends: Arc<Backends>,
     /// Whether dev mode is on, which allows kinds that check no credential, such as `static_user`.
     pub dev: bool,
 }
@@ -51,7 +51,7 @@ impl Context {
     /// The context for one section. If the section sets a proxy or certificates, it has its own HTTP client; otherwise
     /// it shares this context's client.
     #[must_use]
-    pub fn through(
+    pub(crate) fn through(
         &self,
         section: &Section<'_>,
         proxy: Option<Secret>,
