@@ -151,7 +151,7 @@ reasons! {
     StoreUnreachable "store_unreachable" "The service cannot connect to the store.",
     StoreTimeout "store_timeout" "The store did not answer in time.",
     StoreBusy "store_busy" "No connection to the store became free in time, or `max_waiting` requests wait for the store.",
-    StoreRefused "store_refused" "The store refused the login or the query.",
+    StoreRefused "store_refused" "The store refused the login or the query. The log has the error's code, and its message if the message cannot contain a secret or a value of a row.",
     StoreAmbiguous "store_ambiguous" "The query returns several rows.",
     StoreMisfit "store_misfit" "The query's columns differ from what the section expects.",
 }

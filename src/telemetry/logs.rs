@@ -227,6 +227,8 @@ impl Formats {
             // At levels more verbose than warn, libraries log whole requests, which may contain credentials.
             .with_default(level.min(Level::WARN))
             .with_target(env!("CARGO_CRATE_NAME"), level)
+            // Notices of PostgreSQL may quote a value of a row.
+            .with_target("sqlx::postgres::notice", LevelFilter::OFF)
             .with_target(spans::TRACES, traces)
     }
 }
@@ -370,6 +372,24 @@ mod tests {
             String::from_utf8(lines.out.written).unwrap(),
             lost.split(' ').nth(1).unwrap().to_owned(),
         )
+    }
+
+    #[test]
+    fn notices_of_postgres_are_not_logged() {
+        let (writer, _guard) = tracing_appender::non_blocking(io::sink());
+        let formats = Formats {
+            writer: LogWriter(writer),
+            google_cloud_project: None,
+            with_traces: false,
+        };
+        let targets = formats.targets(LogFormat::Json, Level::TRACE);
+        for (target, level, is_logged) in [
+            ("sqlx::postgres::notice", Level::ERROR, false),
+            ("sqlx::pool", Level::WARN, true),
+            ("rollout_token::session", Level::TRACE, true),
+        ] {
+            assert_eq!(targets.would_enable(target, &level), is_logged, "{target}");
+        }
     }
 
     #[test]

@@ -417,7 +417,7 @@ async fn redis_error_replies_are_503_until_redis_recovers() {
 }
 
 /// The output of `rollout-token explain` for a request with this session id.
-async fn explain(toml: &str, port: u16, id: &str) -> String {
+pub async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration(toml, port)).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
@@ -544,7 +544,16 @@ async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_
             "wrong password",
             &REDIS.replace("redis://", "redis://ann:s3cr3t@"),
             redis.port,
-            "store_refused (the store answered ",
+            "store_refused (the store answered that it does not accept this service's credentials: check the user, \
+             the password and the database number in url)",
+        ),
+        (
+            "wrong password, RESP3",
+            &REDIS
+                .replace("redis://", "redis://ann:s3cr3t@")
+                .replace("PORT", "PORT/?protocol=resp3"),
+            redis.port,
+            "store_refused (the store answered WRONGPASS: check the user, the password and the database number in url)",
         ),
         (
             "TLS on a plain port",

@@ -1,7 +1,7 @@
 //! Tests of session ids that a query cannot convert to a column's type, and of dates outside the usual range. The
 //! databases work; `faults.rs` tests database failures.
 
-use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
+use crate::faults::{MARIADB, POSTGRES, USERS, ask, explain, express_signed, service};
 use crate::servers::{MariaDb, Postgres};
 
 /// If the session id causes a conversion error, the response is 401, because the caller chose the id. Any other query
@@ -141,5 +141,99 @@ async fn unusual_dates(mariadb: &MariaDb) {
     ] {
         let want = want.map(str::to_owned).map_err(str::to_owned);
         assert_eq!(ask(&service, id).await, want, "{id}");
+    }
+}
+
+/// The key is `S3CR3T`, and the row's value is `s3cr3t-of-ann`, so no message contains the key as it was sent.
+#[tokio::test]
+async fn message_that_can_quote_the_key_or_a_value_of_the_row_is_not_shown() {
+    const WITHHELD: &str = ": the message is only in the database's own log";
+    let (postgres, mariadb) = (Postgres::start(&[]).await, MariaDb::start(&[]).await);
+    postgres
+        .run(
+            "postgres",
+            "CREATE TABLE sessions (id text PRIMARY KEY, user_id text);
+            INSERT INTO sessions VALUES ('S3CR3T', 's3cr3t-of-ann');
+            CREATE ROLE other LOGIN;
+            CREATE FUNCTION quote(value text) RETURNS text LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'no user %', value; END $$;
+            CREATE FUNCTION late(value text) RETURNS text LANGUAGE plpgsql AS
+                $$ BEGIN EXECUTE 'SELECT 1 FROM ' || quote_ident(value); RETURN value; END $$",
+        )
+        .await;
+    let by = |condition: &str| POSTGRES.replace("id = $1", &format!("id = $1 AND {condition}"));
+    for (toml, said) in [
+        (by("quote(lower($1)) = ''"), "error P0001"),
+        (by("quote(user_id) = ''"), "error P0001"),
+        (by("lower($1)::regclass IS NULL"), "error 42P01"),
+        (by("late(lower($1)) = ''"), "error 42P01"),
+        (by("to_tsquery(lower($1) || ' &') IS NULL"), "error 42601"),
+        (
+            by("('$.' || user_id || '.')::jsonpath IS NULL"),
+            "error 42601",
+        ),
+        (by("1 / (length($1) - 6) = 1"), "error 22012"),
+    ] {
+        let explained = explain(&toml, postgres.port, "S3CR3T").await;
+        let said = format!("store_refused ({said}{WITHHELD}");
+        assert!(explained.contains(&said), "{toml}: {explained}");
+        assert!(!explained.to_lowercase().contains("s3cr3t"), "{explained}");
+    }
+    let explained = explain(&by("user_id::uuid IS NULL"), postgres.port, "S3CR3T").await;
+    let said = "malformed (the database cannot convert this key, or a value of its row, as the query asks (error 22P02))";
+    assert!(explained.contains(said), "{explained}");
+    assert!(!explained.to_lowercase().contains("s3cr3t"), "{explained}");
+    for (case, toml, said) in [
+        (
+            "permission",
+            POSTGRES.replace("postgres@", "other@"),
+            "error 42501: permission denied for table sessions",
+        ),
+        (
+            "column",
+            POSTGRES.replace("user_id", "user_name"),
+            "error 42703: column \"user_name\" does not exist",
+        ),
+    ] {
+        let explained = explain(&toml, postgres.port, "S3CR3T").await;
+        assert!(
+            explained.contains(&format!("store_refused ({said}")),
+            "{case}: {explained}"
+        );
+    }
+    mariadb
+        .run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))")
+        .await;
+    mariadb
+        .run("INSERT INTO sessions VALUES ('S3CR3T', 's3cr3t-of-ann')")
+        .await;
+    mariadb
+        .run(
+            "CREATE FUNCTION quoting(value varchar(40)) RETURNS int BEGIN
+            DECLARE text varchar(80) DEFAULT concat('no user ', lower(value));
+            SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = text; RETURN 1; END",
+        )
+        .await;
+    for (query, said) in [
+        (
+            "WHERE id = $1 AND quoting($1) = 1",
+            format!("error 1644 (45000){WITHHELD}"),
+        ),
+        (
+            "WHERE id = $1 AND quoting(user_id) = 1",
+            format!("error 1644 (45000){WITHHELD}"),
+        ),
+        (
+            "WHERE name = $1",
+            "error 1054 (42S22): Unknown column 'name'".to_owned(),
+        ),
+    ] {
+        let toml = MARIADB.replace("WHERE id = $1", query);
+        let explained = explain(&toml, mariadb.port, "S3CR3T").await;
+        assert!(
+            explained.contains(&format!("store_refused ({said}")),
+            "{query}: {explained}"
+        );
+        assert!(!explained.to_lowercase().contains("s3cr3t"), "{explained}");
     }
 }

@@ -4,6 +4,7 @@
 mod config;
 mod database;
 mod django;
+mod errors;
 mod payload;
 mod presets;
 mod statement;

@@ -25,7 +25,6 @@ use crate::secret::Secret;
 use crate::session::backends::outgoing::{Outgoing, with_advice};
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
-use crate::session::formats::shown::shown;
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::types::ExtractError;
@@ -274,20 +273,29 @@ impl Store for RedisServer {
     }
 }
 
-/// Maps an error of the commands that open a connection. They contain no key, so the server's own message is kept up to
-/// its first quoted part, which may be an argument of the command, such as the password.
+/// The server's messages, without the error code, that are logged if a connection cannot be opened. Any other message
+/// can quote an argument of a command, such as the password.
+const FIXED_MESSAGES: [&str; 6] = [
+    "Authentication required.",
+    "DB index is out of range",
+    "Redis is loading the dataset in memory",
+    "SELECT is not allowed in cluster mode",
+    "invalid DB index",
+    "max number of clients reached",
+];
+
+/// Maps an error of the commands that open a connection.
 fn connect_failure(error: &RedisError) -> StoreError {
-    let text = error
-        .detail()
-        .and_then(|text| text.split(['\'', '`', '"']).next());
-    match (failure(error), text) {
-        (StoreError::Said(ExtractError::Unavailable(cause)), Some(text)) => {
-            let known = cause.detail.unwrap_or_default();
-            let detail = format!("{known}: {}", shown(text.trim()));
-            StoreError::Said(ExtractError::unavailable(cause.reason).because(detail))
-        }
-        (failure, _) => failure,
-    }
+    let failure = failure(error);
+    let StoreError::Said(ExtractError::Unavailable(cause)) = failure else {
+        return failure;
+    };
+    let message = error.detail().map(str::trim);
+    let message = message
+        .filter(|message| FIXED_MESSAGES.contains(message))
+        .unwrap_or("check the user, the password and the database number in url");
+    let detail = format!("{}: {message}", cause.detail.unwrap_or_default());
+    StoreError::Said(ExtractError::unavailable(cause.reason).because(detail))
 }
 
 impl From<RedisError> for StoreError {
@@ -296,7 +304,8 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Maps an error of the client library. The server's own message is left out, because it may contain the key.
+/// Maps an error of the client library. The server's own message is left out, because it may contain the key, and so are
+/// the library's messages about an answer, because they may quote the answer.
 fn failure(error: &RedisError) -> StoreError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => {
@@ -309,13 +318,40 @@ fn failure(error: &RedisError) -> StoreError {
             );
             StoreError::Said(ExtractError::unavailable(Reason::StoreRefused).because(text))
         }
+        (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => {
+            StoreError::Lost("the answer is not a valid answer of Redis".to_owned())
+        }
         _ => StoreError::Lost(error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::ServerErrorKind;
+
     use super::*;
+
+    #[test]
+    fn message_of_the_server_is_logged_only_if_it_is_a_fixed_text() {
+        for (message, want) in [
+            (
+                "DB index is out of range",
+                "the store answered ERR: DB index is out of range",
+            ),
+            (
+                "unknown command AUTH, with args: hunter2",
+                "the store answered ERR: check the user, the password and the database number in url",
+            ),
+        ] {
+            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+            let error = RedisError::from((kind, "refused", message.to_owned()));
+            let failure = connect_failure(&error).to_string();
+            assert!(failure.contains(want), "{failure}");
+            assert!(!failure.contains("hunter2"), "{failure}");
+        }
+        let parsing = RedisError::from((ErrorKind::Parse, "Unexpected", "s3cr3t".to_owned()));
+        assert!(!failure(&parsing).to_string().contains("s3cr3t"));
+    }
 
     #[test]
     fn get_and_pttl_answers_become_a_value_with_its_ttl_or_a_lost_connection() {

@@ -1,4 +1,5 @@
-//! Connects to the supported databases, queries one row, and converts it to JSON. The query is in `statement.rs`.
+//! Connects to the supported databases, queries one row, and converts it to JSON. The query is in `statement.rs`, and
+//! `errors.rs` maps the databases' errors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,8 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{
@@ -16,35 +16,16 @@ use sqlx::{
     Statement as _, Type, TypeInfo, ValueRef,
 };
 
+use super::errors;
 use super::statement::{Alternatives, Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
-use crate::session::backends::outgoing::with_advice;
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
-
-/// SQLSTATE codes that mean that the key is not valid for the statement: it is not a UUID, time or number; it is a
-/// number out of range for its type; it contains characters that the database's character set lacks; it is too short
-/// for a substring; or it is not valid hexadecimal or base64.
-const BAD_KEY: [&str; 9] = [
-    "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
-];
-
-/// The error numbers of `MySQL` and `MariaDB` that mean an invalid key and have no SQLSTATE of their own: the key
-/// contains characters that the column's character set lacks (1267; 3854 and 3988 in newer versions), or is not a UUID
-/// (1411).
-const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
-
-/// `PostgreSQL`'s codes for a prepared statement that does not exist, or already exists.
-const LOST_STATEMENT: [&str; 2] = ["26000", "42P05"];
-
-/// Why a prepared statement is lost, and the fix.
-const POOLER: &str = "a connection pooler in transaction mode does not keep prepared statements: use its session mode, \
-                      or PgBouncer 1.21 or later with max_prepared_statements";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -288,9 +269,9 @@ impl RowLookup {
                         Parameter::Now => query.bind(self.clock.now()),
                     });
                     let rows = connection.fetch_all(query).await;
-                    return rows.map_err(|error| failure(&error, Some(&row_query.key)));
+                    return rows.map_err(|error| errors::with_key(&error));
                 }
-                Err(error) => match failure(&error, None) {
+                Err(error) => match errors::before_key(&error) {
                     error @ StoreError::Said(_) => {
                         refused.get_or_insert(error);
                     }
@@ -370,7 +351,10 @@ impl Store for RowLookup {
                 };
                 let mark = row.try_get(1)?;
                 if !query.statements.iter().any(|(_, it)| it.has_mark(mark)) {
-                    return Err(StoreError::Lost(format!("another query was run: {POOLER}")));
+                    return Err(StoreError::Lost(format!(
+                        "another query was run: {}",
+                        errors::POOLER
+                    )));
                 }
                 of_json(row.try_get(0)?).map(Some)
             }
@@ -412,44 +396,6 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
                 .because("the query finds several rows for one key"),
         )),
     }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        failure(&error, None)
-    }
-}
-
-/// Maps an error of the database library. `key` is the query's key, if the database has received it. The database's
-/// message is kept unless it contains the key.
-fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
-    let sqlx::Error::Database(database) = error else {
-        return StoreError::Lost(with_advice(error));
-    };
-    let code = database.code().unwrap_or_default();
-    if key.is_some() && is_bad_key(&**database, &code) {
-        let detail = format!("the database does not accept this key in the query (error {code})");
-        return StoreError::Said(ExtractError::malformed().because(detail));
-    }
-    let mut text = match key {
-        Some(key) if database.message().contains(key) => format!("error {code}"),
-        _ => format!("error {code}: {}", database.message()),
-    };
-    if LOST_STATEMENT.contains(&&*code) {
-        text = format!("{text}: {POOLER}");
-    }
-    // The server is shutting down, or has closed the connection.
-    if code.starts_with("57P") || code.starts_with("08") {
-        return StoreError::Lost(text);
-    }
-    StoreError::Said(ExtractError::unavailable(Reason::StoreRefused).because(text))
-}
-
-fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
-    let number = error
-        .try_downcast_ref::<MySqlDatabaseError>()
-        .map(MySqlDatabaseError::number);
-    BAD_KEY.contains(&code) || number.is_some_and(|number| BAD_KEY_NUMBERS.contains(&number))
 }
 
 fn too_long() -> ExtractError {

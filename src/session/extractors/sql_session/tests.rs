@@ -308,6 +308,32 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     }
 }
 
+/// The key is `S3CR3T`, so a message with the key in lower case would not contain the key as it was sent.
+#[tokio::test]
+async fn message_of_sqlite_that_can_quote_the_key_is_not_logged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sqlite3");
+    std::fs::write(&path, "").unwrap();
+    for (query, want) in [
+        (
+            "SELECT json_extract('{}', lower($1)) AS id",
+            "error 1: the message is only in the database's own log",
+        ),
+        ("SELECT $1 FROM nowhere", "error 1: no such table: nowhere"),
+    ] {
+        let url = path.display();
+        let keys = format!("url = \"sqlite://{url}\"\ncookie = \"sid\"\nquery = \"{query}\"");
+        let request = contract::request(&[("cookie", "sid=S3CR3T")]);
+        let outcome = extractor(&keys).unwrap().extract(&request).await;
+        let Err(ExtractError::Unavailable(cause)) = outcome else {
+            panic!("{query}: {outcome:?}")
+        };
+        let said = cause.to_string();
+        assert!(said.contains(want), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+}
+
 /// `expires_path` can name a column of the query's result or a member of the payload.
 #[tokio::test]
 async fn session_expires_at_the_time_found_at_expires_path() {
