@@ -190,6 +190,7 @@ pub use session::contract;
 
 // The hidden modules are public because this project's tests, benchmarks and fuzz targets, which are other crates, call
 // their functions directly. They are not part of the API.
+mod bytes;
 mod cli;
 #[doc(hidden)]
 pub mod clock;

@@ -81,12 +81,11 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
 }
 
 fn print(detected: &Detected) -> Result<(), Failure> {
-    let confidence = serde_json::to_value(detected.confidence).unwrap_or_default();
     say(format_args!(
         "{}: {} ({})",
         detected.place,
         detected.product,
-        confidence.as_str().unwrap_or_default()
+        detected.confidence.as_str()
     ))?;
     let ways: Vec<String> = detected.drafts.iter().map(way).collect();
     say(format_args!("  kind      {}", ways.join("\n         or ")))?;

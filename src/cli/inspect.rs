@@ -39,10 +39,9 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
         return Err(Failure::Runtime(why_not(token)));
     };
 
-    say(format_args!(
-        "header  {}",
-        serde_json::to_string(&decoded.header).unwrap_or_default()
-    ))?;
+    let header = serde_json::to_string(&decoded.header)
+        .map_err(|error| Failure::Runtime(error.to_string()))?;
+    say(format_args!("header  {header}"))?;
     say(format_args!("claims  {:#}", decoded.claims))?;
     say("signature is good")?;
     let issuer = &decoded.claims["iss"];
@@ -86,7 +85,7 @@ fn fitting_reading(token: &str, secret: &[u8]) -> Option<&'static str> {
 /// Explains why the token cannot be verified: it is malformed, it has another algorithm, or it was signed with another
 /// key.
 fn why_not(token: &str) -> String {
-    let header = token.split('.').next().unwrap_or_default();
+    let header = token.split_once('.').map_or(token, |(header, _)| header);
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
     let header: Value = serde_json::from_slice(&header).unwrap_or_default();
     match header["alg"].as_str() {

@@ -227,7 +227,8 @@ pub(crate) fn parse(text: &str, origin: Option<&ValueOrigin>) -> Result<Table, S
         let line = error
             .span()
             .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-        let message = error.message().lines().next().unwrap_or_default();
+        let message = error.message();
+        let message = message.split_once('\n').map_or(message, |(first, _)| first);
         let message = match error.span() {
             Some(span) if is_bare_text(text, span.start) => {
                 "text must be in quotes, as in key = \"text\""

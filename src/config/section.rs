@@ -12,6 +12,7 @@ use super::problems::{Problems, Warnings};
 use super::reader::{Table, join, read};
 use super::schema::properties;
 use super::values::{HumanDuration, List};
+use crate::bytes::before;
 use crate::secret::{Damage, Secret, damage};
 
 /// The information that was collected about a section while its extractor was built, in addition to the problems.
@@ -245,7 +246,7 @@ fn last_name(path: &str) -> &str {
 /// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty string if there is none.
 fn name_in_front(value: &[u8]) -> &str {
     let value = value.strip_prefix(b"export ").unwrap_or(value);
-    let name = value.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let name = before(value, b'=');
     let is_name = name.contains(&b'_')
         && name
             .iter()

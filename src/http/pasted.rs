@@ -13,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args as _, FromArgMatches};
 use url::Url;
 
+use crate::bytes::before;
+
 /// The maximum length of a pasted request, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
@@ -315,8 +317,7 @@ pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
 
 /// Whether the line has the form `GET /path HTTP/1.1`.
 fn is_request_line(line: &[u8]) -> bool {
-    let mut parts = line.split(|&byte| byte == b' ');
-    let method = parts.next().unwrap_or_default();
+    let method = before(line, b' ');
     let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic);
     is_method
         && line
@@ -368,7 +369,7 @@ pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap
 
 /// The error for a malformed line. Contains only the header's name, because the value may be a session.
 fn wrong(line: &[u8], what: &str) -> String {
-    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    let name = before(line, b':');
     let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
     format!("the header {name:?} {what}")
 }

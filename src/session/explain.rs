@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
+use crate::bytes::before;
 use crate::json::Value;
 use crate::session::chain::{Chain, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
@@ -210,8 +211,7 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
         .get_all(header::COOKIE)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
-        .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or_default())
-        .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned());
+        .map(|pair| String::from_utf8_lossy(before(pair, b'=').trim_ascii()).into_owned());
     let cookies = names(cookies);
     let headers = names(headers.keys().map(ToString::to_string));
     lines.push(format!(

@@ -114,9 +114,11 @@ fn prefers_open_metrics(headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','));
     let (mut open_metrics, mut text) = (0.0, 0.0);
     for range in accepted {
-        let mut parts = range.split(';').map(str::trim);
-        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse().ok());
+        let (media_type, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let media_type = media_type.trim().to_ascii_lowercase();
+        let weight = parameters
+            .split(';')
+            .find_map(|part| part.trim().strip_prefix("q=")?.trim().parse().ok());
         let weight: f32 = weight.unwrap_or(1.0);
         match media_type.as_str() {
             "application/openmetrics-text" => open_metrics = weight.max(open_metrics),

@@ -399,7 +399,10 @@ pub fn media_type(headers: &HeaderMap) -> &str {
     let value = value
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+    value
+        .split_once(';')
+        .map_or(value, |(media_type, _)| media_type)
+        .trim()
 }
 
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.

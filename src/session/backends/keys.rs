@@ -348,10 +348,11 @@ impl KeySet {
         if let Some(kid) = signed.kid.filter(|kid| !self.knows(kid)) {
             return self.describe_unknown(kid);
         }
-        match self.fitting(signed).next() {
-            Some(key) => format!(
+        let mut issuers = self.fitting(signed).filter_map(|key| key.issuer.as_deref());
+        match issuers.next() {
+            Some(issuer) => format!(
                 "the key may verify only tokens of the issuer {}",
-                shown(key.issuer.as_deref().unwrap_or_default())
+                shown(issuer)
             ),
             None => format!("alg is {}, and no key can be used with it", signed.alg.name),
         }

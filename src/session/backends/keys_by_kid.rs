@@ -117,7 +117,10 @@ impl CachesByKid {
 impl KeysByKid {
     /// The description of a look-up, as `doctor` and `explain` print it.
     pub fn call(&self) -> BackendCall {
-        let address = self.template.split('?').next().unwrap_or_default();
+        let template = &*self.template;
+        let address = template
+            .split_once('?')
+            .map_or(template, |(address, _)| address);
         BackendCall {
             backend: format!("key {address}"),
             at_most: LIMITS.total,

@@ -23,7 +23,7 @@ mod tokens;
 use std::borrow::Cow;
 
 use axum::http::HeaderMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use url::Url;
 
 use crate::session::registry::Registry;
@@ -33,8 +33,7 @@ pub use subjects::candidates;
 pub use templates::template;
 
 /// How certain a rule's result is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
     /// No other framework writes such a credential.
     Certain,
@@ -42,6 +41,23 @@ pub enum Confidence {
     Likely,
     /// Only part of the name or form matches.
     Guess,
+}
+
+impl Confidence {
+    /// The name in the output of `detect`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Guess => "guess",
+        }
+    }
+}
+
+impl Serialize for Confidence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// A credential, the product that it seems to belong to, and the sections that could read it. Its serialized form is an

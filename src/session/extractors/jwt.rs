@@ -378,8 +378,9 @@ impl Jwt {
         if !self.tenants.is_empty() && !tenant.is_some_and(|tenant| self.accepts_tenant(tenant)) {
             return wrong(differs("tid", tenant, "tenants", &self.tenants));
         }
-        let issuer = jwt_form::issuer(claims)?.unwrap_or_default();
-        let is_of_tenant = |known: &String| match issuer::matches(known, issuer) {
+        let issuer = jwt_form::issuer(claims)?;
+        let matches = |known: &String| issuer::matches(known, issuer?);
+        let is_of_tenant = |known: &String| match matches(known) {
             Some(IssuerMatch::OfTenant(other)) => tenant == Some(other),
             Some(IssuerMatch::Exact) => true,
             None => false,
@@ -387,8 +388,8 @@ impl Jwt {
         if self.issuers.is_empty() || self.issuers.iter().any(is_of_tenant) {
             Ok(())
         } else {
-            let tenant = listed(tenant);
-            wrong(format!("tid is {tenant}, but iss is {}", shown(issuer)))
+            let (tenant, issuer) = (listed(tenant), listed(issuer));
+            wrong(format!("tid is {tenant}, but iss is {issuer}"))
         }
     }
 

@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderMap, header};
 
+use crate::bytes::before;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
@@ -86,9 +87,7 @@ pub fn is_cookie_or_chunk(name: &[u8], cookie: &[u8]) -> bool {
 
 /// The name of the cookie that a `Set-Cookie` line sets (RFC 6265, section 5.2).
 pub fn name_set_by(line: &[u8]) -> &[u8] {
-    let pair = line.split(|&byte| byte == b';').next().unwrap_or_default();
-    let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
-    trim(name)
+    trim(before(before(line, b';'), b'='))
 }
 
 /// Removes the spaces and tabs around a name or a value, and no other characters (RFC 6265, section 5.2).

@@ -8,9 +8,8 @@ pub fn matches_glob(glob: &str, text: &str) -> bool {
     let Some(mut rest) = text.strip_prefix(head) else {
         return false;
     };
-    let mut pieces: Vec<&str> = tail.split('*').collect();
-    let last = pieces.pop().unwrap_or_default();
-    for piece in pieces {
+    let (middle, last) = tail.rsplit_once('*').unwrap_or(("", tail));
+    for piece in middle.split('*') {
         match rest.split_once(piece) {
             Some((_, after)) => rest = after,
             None => return false,

@@ -24,8 +24,8 @@ pub struct ClaimRules(Vec<NamedRule>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NamedRule {
     name: String,
-    /// The name parsed as a path, to find a claim nested inside another claim. Empty if the name is not a path.
-    path: Vec<String>,
+    /// The name parsed as a path, to find a claim nested inside another claim. `None` if the name is not a path.
+    path: Option<Vec<String>>,
     rule: Rule,
 }
 
@@ -100,7 +100,7 @@ impl NamedRule {
         if let Some(claim) = claims.get(&self.name)? {
             return Ok(Some(claim));
         }
-        let Some((first, rest)) = self.path.split_first() else {
+        let Some((first, rest)) = self.path.as_deref().and_then(<[_]>::split_first) else {
             return Ok(None);
         };
         let Some(claim) = claims.get(first)? else {
@@ -230,7 +230,7 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
             );
         }
         let named = |(name, rule): (String, Rule)| {
-            let path = parse_path(&name).unwrap_or_default();
+            let path = parse_path(&name).ok();
             NamedRule { name, path, rule }
         };
         Ok(Self(rules.into_iter().map(named).collect()))

@@ -67,14 +67,14 @@ impl Names<'_> {
     /// table. `{as name}` adds `, column AS name` if the app's column has another name. In `{name:default}`, `default`
     /// is the column's name if `columns` does not set it; without `:default`, it is `name`.
     pub fn fill(&self, query: &str, dialect: Dialect) -> String {
-        let mut pieces = query.split('{');
-        let mut filled = pieces.next().unwrap_or_default().to_owned();
-        for piece in pieces {
-            let (place, text) = piece.split_once('}').unwrap_or((piece, ""));
-            filled.push_str(&self.fill_one(place, dialect));
+        let (mut filled, mut rest) = (String::new(), query);
+        while let Some((text, after)) = rest.split_once('{') {
+            let (place, after) = after.split_once('}').unwrap_or((after, ""));
             filled.push_str(text);
+            filled.push_str(&self.fill_one(place, dialect));
+            rest = after;
         }
-        filled
+        filled + rest
     }
 
     fn fill_one(&self, place: &str, dialect: Dialect) -> String {
