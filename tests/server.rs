@@ -637,7 +637,8 @@ async fn request_in_a_handler_is_not_aborted_when_all_connections_are_taken() {
 }
 
 /// Opens 200 connections that send only these bytes to a server with a limit of 64 connections. Asserts that two more
-/// clients are served while some of these connections are still open: their own timeouts are longer than [`HANG`].
+/// clients are served while some of these connections are still open. The timeouts of these connections are longer than
+/// [`HANG`], so the server closes them only to accept others.
 async fn assert_served_behind(bytes: &[u8]) {
     let service = start(settings());
     let mut held = Vec::new();

@@ -193,7 +193,8 @@ impl Metrics {
             .inc();
     }
 
-    /// Removes the gauges that extractors set before metrics are read.
+    /// Removes the gauges of all extractors. Called before the current extractors set them again, so that the gauges of
+    /// removed extractors disappear.
     pub fn clear_extractor_gauges(&self) {
         self.jwks_age.clear();
         self.jwks_unusable_keys.clear();

@@ -244,7 +244,7 @@ fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String 
 }
 
 #[test]
-fn cause_of_a_refusal_names_the_time_the_keys_the_subject_candidates_or_the_limit() {
+fn cause_of_a_refusal_contains_the_values_that_explain_it() {
     let mut command = without_rate_limit();
     command.env("ROLLOUT__EXTRACTORS__BEARER__SUBJECT", "{user.id}");
     let mut process = Process::start(&mut command);

@@ -131,7 +131,7 @@ class Page:
         return text
 
     def provide(self, path: Path) -> None:
-        """Creates the secret file that a reader of the page has at this path. Its name suggests the content."""
+        """Creates the secret file that a reader of the page has at this path. The path determines its content."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)

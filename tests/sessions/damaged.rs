@@ -324,7 +324,7 @@ fn cookie_made_with_another_secret_is_refused_and_the_cause_names_the_key() {
             if authenticate(&own, cookies.as_bytes()).is_err() {
                 continue;
             }
-            // Laravel requires a key with exactly the key length of the cipher.
+            // Laravel requires a key of exactly the length that the cipher uses.
             let is_short = section(&case)
                 .get("cipher")
                 .and_then(toml::Value::as_str)

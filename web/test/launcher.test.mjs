@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 
-// In place of the service: prints whether its process group is its own, then each signal, and ends at SIGTERM.
+// Runs in place of the service: prints whether it has its own process group, then a line for each SIGINT. It exits with
+// code 3 at SIGTERM.
 const SERVICE = `#!/usr/bin/env node
 const { readFileSync } = require("node:fs");
 process.on("SIGINT", () => console.log("SIGINT"));

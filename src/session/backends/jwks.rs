@@ -35,8 +35,8 @@ const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 /// more frequent requests to the provider.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// The minimum time between two fetches while the cache holds no usable keys. It is short, because every request then
-/// waits for a fetch.
+/// The minimum time between two fetches while the cache holds no usable keys. It is short, because no token can be
+/// verified until a fetch succeeds.
 pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// The maximum number of unusable keys that are logged one by one.

@@ -98,7 +98,7 @@ enum Material {
 /// Why a document contains no usable keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// The document is not a set of keys. The string describes the document, and how to fix it.
+    /// The document is not a set of keys. The string describes what is wrong, and for some faults how to fix it.
     Malformed(&'static str),
     /// The document is well-formed, but contains no usable key.
     NoUsableKey(Vec<UnusableKey>),

@@ -147,7 +147,8 @@ impl Lookups {
             Err(error) => return Err(error).into(),
             Ok(Joined::Cached(cached)) => cached.and_then(|session| session.parse()).into(),
             Ok(Joined::Flight(mut result, _place)) => {
-                // A flight sends an outcome even when it is dropped early, by a panic or by the runtime's shutdown.
+                // A flight sends an outcome even when it is dropped early, by a panic or by the runtime's shutdown, so
+                // the wait succeeds. `interrupted` below is only a fallback.
                 let shared = result.wait_for(Option::is_some).await;
                 let shared = shared.ok().and_then(|shared| shared.clone());
                 shared.unwrap_or_else(|| Err(interrupted()).into())

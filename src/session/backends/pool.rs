@@ -62,7 +62,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// Why a query failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The connection broke, or the store's data violates its protocol. The string is the error message.
+    /// The connection could not be opened or broke, or the store sent an unexpected answer. The string is the error
+    /// message.
     Lost(String),
     /// The store answered, and this is the error that follows from the answer.
     Said(ExtractError),

@@ -120,7 +120,8 @@ impl Draft {
         let comment = "the proxy's address, as this service sees it";
         self.example("trusted_proxies", vec!["10.0.0.5"], comment)
     }
-    /// Adds the issuer's introspection endpoint, and the clients.
+    /// Adds the issuer's introspection endpoint, the client credentials of this service, and the client ids of the apps
+    /// whose tokens are accepted.
     pub(crate) fn introspection(self, url: &str) -> Self {
         self.example("url", url, "the issuer's introspection endpoint")
             .example(

@@ -9,7 +9,7 @@ pub(super) struct Provider {
     pub(super) preset: &'static str,
     pub(super) name: &'static str,
     pub(super) page: &'static str,
-    /// Globs of the provider's issuers: of the whole URL if the glob begins with `https://`, otherwise of the host.
+    /// Globs that match the provider's issuers: the whole URL if the glob begins with `https://`, otherwise the host.
     issuers: &'static [&'static str],
     /// Whether the header and claims are typical of the provider, even if the issuer is the app's own domain.
     pub(super) shaped: fn(&Token) -> bool,

@@ -67,8 +67,8 @@ impl Default for RailsConfig {
     }
 }
 
-/// The settings with which the app wrote older cookies. A key that is not set has the section's value. If the scheme
-/// differs from the section's scheme, an unset `salt` has that scheme's default.
+/// The settings with which the app wrote older cookies. A key that is not set has the section's value. If the
+/// rotation's scheme differs from the section's, an unset `salt` has the default of the rotation's scheme.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {

@@ -222,9 +222,10 @@ impl WhoAmI {
     }
 
     /// Calls the app. An answer that names no subject is not cached: many apps answer 200 to a caller who is not signed
-    /// in, so that made-up credentials would evict the sessions of other callers. The answer's `Set-Cookie` lines are passed on only to callers that sent one of the section's
-    /// cookies. A caller that sent only a header may be a page of another site, and the lines would put a new session
-    /// into the browser.
+    /// in, so the answers to made-up credentials would evict the sessions of other callers.
+    ///
+    /// The answer's `Set-Cookie` lines are passed on only to callers that sent one of the section's cookies. A caller
+    /// that sent only a header may be a page of another site, and the lines would put a new session into the browser.
     async fn ask(&self, request: Request, sent_cookies: bool) -> Verdict {
         let mut offered = None;
         let read = |answer: &Answer| {

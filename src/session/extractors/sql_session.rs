@@ -45,7 +45,8 @@ struct SqlSession {
     pool: Arc<Pool<RowLookup>>,
     statements: Arc<Alternatives>,
     payload: Payload,
-    /// Checks that the session's user exists and has not changed the password since; `None` if `user_query` is not set.
+    /// Checks that the session's user exists, and that the password was not changed after the session was created.
+    /// `None` if `user_query` is not set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
     /// An expiry in the session itself, which applies in addition to the expiry in the column.

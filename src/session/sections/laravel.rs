@@ -17,7 +17,8 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
-/// The session cookie's default name, which Laravel derives from `APP_NAME`; since Laravel 12, it is `laravel-session`.
+/// The session cookie's name if `APP_NAME`, from which Laravel derives the name, has its default value. Since Laravel
+/// 12, this name is `laravel-session`.
 pub const COOKIE: &str = "laravel_session";
 
 /// The default cipher of a new app.

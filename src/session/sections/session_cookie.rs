@@ -1,4 +1,4 @@
-//! The extractor of the kinds whose app stores the whole session in one cookie. Each kind defines the format of the
+//! The extractor for the kinds whose apps store the whole session in one cookie. Each kind defines the format of the
 //! cookie's value.
 
 use std::borrow::Cow;

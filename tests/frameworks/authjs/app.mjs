@@ -17,8 +17,8 @@ const config = {
     }),
   ],
   callbacks: {
-    // As in docs/recipes/nextauth.md, `userId` contains the id that the provider uses for the user, which is the same at
-    // each sign-in.
+    // As in docs/recipes/nextauth.md, `userId` contains the id that the provider uses for the user, which is the same
+    // at each sign-in.
     jwt({ token, account }) {
       if (account) token.userId = `${account.provider}:${account.providerAccountId}`;
       return token;

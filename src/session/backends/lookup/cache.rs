@@ -59,8 +59,8 @@ pub(super) fn to_cached(outcome: &LookupOutcome) -> Option<CachedOutcome> {
     })
 }
 
-/// Cached outcomes. Refusals have their own room: a caller without a genuine credential can cause any number of
-/// refusals by made-up credentials, and they must not evict the sessions of other callers.
+/// Cached outcomes. Refusals have their own room: a caller can cause any number of refusals with made-up credentials,
+/// and these refusals must not evict the sessions of other callers.
 pub(super) struct Cache {
     sessions: Room,
     refusals: Room,

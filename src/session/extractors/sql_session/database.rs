@@ -417,7 +417,8 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));
     }
-    // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's parser.
+    // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's
+    // parser.
     Object::parse(text.as_bytes()).ok_or_else(|| {
         StoreError::Said(
             ExtractError::rejected(Reason::SessionCorrupt)
