@@ -254,8 +254,8 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 }
 
 /// The innermost value that causes `error`, and its path. `read` reads the whole key with another value in place of
-/// `value`. The items of a list and the members of a table are read one at a time. If the empty list or table causes
-/// the same error, the list or table itself is the cause.
+/// `value`. If an empty list or table in place of `value` causes the same error, `value` itself is the cause. Otherwise
+/// its items or members are read one at a time.
 fn find_cause<'a>(
     path: &str,
     value: &'a Value,
