@@ -73,7 +73,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => escape_controls(text),
-        value => value.to_string(),
+        value => escape_controls(&value.to_string()),
     }
 }
 
@@ -87,13 +87,13 @@ mod tests {
     fn columns_are_aligned_and_control_characters_are_escaped() {
         let items = [
             json!({"id": "cred_1", "appKey": "follow-up-boss", "createdAt": "2026-01-02T03:04:05Z", "label": "Ann\u{1b}[31m"}),
-            json!({"id": 7, "appKey": "x"}),
+            json!({"id": 7, "appKey": "x", "label": ["\u{9b}31m"]}),
         ];
         assert_eq!(
             table(&items),
             "APP             ID      CONNECTED             LABEL\n\
              follow-up-boss  cred_1  2026-01-02T03:04:05Z  Ann\\u{1b}[31m\n\
-             x               7       -                     -"
+             x               7       -                     [\"\\u{9b}31m\"]"
         );
     }
 }

@@ -49,7 +49,10 @@ pub fn router(
     };
     settings.log_notes();
     let app = App::new(settings, registry, context, Drain::default());
-    app.live().settings.chain.start();
+    let live = app.live();
+    live.settings.chain.start();
+    // Sets the gauges of configured keys, which do not change.
+    live.settings.chain.observe(&app.metrics);
     tokio::spawn(RequestLog::report_every_second(Arc::downgrade(&app.log)));
     Ok(app::embedded(&app))
 }

@@ -27,10 +27,9 @@ impl TraceParent {
 
     fn parse(text: &str) -> Option<Self> {
         let (known, more) = text.split_at_checked(Self::LENGTH)?;
-        let fields: Vec<&str> = known.split('-').collect();
-        let [version, trace_id, span_id, flags] = fields[..] else {
-            return None;
-        };
+        let mut fields = known.split('-');
+        let (version, trace_id) = (fields.next()?, fields.next()?);
+        let (span_id, flags) = (fields.next()?, fields.next()?);
         let is_hex = |text: &str| {
             text.bytes()
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -8,7 +8,7 @@ use axum::http::Request;
 use axum::http::request::Parts;
 use futures_util::future::{BoxFuture, join_all};
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::config::{Problems, Section};
+use rollout_token::config::{Problems, Section, Sources};
 use rollout_token::http::app::{self, App};
 use rollout_token::http::server::Drain;
 use rollout_token::session::backends::Context;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::backend::{Backend, json};
-use crate::helpers::{BY_HEADER, NOW, Service, load_with, refused};
+use crate::helpers::{BY_HEADER, NOW, Service, client_variables, load_with, refused};
 
 #[tokio::test]
 async fn caller_above_burst_is_429_and_other_callers_are_served() {
@@ -223,6 +223,15 @@ async fn gauges_of_a_removed_extractor_disappear_after_a_reload() {
     let gauge = "rollout_token_jwks_unusable_keys{extractor=\"new\"} 1";
     assert!(text.contains(gauge), "{text}");
     assert!(!text.contains("extractor=\"old\""), "{text}");
+
+    let sources = Sources {
+        environment: client_variables(),
+        base: Some(section("embedded")),
+        ..Sources::default()
+    };
+    let _router = rollout_token::router(&sources, &registry, metrics.clone()).unwrap();
+    let gauge = "rollout_token_jwks_unusable_keys{extractor=\"embedded\"} 1";
+    assert!(metrics.render().contains(gauge), "{}", metrics.render());
 }
 
 #[tokio::test]
