@@ -368,7 +368,7 @@ fn examples_and_extending_md_use_only_the_public_api() {
     }
     for (place, source) in sources {
         let names = names_from_crate(&source);
-        assert!(!names.is_empty(), "{place} uses nothing of the crate");
+        assert!(!names.is_empty(), "{place} uses nothing from the crate");
         for name in names {
             assert!(
                 !modules.contains(name),

@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
         {
             self.warn(
                 key,
-                format!("the whole value {damage}: remove this around the list"),
+                format!("the list as a whole {damage}: remove this from the variable's value"),
             );
         }
         self.count_secrets(key, values.len());

@@ -194,7 +194,7 @@ impl Builder<'_> {
                 let ways = kinds.iter().map(|kind| format!("kind = \"{kind}\""));
                 let ways: Vec<String> = ways.collect();
                 format!(
-                    "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
+                    "must be a kind, but {preset} is a preset: write {}, preset = \"{preset}\"",
                     ways.join(" or ")
                 )
             }
@@ -207,7 +207,7 @@ impl Builder<'_> {
                     ways.collect::<Vec<_>>().join(", or "),
                     given.unwrap_or(name),
                 );
-                format!("must be a kind, and {library} is a library: write {ways}")
+                format!("must be a kind, but {library} is a library: write {ways}")
             }
             (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
             (None, None) => {

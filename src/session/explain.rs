@@ -167,11 +167,12 @@ impl Said {
         };
         let shown = |rejection: &Rejection| with_detail(rejection.reason, &rejection.detail);
         match self {
-            Self::NotAsked => "not tried, because the caller is identified by a header that this section does not read"
+            Self::NotAsked => "not tried, because the caller is identified by a header that this \
+                               section does not read"
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
-                        Self::Denied(Denial::NotSignedIn(rejection)) => {
+            Self::Denied(Denial::NotSignedIn(rejection)) => {
                 format!("no user is signed in: {}", shown(rejection))
             }
             Self::Denied(Denial::NotMine(rejection, place)) => format!(

@@ -47,7 +47,7 @@ reasons! {
     UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is not one of `keys`.",
     Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
     PayloadNotJson "payload_not_json" "The session is not in the expected format (JSON, unless the section sets another one); it may be in the format of Python's pickle or Ruby's Marshal.",
-    PayloadNotPlain "payload_not_plain" "The session is not an array of plain data in PHP's or JSON's format.",
+    PayloadNotPlain "payload_not_plain" "The session is not an array of plain data (no objects), in PHP's serialization format or in JSON.",
     Header "header" "The token's header has a parameter that is refused: `crit`, `zip`, or `b64` other than true.",
     DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
 

@@ -495,11 +495,11 @@ fn misspelled_key_or_kind_is_refused_with_the_closest_name() {
     for (toml, line) in [
         (
             section("kind = \"clerk\""),
-            "extractors.web.kind: must be a kind, and clerk is a preset: write kind = \"jwt\", preset = \"clerk\"",
+            "extractors.web.kind: must be a kind, but clerk is a preset: write kind = \"jwt\", preset = \"clerk\"",
         ),
         (
             section("preset = \"kratos\""),
-            "extractors.web.kind: must be a kind, and kratos is a preset: write kind = \"session_endpoint\", preset = \"kratos\"",
+            "extractors.web.kind: must be a kind, but kratos is a preset: write kind = \"session_endpoint\", preset = \"kratos\"",
         ),
         (
             section("kind = \"better-auth\""),

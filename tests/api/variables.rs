@@ -267,7 +267,7 @@ fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
         settings
             .warnings
             .lines()
-            .any(|line| line.contains("the whole value is wrapped in double quotes"))
+            .any(|line| line.contains("the list as a whole is wrapped in double quotes"))
     );
 
     let password = |value: &str| {

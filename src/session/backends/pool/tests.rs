@@ -93,7 +93,7 @@ async fn connection_is_reused_only_after_a_complete_answer() {
     assert_eq!(
         word(pool.ask("b").await),
         Ok(1),
-        "the answer that refused the session was complete"
+        "the connection is reused, because the refusing answer was complete"
     );
     assert_eq!(word(pool.ask("never").await), Err("store_timeout"));
     assert_eq!(
