@@ -28,8 +28,8 @@ use crate::settings;
 pub struct Args {
     #[command(flatten)]
     request: CurlArgs,
-    /// A file with the request (a cURL command, a raw HTTP request, its Cookie or Authorization line, or only a JWT), or
-    /// - for standard input. Other users of the machine can see flags, but not this input.
+    /// A file with the request (a cURL command, a raw HTTP request, its Cookie or Authorization line, or only a JWT),
+    /// or - for standard input. Other users of the machine can see flags, but not this input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
     /// The IP address of the client or proxy that sends the request.

@@ -104,8 +104,8 @@ impl ConnectionState {
         self.current().waiting()
     }
 
-    /// Prevents further requests, unless the connection has changed since [`Self::waiting`] returned this value. Returns
-    /// whether the caller may close the connection: no request is in a handler or enters one from now on.
+    /// Prevents further requests, unless the connection has changed since [`Self::waiting`] returned this value.
+    /// Returns whether the caller may close the connection: no request is in a handler or enters one from now on.
     pub(super) fn evict(&self, waiting: (bool, Instant)) -> bool {
         let mut current = self.current();
         current.evicted |= current.waiting() == Some(waiting);
@@ -119,7 +119,8 @@ impl ConnectionState {
         current.phase
     }
 
-    /// Starts an exchange, unless the connection is evicted. hyper drops the guard when it has taken the whole response.
+    /// Starts an exchange, unless the connection is evicted. hyper drops the guard when it has taken the whole
+    /// response.
     pub(super) fn begin_exchange(self: &Arc<Self>) -> Option<Exchange> {
         let mut current = self.current();
         if current.evicted {

@@ -136,7 +136,9 @@ impl Draft {
                 "the apps whose tokens you accept",
             )
     }
-    /// Adds the likeliest subject, unless it is the default `usual`. If no subject was found, adds `usual` as an example.
+
+    /// Adds the likeliest subject, unless it is the default `usual`. If no subject was found, adds `usual` as an
+    /// example.
     pub(crate) fn subject(self, subjects: &[String], usual: &str) -> Self {
         match subjects.first() {
             Some(subject) if subject != usual => self.key("subject", subject.as_str()),

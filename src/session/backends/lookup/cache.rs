@@ -99,16 +99,11 @@ impl Cache {
         max_bytes: usize,
     ) {
         let for_refusals = max_bytes / REFUSALS_SHARE;
-        match outcome {
-            Ok(_) => {
-                let for_sessions = max_bytes - for_refusals;
-                self.sessions
-                    .put(question, outcome, now, until, for_sessions);
-            }
-            Err(_) => self
-                .refusals
-                .put(question, outcome, now, until, for_refusals),
-        }
+        let (room, max_bytes) = match outcome {
+            Ok(_) => (&mut self.sessions, max_bytes - for_refusals),
+            Err(_) => (&mut self.refusals, for_refusals),
+        };
+        room.put(question, outcome, now, until, max_bytes);
     }
 }
 

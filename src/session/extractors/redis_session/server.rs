@@ -304,8 +304,8 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Maps an error of the client library. The server's own message is left out, because it may contain the key, and so are
-/// the library's messages about an answer, because they may quote the answer.
+/// Maps an error of the client library. The server's own message is left out, because it may contain the key, and so
+/// are the library's messages about an answer, because they may quote the answer.
 fn failure(error: &RedisError) -> StoreError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => {

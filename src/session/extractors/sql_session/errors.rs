@@ -1,5 +1,5 @@
-//! Maps the errors of databases to outcomes, and decides which of their messages are logged: never one that could contain
-//! the key or a value of a row.
+//! Maps the errors of databases to outcomes, and decides which of their messages are logged: never one that could
+//! contain the key or a value of a row.
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
@@ -113,8 +113,8 @@ fn is_bad_key(error: &dyn DatabaseError) -> bool {
 /// Whether the message of a statement that was run with its key quotes neither the key nor a value of a row.
 ///
 /// Class 42 contains errors in names and syntax, and 42501 is a missing permission. `PostgreSQL` also uses this class
-/// for values that a query converts to a name or an expression, such as `$1::regclass`, but only an error in the text of
-/// the query itself has a position in it. `MySQL` also uses 42000 for invalid arguments of functions.
+/// for values that a query converts to a name or an expression, such as `$1::regclass`, but only an error in the text
+/// of the query itself has a position in it. `MySQL` also uses 42000 for invalid arguments of functions.
 fn quotes_no_value(error: &dyn DatabaseError) -> bool {
     let code = error.code().unwrap_or_default();
     let is_about_the_server = ABOUT_THE_SERVER.iter().any(|class| code.starts_with(class));
