@@ -94,7 +94,7 @@ faults: ## Runs all attack tests on the release binary (a few minutes)
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## Runs the attack tests that take at most ten seconds each
+faults-smoke: ## Runs the attack tests, except those in the modules `slow` and `alone`
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 

@@ -798,7 +798,7 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
     assert_eq!(
         subject.detail(&forged).await,
         format!(
-            "the token has kid k and alg ES256; the keys that were tried are from key set {}/keys",
+            "the token has alg ES256 and kid k; the keys that were tried are from key set {}/keys",
             server.base
         )
     );

@@ -47,7 +47,7 @@ apt_install
 
 for set in lint interop frameworks deploy; do pip_install "tests/$set" "target/$set"; done
 npm_ci tests/interop target/interop
-# Install without peer dependencies: next-auth requires Next.js, React and an older Auth.js, which the tests do not use.
+# Install without peer dependencies: next-auth has Next.js and an older @auth/core as peers, which these tests do not need.
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser

@@ -155,7 +155,7 @@ impl Reloader {
         let in_time = timeout(WARM_UP, until_ready(&new)).await;
         let same_client = current.client == settings.client;
         if in_time.is_err() && same_client && current.chain.is_ready() {
-            let text = "a new extractor could not fetch the data that it needs within 5s, but the current extractors are ready";
+            let text = "a new extractor could not fetch the data that it needs within 5s; the current extractors are ready, so they stay in use";
             return Err(Problems::of("session.extractors", text));
         }
         Ok(settings)

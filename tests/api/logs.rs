@@ -270,7 +270,7 @@ fn cause_of_a_refusal_contains_the_values_that_explain_it() {
     let forged = format!("Authorization: Bearer {signed}.{}\r\n", "A".repeat(43));
     assert_eq!(
         cause(&mut process, "forged", &forged, "bad_signature"),
-        "the token has no kid and alg HS256; the keys that were tried are from the section's secret"
+        "the token has alg HS256 and no kid; the keys that were tried are from the section's secret"
     );
 
     let guest = bearer(&json!({"userId": "ann@example.com", "exp": FAR}));

@@ -299,7 +299,7 @@ impl Jwt {
                 let kid = kid.map_or("no kid".to_owned(), |kid| format!("kid {}", shown(kid)));
                 let (alg, source) = (token.alg.name, self.keys.name(token.alg));
                 let detail = format!(
-                    "the token has {kid} and alg {alg}; the keys that were tried are from {source}"
+                    "the token has alg {alg} and {kid}; the keys that were tried are from {source}"
                 );
                 ExtractError::rejected(Reason::BadSignature).because(detail)
             }

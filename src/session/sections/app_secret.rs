@@ -42,8 +42,8 @@ pub fn required_list(
     listed(section, key, values, problems)
 }
 
-/// The keys `secret_key` and `secret_key_fallbacks`, which have the names of a Python framework's settings. The current
-/// secret comes first.
+/// The secrets under the configuration keys `secret_key` and `secret_key_fallbacks`, which are named after the settings
+/// of Flask and Django. The current secret comes first.
 pub fn with_fallbacks(
     section: &Section<'_>,
     current: Option<Secret>,
