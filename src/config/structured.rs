@@ -55,8 +55,8 @@ pub(super) fn expand(
     }
 }
 
-/// Parses the whole string as JSON, or else as TOML. The strings inside it must not be split at commas, so their origin
-/// is a document.
+/// Parses the whole string as JSON, or else as TOML; `None` if it is neither, or if a JSON object has a duplicate
+/// member. The strings inside it must not be split at commas, so their origin is a document.
 fn read(text: &str, variable: &str) -> Option<Value> {
     if let Ok(value) = json::Value::parse(text.as_bytes()) {
         let origin = ValueOrigin::Document(format!("JSON in {variable}"));

@@ -189,7 +189,8 @@ pub fn target(text: &[u8]) -> Option<Url> {
 /// `Host`, it is derived from the URL of the command or from the pseudo-header `:authority`.
 ///
 /// # Errors
-/// If the request is malformed. The message describes the malformed part, but never contains a value.
+/// If the request is malformed, is too long, has no header, or has another form (see [`check_form`]). The message says
+/// what is wrong, but never contains a value.
 pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     if text.len() > MAX_BYTES {
         return Err(format!(

@@ -190,8 +190,8 @@ impl Said {
     }
 }
 
-/// The places that each extractor read without finding a credential, and the names of the cookies and headers that the
-/// request has instead.
+/// The places that each extractor read without finding a credential, a hint if `Authorization` has no scheme, and the
+/// names of the cookies and headers that the request has. Empty if no extractor looked for a credential in vain.
 pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     let absent = |step: &&Step| matches!(step.said, Said::NotPresent) && !step.places.is_empty();
     let steps = explanation.steps.iter().filter(absent).map(|step| {

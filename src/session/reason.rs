@@ -157,7 +157,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the session was valid and has expired, so that the user has to sign in again.
+    /// Whether the session was valid and has expired, so that the page has to renew it or the user has to sign in.
     pub const fn is_expired(self) -> bool {
         matches!(self, Self::Expired | Self::SessionOver)
     }

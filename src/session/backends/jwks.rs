@@ -438,7 +438,8 @@ impl FetchedKeys {
     /// The keys for a token with this `kid`, or the fetch to wait for.
     ///
     /// # Errors
-    /// `Rejected` if the provider has no such key, `Unavailable` if its keys cannot be fetched.
+    /// `Rejected` if the provider has no such key, `Unavailable` if its keys cannot be fetched, or if too many requests
+    /// wait for them.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         self.0.get(kid)
     }

@@ -88,9 +88,9 @@ struct Key {
 
 #[derive(Debug)]
 enum Material {
-    /// A shared secret, prepared for one algorithm. `jsonwebtoken` would prepare the key again for every token, which
-    /// takes as long as the check itself, and offers no way to keep the result. The tests check that signatures made by
-    /// `jsonwebtoken` are accepted.
+    /// A shared secret, prepared for one algorithm. `jsonwebtoken` cannot keep a prepared key: it would prepare the key
+    /// again for every token, and the preparation takes as long as the check itself. The tests check that signatures
+    /// made by `jsonwebtoken` are accepted.
     Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }

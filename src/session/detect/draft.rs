@@ -328,7 +328,8 @@ impl Draft {
     }
 }
 
-/// The origin of a URL, with `https` unless the host is loopback, because the service calls no other host over `http`.
+/// The origin of a URL, with `https` in place of `http` unless the host is loopback, because the service calls no other
+/// host over `http` unless `allow_http` is set.
 pub(super) fn public_origin(url: &Url) -> String {
     let is_loopback = url.host_str().is_some_and(is_loopback);
     let origin = url.origin().ascii_serialization();

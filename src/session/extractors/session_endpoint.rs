@@ -246,7 +246,8 @@ impl WhoAmI {
         }
     }
 
-    /// The answer's `Set-Cookie` lines that set the app's session cookies or their chunks.
+    /// The answer's `Set-Cookie` lines that set the cookies in `passed_cookies` or their chunks, with the answer's
+    /// session; `None` if there are no such lines.
     fn offered_cookies(&self, answer: &Answer, session: &Session) -> Option<Arc<OfferedCookies>> {
         let is_passed = |line: &&HeaderValue| {
             let name = cookies::name_set_by(line.as_bytes());

@@ -19,8 +19,8 @@ pub(super) const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 /// The part of a backend's bytes that is reserved for refusals: one in this many.
 const REFUSALS_SHARE: usize = 16;
 
-/// The memory that a cached answer needs in addition to its bytes, rounded up: its hash and its expiry time, in a map
-/// and in an ordered set, and the allocator's overhead.
+/// The memory that a cached answer needs in addition to its bytes, rounded up: the hash of its question and its expiry
+/// time, in a map and in an ordered set, and the allocator's overhead.
 const CACHED_OVERHEAD: usize = 320;
 
 /// A cached outcome. The session is cached as JSON, because a parsed session takes seventeen times as much memory.

@@ -55,8 +55,8 @@ pub fn before_key(error: &sqlx::Error) -> StoreError {
 }
 
 /// Maps an error of a statement that was run with its key. Its message is logged only if it names schema objects,
-/// permissions or the state of the server. Any other message can quote the key or a value of the row, even in another
-/// form than it was sent or stored in.
+/// permissions or the state of the server, or is one of `SQLite`'s fixed texts. Any other message of a database can
+/// quote the key or a value of the row, even in another form than it was sent or stored in.
 pub fn with_key(error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(database) if is_bad_key(&**database) => {
@@ -114,7 +114,8 @@ fn is_bad_key(error: &dyn DatabaseError) -> bool {
 ///
 /// Class 42 contains errors in names and syntax, and 42501 is a missing permission. `PostgreSQL` also uses this class
 /// for values that a query converts to a name or an expression, such as `$1::regclass`, but only an error in the text
-/// of the query itself has a position in it. `MySQL` also uses 42000 for invalid arguments of functions.
+/// of the query itself has a position in it. `MySQL` also uses 42000 for invalid arguments of functions, so only its
+/// codes that begin with 42S and its numbers for a missing permission count.
 fn quotes_no_value(error: &dyn DatabaseError) -> bool {
     let code = error.code().unwrap_or_default();
     let is_about_the_server = ABOUT_THE_SERVER.iter().any(|class| code.starts_with(class));

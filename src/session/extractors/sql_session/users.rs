@@ -47,10 +47,11 @@ impl UserCheck {
         }
     }
 
-    /// Whether the session belongs to a user.
+    /// Whether the session has a signed-in user.
     ///
     /// # Errors
-    /// If the session's user no longer exists, or has changed the password since the session was created.
+    /// `Rejected` if `user_query` finds no row for the session's user, or if the user's password was changed after the
+    /// session was created. `Unavailable` if the query fails or has no text column `password`.
     pub async fn is_signed_in(
         &self,
         session: &Object,
