@@ -37,8 +37,8 @@ export interface TokenSource {
 
 /**
  * Creates a token source. Create one per page, outside of components. It sends no request before the first get() or
- * fresh(), and runs no timer in the background. Network failures and the statuses 429, 502, 503 and 504 are retried
- * inside the call.
+ * fresh(), and runs no timer in the background. Network failures, timeouts and the statuses 429, 502, 503 and 504 are
+ * retried inside the call, which waits at most 30 s in all between its attempts.
  */
 export function createTokenSource(options?: TokenSourceOptions): TokenSource;
 

@@ -1,4 +1,5 @@
-//! Runs the binary as a process, configured by environment variables only, reads its output, and sends it signals.
+//! Runs the binary as a process with a fixed set of environment variables, which a test can extend, reads its output,
+//! and sends it signals.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

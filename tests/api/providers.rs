@@ -114,7 +114,8 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// The subject that results from the page's configuration. If `template` is `None`, the page's own template is used.
+/// The subject that results from the page's configuration; `None` if the case gets no subject. If `template` is `None`,
+/// the page's own template is used.
 async fn subject(
     page: &str,
     block: usize,

@@ -332,7 +332,10 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react as its README describes, and returns the directory. `replaced` maps its files to new content. */
+/**
+ * Builds examples/react as its README describes, and returns the directory of the built page. `replaced` maps files of
+ * the copied example to new content.
+ */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {

@@ -207,7 +207,8 @@ class Page:
         return self.run(text, environment=self.fresh if reads_file else None)
 
     def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
-        """Runs commands in bash. The next block gets the variables that they export, unless `environment` is given."""
+        """Runs commands in bash. Returns a description of the failure, or an empty string. The next block gets the
+        variables that the commands export, unless `environment` is given."""
         command = ["bash", options, "-uo", "pipefail", "-c", f"{text}\nenv -0 >exported\n"]
         options = {"cwd": self.folder, "env": environment or self.environment, "start_new_session": True}
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, **options)

@@ -106,7 +106,7 @@ def same_browser_only(ask: Callable[..., Answer], browser: Browser, app: str) ->
 
 
 def lighttpd(programs: Programs, folder: Path, app: str) -> str:
-    """Starts lighttpd, a proxy that refuses a POST request without Content-Length (411)."""
+    """Starts lighttpd, a proxy that refuses a POST request without Content-Length (411). Returns its URL."""
     port, parts = run.free_port(), urlsplit(app)
     config = folder / "lighttpd.conf"
     config.write_text(

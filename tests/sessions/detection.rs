@@ -82,7 +82,8 @@ fn detect_is_right_for_at_least_97_percent_and_certain_but_wrong_for_at_most_0_3
     for (name, case, detected) in &all {
         let (kind, preset) = expected(case, files.path());
         let seen = detected.as_ref();
-        // The cookie does not show which store contains the session, so the likelier store is listed first.
+        // The cookie does not show which store contains the session, so `detect` drafts a section for each store, with
+        // the likelier store first. The right store may be any of them.
         let is_right = seen.is_some_and(|seen| {
             let draft = seen.drafts.iter().find(|draft| draft.kind == kind);
             draft.is_some_and(|draft| draft.preset == preset.as_deref())

@@ -64,7 +64,8 @@ families! {
     cookie_session: "cookie-session", (161, 34), (0, 0), 0;
     devise: "devise", (17, 4), (0, 0), 0;
     django_db: "django-db", (0, 0), (124, 20), 0;
-    // Only the app's table of users shows whether the password was changed; `sql_session` can read that table.
+    // Two cases with a changed password are not run here: only the app's table of users shows the change, and only
+    // `sql_session` can read that table.
     django_signed_cookies: "django-signed-cookies", (126, 22), (0, 0), 2;
     express_session_pg: "express-session-pg", (0, 0), (0, 0), 201; // in PostgreSQL
     express_session_redis: "express-session-redis", (0, 0), (0, 0), 189; // in Redis

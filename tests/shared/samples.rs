@@ -1,5 +1,5 @@
 //! One valid session of each framework, with the keys that open it. Benchmarks measure these sessions, and fuzzers
-//! start from them. They come from `tests/vectors/`.
+//! start from them. The sessions come from `tests/vectors/`.
 
 use std::sync::Arc;
 

@@ -144,7 +144,8 @@ async fn unusual_dates(mariadb: &MariaDb) {
     }
 }
 
-/// The key is `S3CR3T`, and the row's value is `s3cr3t-of-ann`, so no message contains the key as it was sent.
+/// The key is `S3CR3T`, and the row's value is `s3cr3t-of-ann`. The queries convert the key to lower case, so a filter
+/// that searches messages for the key as it was sent would find nothing.
 #[tokio::test]
 async fn message_that_can_quote_the_key_or_a_value_of_the_row_is_not_shown() {
     const WITHHELD: &str = ": the message is only in the database's own log";
