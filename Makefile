@@ -60,7 +60,7 @@ browser: ## Tests the browser helper, the development page and Rollout's compone
 	cargo build --locked
 	node --test --test-timeout 120000 tests/browser/*.test.mjs
 
-interop: ## Verifies minted tokens with the JWT libraries of other languages
+interop: ## Verifies minted tokens with the JWT libraries of other languages, and checks responses against the OpenAPI description
 	cargo build --locked
 	target/interop/venv/bin/python tests/interop/run.py
 	tests/interop/openapi.sh

@@ -2,8 +2,8 @@
 """Compares the service with Express when both must look up the session in a real Redis, a real PostgreSQL or an HTTP
 endpoint. `make bench` runs this; the table goes into docs/performance.md.
 
-In a store, both read the same sessions, which the Express app created. The servers run on the first core; the clients,
-the stores and the endpoint run on the second. Only the CPU time of the servers is counted."""
+In a store, both read the same sessions, which the Express app created. The service and Express run on the first core;
+the clients, the stores and the endpoint run on the second. Only the CPU time of the service or of Express is counted."""
 
 import argparse
 import contextlib

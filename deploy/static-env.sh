@@ -8,8 +8,9 @@ target=$(rustc --print host-tuple)
 # The allocator's C code embeds its compile time. deploy/release.sh sets this variable to the commit's time.
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
 
-# Without these flags, panic locations in Rust and file names in C would contain this machine's folder names.
 flags="-C target-feature=+crt-static" c_flags=""
+# Replaces the folder $1 by $2 in panic locations in Rust and in file names in C, which would otherwise contain this
+# machine's folder names.
 map() {
   flags="$flags --remap-path-prefix=$1=$2"
   c_flags="$c_flags -ffile-prefix-map=$1=$2"

@@ -80,7 +80,7 @@ impl Object {
         self.get(name).ok()??.as_str()
     }
 
-    /// The member called `name`; `None` if there is none.
+    /// The member called `name`; `None` if there is none, and an error if there are several.
     pub fn get(&self, name: &str) -> Result<Option<&Value>, DuplicateMember> {
         let mut named = self.0.iter().filter(|(member, _)| member == name);
         let first = named.next();

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Run this once before `docker compose up`. It writes the client id to .env and the secrets to files that git ignores.
 # It reads the client id and secret from environment variables (ROLLOUT_CLIENT_ID, and ROLLOUT_CLIENT_SECRET or
-# ROLLOUT_CLIENT_SECRET_FILE), or prompts for them.
+# ROLLOUT_CLIENT_SECRET_FILE). If none of them is set, it prompts for both on a terminal, and uses a demo client id and
+# secret if it has no terminal or the client id is left empty.
 set -eu
 cd "$(dirname "$0")/../.."
 secrets=examples/compose/secrets

@@ -26,8 +26,8 @@ use crate::settings;
 pub struct Args {
     #[command(flatten)]
     pub(super) request: CurlArgs,
-    /// A file with the request (a cURL command, a raw HTTP request, its Cookie or Authorization line, or only a JWT),
-    /// or - for standard input. Other users of the machine can see flags, but not this input.
+    /// A file with the request (a cURL command, a raw HTTP request, header lines, or only cookies or a token), or - for
+    /// standard input. Other users of the machine can see flags, but not this input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
     /// Sets a key of the section, such as keys=… or url=…, and opens the session. If the key ends in _file, the value

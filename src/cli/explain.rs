@@ -28,14 +28,14 @@ use crate::settings;
 pub struct Args {
     #[command(flatten)]
     request: CurlArgs,
-    /// A file with the request (a cURL command, a raw HTTP request, its Cookie or Authorization line, or only a JWT),
-    /// or - for standard input. Other users of the machine can see flags, but not this input.
+    /// A file with the request (a cURL command, a raw HTTP request, header lines, or only cookies or a token), or - for
+    /// standard input. Other users of the machine can see flags, but not this input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
     /// The IP address of the client or proxy that sends the request.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
-    /// Explains the request as `dev` would handle it: the kind `static_user` is allowed.
+    /// Explains the request as `dev` would handle it, with the defaults and the origin check of `dev`.
     #[arg(long)]
     dev: bool,
 }

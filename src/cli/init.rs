@@ -21,8 +21,8 @@ const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file with a request of a signed-in user (a cURL command, a raw HTTP request, its Cookie or Authorization line,
-    /// or only a JWT), or - for standard input.
+    /// A file with a request of a signed-in user (a cURL command, a raw HTTP request, header lines, or only cookies or
+    /// a token), or - for standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The kind of the extractor. With --from, it selects one of the credentials in the request.
@@ -106,7 +106,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     say_next(&draft, &missing)
 }
 
-/// The draft of the section, from the request or from the flags.
+/// The draft of the section, from the request or from the flags, and the section's documentation page.
 fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Failure> {
     let (kind, preset) = (args.kind.as_deref(), args.preset.as_deref());
     let Some(path) = &args.from else {

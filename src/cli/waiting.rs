@@ -1,4 +1,5 @@
-//! Prints on a terminal what a command is waiting for, so that a slow backend does not look like a hung command.
+//! Prints on a terminal what a command is waiting for, a backend or standard input, so that the wait does not look like
+//! a hung command. Also reads pasted requests and tokens.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};

@@ -67,7 +67,8 @@ struct Mapping {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// `application/problem+json` (RFC 9457, section 3.1) with the extension members `code` and `request_id`.
+/// `application/problem+json` (RFC 9457, section 3.1) with the extension members `code` and `request_id` and, for
+/// `/readyz`, those of the report.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem<'a> {
     r#type: String,

@@ -1039,7 +1039,7 @@ fn empty_file_for_a_list_of_secrets_is_refused_in_every_kind() {
             lists.push(format!("{kind}.{key}"));
             for content in ["", "\n", "\n\r\n\n"] {
                 std::fs::write(file.path(), content).unwrap();
-                // Each of these keys is valid with only one cookie format.
+                // These keys are valid only with certain cookie formats.
                 let form = match (kind, key.as_str()) {
                     ("redis_session" | "sql_session", "cookie_secrets") => {
                         "cookie_format = \"express_signed\""

@@ -81,7 +81,7 @@ async fn http2_prior_knowledge_is_400_or_closed() {
 }
 
 #[tokio::test]
-async fn proxy_protocol_is_400() {
+async fn proxy_protocol_is_400_or_closed() {
     let s = Service::start(by_jwt()).await;
     let good = String::from_utf8(with("", "")).expect("text");
     for line in [

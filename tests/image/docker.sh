@@ -50,7 +50,7 @@ if ((${#missing[@]})); then
 fi
 if ! docker info >/dev/null 2>&1; then
   [ "$(id -u)" = 0 ] || { echo "Start a Docker engine, or run this script as root" >&2; exit 1; }
-  # Use the docker client of the same package, because another client may lack BuildKit.
+  # Use the docker client of Debian's package, which also contains dockerd: another client may lack BuildKit.
   PATH=/usr/bin:$PATH
   export DOCKER_HOST=unix://$work/docker.sock
   dockerd --host "$DOCKER_HOST" --iptables=false --storage-driver overlay2 --data-root "$kept/docker" \

@@ -405,10 +405,11 @@ pub fn media_type(headers: &HeaderMap) -> &str {
         .trim()
 }
 
-/// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.
+/// Parses the URL of an outgoing call. The scheme must be https, or may be http if the host is loopback or `allow_http`
+/// is set. The URL must not contain a user name, a password, a fragment or port 0.
 ///
 /// # Errors
-/// If the URL is not allowed. The message contains no part of the URL, which may contain a password.
+/// If the URL is malformed or not allowed. The message contains no part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
     let loopback = url.host_str().is_some_and(is_loopback);

@@ -78,7 +78,8 @@ enum Family {
 struct Key {
     kid: Option<String>,
     family: Family,
-    /// The `alg` of the JWK, if present. The key is not used with any other algorithm.
+    /// The `alg` of the JWK, if present, or the algorithm for which a shared secret is prepared. The key is not used
+    /// with any other algorithm.
     only: Option<Algorithm>,
     /// The `issuer` of the JWK, if present. The key does not verify tokens of any other issuer. Microsoft Entra
     /// publishes the keys of all its tenants in one set.

@@ -1,4 +1,5 @@
-//! Detects sessions of Node frameworks: Auth.js, iron, express-session, Keygrip, React Router, Fastify, Better Auth.
+//! Detects sessions of Node frameworks: Auth.js, iron, express-session, Keygrip, React Router, Fastify, Better Auth and
+//! Hono.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_key_is_refused_with_reason_unknown_key() {
+    fn wrong_malformed_or_duplicate_key_is_refused() {
         for (case, key) in [
             ("wrong", "0000000000000000000000000000000000000000"),
             ("prefix", &KEY[..KEY.len() - 1]),

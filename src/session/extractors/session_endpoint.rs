@@ -361,7 +361,8 @@ impl WhoAmI {
         error
     }
 
-    /// Describes the answer by its status and its `Location`. A relative `Location` is shown as a path.
+    /// Describes the answer by its status and its `Location`. A relative `Location` on the endpoint's host is shown as
+    /// a path, and any other as a URL; neither includes the query.
     fn answered(&self, answer: &Answer) -> String {
         let status = answer.status.as_u16();
         let location = location(answer).filter(|location| !location.is_empty());

@@ -161,8 +161,9 @@ impl TrustedHeader {
         Ok(Some(Session::of_subject(user)))
     }
 
-    /// Checks that the proxy sent the header. The proxy's address is the peer address of the connection, because any
-    /// client can set headers such as `X-Forwarded-For`.
+    /// Checks that the proxy sent the header: the peer of the connection must be in `trusted_proxies`, and the shared
+    /// secret must be right, if these are configured. The address is not read from headers such as `X-Forwarded-For`,
+    /// because any client can set them. A header that `Connection` names is refused.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
             return Err(ExtractError::rejected(Reason::HopByHop));

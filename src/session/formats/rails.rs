@@ -120,7 +120,8 @@ fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
 }
 
-/// The metadata around the value, `{"_rails": {…}}`; `None` if the value has no metadata.
+/// The metadata around the value, `{"_rails": {…}}`; `None` if the value has no metadata, and `Rejected` if `_rails` is
+/// not an object or occurs twice.
 fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     let Value::Object(object) = value else {
         return Ok(None);
@@ -132,7 +133,7 @@ fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     }
 }
 
-/// A member that is a string; `None` if it is absent or null.
+/// A member that is a string; `None` if it is absent or null, and `Rejected` if it has another type or occurs twice.
 fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match object.get(name) {
         Ok(None | Some(Value::Null)) => Ok(None),

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_path_is_accepted_with_or_without_braces_in_every_kind() {
+    fn expires_path_is_accepted_with_or_without_braces() {
         for path in ["a.b", "{a.b}", "/a/b", "{/a/b}"] {
             let json = r#"{"a":{"b":1800000060.5}}"#;
             assert_eq!(applied(&end(path, 0), json), Ok(Some(NOW + 60)), "{path}");

@@ -28,8 +28,9 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Adds the payload's members to the row's columns. A name that occurs in both becomes a duplicate member, which
-    /// cannot be used as the subject. A payload that is text replaces the row.
+    /// Replaces the payload's column in the row by the payload's members. A name that occurs in both becomes a
+    /// duplicate member, which cannot be used as the subject. A payload that is text replaces the whole row, and any
+    /// other payload is an error. With [`Self::Columns`], the row is returned unchanged.
     pub fn merge(&self, row: Object) -> Result<Value, ExtractError> {
         let column = match self {
             Self::Columns => return Ok(Value::Object(row)),
