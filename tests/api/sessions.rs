@@ -1,4 +1,4 @@
-//! Tests of a chain of several extractors: the first extractor that finds a credential decides.
+//! Tests of a chain of several extractors: the first extractor that finds a credential of its kind decides.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -387,7 +387,7 @@ async fn malformed_or_non_object_payload_is_401() {
 }
 
 #[tokio::test]
-async fn token_times_follow_the_clock_after_it_steps_back() {
+async fn token_times_follow_the_clock_after_it_steps_back_or_forward() {
     let t = Timed::start(by_jwt().with("log.level = 'info'"), Clocks::Wall).await;
     let s = &t.service;
     let ask = async |label: &str, over: Value, want: &[&str]| {

@@ -78,7 +78,7 @@ impl Sample {
             .clone()
     }
 
-    /// The name of the benchmark or of the fuzz target.
+    /// The name of the benchmark.
     pub fn name(&self) -> String {
         if self.kind == self.family {
             self.kind.to_owned()
