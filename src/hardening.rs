@@ -1,5 +1,5 @@
-//! Protects the memory of this process, and the secrets in it, from other users of the machine.
-//! `secret.rs` keeps secrets out of logs and messages.
+//! Protects the memory of this process, and the secrets in it, from core dumps and, on Linux, from other unprivileged
+//! processes. `secret.rs` keeps secrets out of logs and messages.
 
 use std::io;
 

@@ -505,7 +505,7 @@ byId("paste").addEventListener("submit", async (event) => {
   }
 });
 
-/** Lists the service's requests, updated every second while the tab is visible. */
+/** Lists the service's requests. Called every second; does nothing while the page or its part with the list is hidden. */
 async function showRecent() {
   if (document.hidden || byId("view-session").hidden) return;
   const recent = await own("/dev/requests").catch(() => undefined);

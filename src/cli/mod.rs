@@ -204,7 +204,7 @@ impl Cli {
 
     /// Runs the command with the extractor kinds of `registry`.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
-        // Core dumps are disabled before any secret is in memory.
+        // Core dumps are disabled before the configuration, which contains secrets, is read.
         if let Err(error) = hardening::keep_memory_private() {
             tell(&format!(
                 "note: core dumps of this process cannot be disabled: {error}"

@@ -122,8 +122,8 @@ impl CredentialSource {
     }
 
     /// The opaque token in the header of this place: the text after one of `schemes` and one or more spaces, or the
-    /// whole value if it contains no space. Returns `None` for any other scheme, for a value of `Authorization` that
-    /// contains no space, and if this place is a cookie.
+    /// whole value if it contains no space. Returns `None` if this place is a cookie, if the header is absent or empty,
+    /// for any other scheme, and for a value of `Authorization` that contains no space.
     ///
     /// # Errors
     /// `Rejected` if the header occurs twice, if the token contains spaces or characters other than visible ASCII, or

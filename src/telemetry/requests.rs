@@ -1,8 +1,9 @@
 //! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] refusals a second per reason.
 //!
-//! No line contains a query, a token or a secret. The only header values in a line are the request id, the trace id,
-//! the `Host` and `Origin` of a refused request, and the method or headers that a preflight requests. A subject is a
-//! keyed hash, unless `log.subject` is `plain`.
+//! No line contains a query, a whole token or a secret. The only header values in a line are the request id, the trace
+//! id, the `Host` and `Origin` of a refused request, and the method or headers that a preflight requests. The cause may
+//! quote a claim or a header parameter of a refused token, escaped and truncated. A subject is a keyed hash, unless
+//! `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -25,7 +25,8 @@ pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
                                      :hybrid, until all cookies are rewritten)";
 
-/// The decoded data of `DATA--SIGNATURE`; `None` if the signature is invalid. The signature covers the data in base64.
+/// The decoded data of `DATA--SIGNATURE`; `None` if the signature is missing or invalid, or the data is not base64. The
+/// signature covers the data in base64.
 pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     let (data, signature) = text.rsplit_once("--")?;
     hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;

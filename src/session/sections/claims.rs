@@ -46,7 +46,7 @@ enum Rule {
 }
 
 impl ClaimRules {
-    /// Whether a rule requires `claim` to have one of certain values.
+    /// Whether a rule requires `claim` to have one of certain values, or to match a pattern.
     pub fn limit(&self, claim: &str) -> bool {
         matches!(self.rule(claim), Some(Rule::OneOf(_) | Rule::Like(_)))
     }

@@ -141,8 +141,8 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
     ))
 }
 
-/// The cookie whose percent-decoded name is `name`. Several cookies that differ only in the encoding of the name are
-/// treated as duplicates.
+/// Like [`find`], but for the cookie whose percent-decoded name is `name`. Several cookies that differ only in the
+/// encoding of the name are treated as duplicates: they must have the same value.
 pub fn find_decoded<'a>(
     headers: &'a HeaderMap,
     name: &str,

@@ -1,8 +1,8 @@
 //! The session tables of frameworks, according to the frameworks' sources and to the schemas that their tools generate.
 //! A key in the section overrides the preset's value. `queries` contains, for each database, the query and its
 //! alternatives for other schemas of the same library. `statement.rs` fills in the names of the table and columns. The
-//! query truncates the payload one character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs`
-//! truncates the whole row.
+//! queries for `MySQL` and `SQLite` truncate the payload one character beyond the maximum length, 1 MiB. For
+//! `PostgreSQL`, `statement.rs` truncates the whole row.
 
 /// Presets by framework. A computed `session_expires_at` is in milliseconds, so that no fraction of a second is lost,
 /// except in Django's query for `SQLite`, which returns seconds. A value that the database cannot read as a time is
