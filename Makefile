@@ -134,7 +134,7 @@ fuzz: ## Fuzzes each parser for FUZZ_SECONDS (default: 20) seconds, and keeps th
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image and tests the Compose demo: in Docker if it runs or you are root (it is then installed), otherwise with buildah
+image-test: ## Builds the image, and tests it and the Compose demo: in Docker if it runs, or if you are root (installs Docker if needed); otherwise with buildah
 	@if docker info >/dev/null 2>&1 || [ "$$(id -u)" = 0 ]; then tests/image/docker.sh; else tests/image/run.sh; fi
 
 audit: ## Checks the dependencies for published advisories (needs network access)

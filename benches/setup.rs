@@ -1,5 +1,5 @@
 //! Sets up the parts that the benchmarks measure, as the service does: the mint, and the whole service without sockets.
-//! `request.rs` measures time, and `count.rs` counts instructions.
+//! `request.rs` measures their time. `count.rs` repeats them, so that `count.py` can count their instructions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
