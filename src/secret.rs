@@ -67,7 +67,7 @@ impl Secret {
     }
 
     /// Why this is not a real secret: it is empty, is a known placeholder, or has the form of a placeholder, such as
-    /// `<…>`.
+    /// `<…>`. `None` if it may be a real secret.
     pub fn unfilled(&self) -> Option<&'static str> {
         let is_unfilled = || is_unfilled(&self.lower_case_text());
         self.placeholder()
@@ -79,8 +79,8 @@ impl Secret {
         text.trim().to_ascii_lowercase()
     }
 
-    /// Why this is not a real secret: it is empty or a known placeholder. Does not recognise placeholders by their
-    /// form.
+    /// Why this is not a real secret: it is empty or a known placeholder. `None` for any other value, also if it has
+    /// the form of a placeholder.
     pub fn placeholder(&self) -> Option<&'static str> {
         const PLACEHOLDERS: [&str; 12] = [
             "changeme",

@@ -90,7 +90,8 @@ fn in_force(settings: &Settings) -> Option<Own> {
     })
 }
 
-/// The curl flag that sends a credential in this place.
+/// The curl flag, with its value, that sends a credential in this place. If no place is known, the value is an example
+/// of a cookie.
 fn curl_flag(place: Option<&CredentialSource>) -> String {
     let (flag, value) = match place {
         Some(CredentialSource::Bearer) => ("-H", "Authorization: Bearer …".to_owned()),

@@ -139,8 +139,9 @@ impl Reloadable for App {
         self.live().settings.clone()
     }
 
-    /// Applies new settings to requests that start from now on. A rate limiter whose limits have not changed is kept,
-    /// so that subjects over their quota stay limited.
+    /// Applies new settings to requests that start from now on. If its limits have not changed, the rate limiter is
+    /// kept, so that credentials and subjects over their quota stay limited. If `server.max_in_flight` has not changed,
+    /// its permits are kept, so that requests in flight still count.
     fn replace(&self, settings: Settings) {
         let old = self.live();
         let limiter = if old.settings.rate_limit == settings.rate_limit {

@@ -52,7 +52,8 @@ impl Explaining {
     }
 }
 
-/// Sends the bytes of a request through the service up to its extractors.
+/// Sends the bytes of a request through the service up to its extractors. Returns the request as the extractors would
+/// get it, or how the service answers without them.
 pub async fn raw(app: &Arc<App>, request: &[u8], peer: IpAddr) -> Beginning {
     let explaining = Explaining::default();
     let router = app::public(app).layer(Extension(explaining.clone()));

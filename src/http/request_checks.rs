@@ -35,7 +35,8 @@ struct HeaderSize {
 /// The error for CONNECT, which is refused before routing, because its target is not a path.
 const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
 
-/// Measures the headers as received, before the service adds headers.
+/// Adds the number and size of the headers as received to the request's extensions. Must be called before the service
+/// adds headers.
 pub fn measured(mut request: Request) -> Request {
     let size = measure(request.headers());
     request.extensions_mut().insert(size);

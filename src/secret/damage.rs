@@ -1,5 +1,5 @@
-//! Detects common damage to a secret on its way from a dashboard to this process: quotes, line ends, a byte order mark,
-//! another encoding, or its own name in front of it.
+//! Detects common damage to a secret on its way from a dashboard to this process: quotes, white space or invisible
+//! characters around it, a byte order mark, another encoding, or its own name in front of it.
 
 use std::fmt;
 

@@ -287,7 +287,7 @@ pub fn hints(found: &[Detected], explanation: &Explanation, headers: &HeaderMap)
             page_link(detected.page)
         ))
     };
-    // A section for the credential in `Authorization` exists, and only the scheme is missing.
+    // No hint is needed for the credential in `Authorization` if a section reads it and only its scheme is missing.
     let is_configured = |detected: &&Detected| {
         detected.place == CredentialSource::Bearer.to_string()
             && without_scheme(explanation, headers)

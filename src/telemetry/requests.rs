@@ -25,7 +25,7 @@ const LINES_PER_SECOND: u32 = 100;
 
 const OTHER_PROTOCOL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The maximum length of a path, host or origin in the log, in bytes.
+/// The maximum length of a text from the request in the log, such as a path, host or origin, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// The result of a request, in plain fields.

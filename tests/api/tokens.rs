@@ -136,7 +136,8 @@ async fn ttl_and_cap_to_session_shorten_the_token_lifetime() {
         (body["expires_in"].clone(), verified(&body)["exp"].clone()),
         (json!(60), json!(NOW + 60))
     );
-    // Within the leeway the session is still valid, but a token capped to the session's expiry would have expired.
+    // Within the leeway the session is still valid, but a token capped to the session's expiry would have expired, so
+    // the request is refused.
     assert_eq!(ask(&capped, NOW - 10).await["code"], "session_expired");
 }
 

@@ -230,7 +230,7 @@ class Page:
         self.end()
         log = self.folder / "server.log"
         with log.open("wb") as out:
-            # Start the program directly, without a shell around it, so that it can be stopped.
+            # `exec` replaces the shell with the program, so that stopping this process stops the program.
             command = ["bash", "-euc", f"exec env {text}"]
             self.servers.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=STDOUT)

@@ -204,7 +204,8 @@ fn nothing(_: &[u8], _: &[u8]) -> bool {
     false
 }
 
-/// Percent-encoding is not protected: `%2f`, `%2F` and `/` are the same byte.
+/// Whether two cookies differ at most in their percent-encoding, which the signature does not protect: `%2f`, `%2F` and
+/// `/` are the same byte.
 fn same_decoded(one: &[u8], other: &[u8]) -> bool {
     percent_decoded(one) == percent_decoded(other)
 }

@@ -88,7 +88,8 @@ pub fn load(family: &str) -> Vec<Case> {
         .cases
 }
 
-/// Runs a family of vectors: `place` fills the store with a case's content and returns the case's [`Place`].
+/// Runs a family of vectors, and returns how many cases ran, got a token, or were not run. `place` fills the store with
+/// a case's content and returns the case's [`Place`].
 ///
 /// # Panics
 /// If a case has an unexpected outcome.

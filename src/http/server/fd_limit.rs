@@ -14,7 +14,8 @@ pub struct Room {
     pub warning: Option<String>,
 }
 
-/// Raises the soft limit on open files as far as `wanted` connections require and the hard limit allows.
+/// Raises the soft limit on open files as far as `wanted` connections require and the hard limit allows. Returns how
+/// many connections fit then.
 pub fn make_room(wanted: usize) -> Room {
     let limit = getrlimit(Resource::Nofile);
     let needed = (wanted as u64).saturating_add(OTHER_FILES);

@@ -1,5 +1,5 @@
-//! Clients for the backends that extractors call: HTTP endpoints, key sets and session stores. They limit concurrent
-//! calls, waiting requests and memory. The extractors interpret the answers.
+//! Clients for the backends that extractors call: HTTP endpoints, key sets and session stores. The clients limit
+//! concurrent calls, waiting requests and memory. The extractors interpret the answers.
 
 pub mod dns;
 pub mod endpoint;

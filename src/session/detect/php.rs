@@ -9,9 +9,9 @@ use super::draft::Draft;
 use super::jar::{CookiePair, Jar};
 use crate::json::Object;
 
-/// Base64 of JSON with `iv`, `value` and `mac`, which is the form of every Laravel cookie. The cookie `…_session`
-/// contains the session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name is that id of
-/// 40 characters.
+/// Base64 of JSON with `iv`, `value` and `mac`, which is the form of every Laravel cookie. The cookie whose name ends
+/// in `session` contains the session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name
+/// is that id of 40 characters.
 pub(super) fn laravel(cookie: &CookiePair<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let tag = laravel_tag(&cookie.value)?;
     let is_id =

@@ -9,7 +9,7 @@ use crate::session::types::ExtractError;
 /// The header's value without surrounding spaces and tabs; `None` if the header is absent.
 ///
 /// # Errors
-/// `Rejected` if the header occurs twice or is not UTF-8.
+/// `Rejected` if the header occurs more than once or is not UTF-8.
 pub fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -1,5 +1,5 @@
 //! Parses public keys in all common forms: PEM with one or more keys or certificates, DER, or the base64 of either. The
-//! text may have a byte order mark, enclosing quotes, or literal `\n` in place of line breaks.
+//! text may be in UTF-16, have a byte order mark or enclosing quotes, or have literal `\n` in place of line breaks.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

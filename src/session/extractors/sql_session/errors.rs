@@ -35,7 +35,7 @@ const ABOUT_THE_SERVER: [&str; 6] = ["08", "25", "40", "53", "57", "70"];
 /// `MySQL`'s errors for a missing permission on a database, table, column or function.
 const MISSING_PERMISSION: [u16; 4] = [1044, 1142, 1143, 1370];
 
-/// `SQLite`'s result codes whose messages are not fixed texts: the functions and constraints of a query write them.
+/// `SQLite`'s result codes whose messages may quote a value: functions in the query, and constraints, compose them.
 const SQLITE_ERROR: u32 = 1;
 const SQLITE_CONSTRAINT: u32 = 19;
 
