@@ -41,8 +41,8 @@ use crate::token::RolloutClient;
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
-/// The configuration is read from files and from environment variables ROLLOUT__SECTION__KEY. The client id is in
-/// ROLLOUT_CLIENT_ID, and the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE
+/// The configuration is read from files and from environment variables ROLLOUT__SECTION__KEY. The client id can also be
+/// in ROLLOUT_CLIENT_ID, and the client secret in ROLLOUT_CLIENT_SECRET or in the file that ROLLOUT_CLIENT_SECRET_FILE
 /// names.
 ///
 /// Exit codes: 0 success, 1 failure at run time, 2 invalid configuration or usage.
