@@ -12,7 +12,7 @@ const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
 
-// The route next to this module if the service serves it.
+// Next to this module if the service serves it, otherwise /rollout/token.
 const TOKEN_URL = (/^http.*\/rollout\/(?=client\.js$)/.exec(import.meta.url) ?? "/rollout/") + "token";
 
 /** Reports why there is no token. `code` is from the service or from this module: see client.d.ts. */

@@ -146,7 +146,8 @@ fn accepts<T: DeserializeOwned>(key: &str, content: StrictValue) -> bool {
     )
 }
 
-/// Reads the files for the tables of a list: `X_file` in such a table names the file with the value of `X`.
+/// The value of a key, with the content of the files that the tables of a list name: `X_file` in such a table names the
+/// file with the value of `X`. A value of another form is returned unchanged.
 fn read_items<T: DeserializeOwned>(
     path: &str,
     key: &str,

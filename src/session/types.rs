@@ -159,7 +159,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// The store at `url`; credentials in the URL are ignored.
+    /// The store at the host, port and path of `url`. All other parts of the URL, such as credentials, are ignored.
     pub fn store(url: &Secret) -> Self {
         let url = std::str::from_utf8(url.expose())
             .ok()

@@ -67,7 +67,8 @@ pub(super) fn load(
     None
 }
 
-/// The configured collector, or `None` if the variables name no collector or disable traces.
+/// The configured collector; `None` if the variables name no collector or disable traces, or if the URL is invalid,
+/// which is reported as a problem.
 fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
     let variables = Variables(environment);
     let (name, text) = variables

@@ -130,7 +130,8 @@ pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) ->
     docs_methods(&in_force.live).map_or_else(|error| error, Error::MethodNotAllowed)
 }
 
-/// `HEAD /rollout-token`. Without this handler, axum would answer HEAD with the GET handler and mint a token.
+/// `HEAD /rollout-token` gets 405. Without this handler, axum would answer HEAD with the GET handler, which mints a
+/// token.
 pub async fn docs_head() -> Error {
     Error::MethodNotAllowed(DOCS_METHODS)
 }

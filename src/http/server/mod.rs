@@ -69,8 +69,8 @@ pub enum DrainOutcome {
     Forced(usize),
 }
 
-/// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all IPv4 and IPv6 addresses, or only all
-/// IPv4 addresses on a machine without IPv6. Must be called inside a Tokio runtime.
+/// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all IPv4 and IPv6 addresses or, on a
+/// machine without IPv6, all IPv4 addresses. Must be called inside a Tokio runtime.
 ///
 /// # Errors
 /// If the address is in use, belongs to no interface, or needs a privilege.

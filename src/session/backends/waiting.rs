@@ -72,7 +72,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Adds the backend of `section` to the backends of `context`. `max` is the value of the key `max_waiting`.
+    /// Adds the backend of `section` to the backends of `context`, and returns its limiter. `max` is the value of the
+    /// section's key `max_waiting`; 0 is reported as a problem.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -87,7 +88,7 @@ impl Waiting {
         Self::new(max, &context.backends)
     }
 
-    /// Adds one more backend to `backends`.
+    /// Adds one more backend to `backends`, and returns its limiter.
     pub fn new(max: Option<usize>, backends: &Backends) -> Arc<Self> {
         backends.count.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {

@@ -122,7 +122,7 @@ impl Finding {
         Self::new(product, confidence, page, [Draft::ask_with(cookie)])
     }
 
-    /// Adds the templates for `subject` that the content of the credential suggests.
+    /// Sets the templates for `subject` that the content of the credential suggests.
     fn showing(mut self, subjects: Vec<String>) -> Self {
         self.subjects = subjects;
         self

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_that_is_expired_or_not_an_object_is_refused() {
+    fn payload_that_is_not_an_object_or_has_a_missing_duplicate_or_past_exp_is_refused() {
         let session = |payload: &str| {
             answer(
                 &*v4(""),

@@ -455,8 +455,9 @@ impl Issuer {
         Ok(expires_at)
     }
 
-    /// Checks that the token is an access token: refresh and ID tokens can be active too. Sender-constrained tokens
-    /// (RFC 8705, RFC 9449) are refused, because there is no proof of possession.
+    /// Refuses a token that states a type outside `token_types`, because refresh and ID tokens can be active too. A
+    /// token that states no type is accepted. Sender-constrained tokens (RFC 8705, RFC 9449) are refused, because there
+    /// is no proof of possession.
     fn check_type(&self, claims: &Object) -> Result<(), ExtractError> {
         for name in TYPE_CLAIMS {
             match member(claims, name)? {

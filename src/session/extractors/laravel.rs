@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn value_sealed_for_another_cookie_is_refused() {
+    fn value_sealed_for_another_cookie_or_session_or_with_a_malformed_id_is_refused() {
         let second = format!("{ID}={}", sealed(ID, &record(DATA, NOW)));
         for (case, first, want) in [
             ("no name prefix", encrypted(ID), "cookie_name"),

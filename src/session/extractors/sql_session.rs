@@ -172,7 +172,7 @@ impl ExpiryColumn {
                 "{column} is not a time: expected Unix seconds or milliseconds, or a date and time"
             )));
         };
-        // As in Laravel, the session is still valid in the last second of its lifetime.
+        // As in Laravel, the session is still valid in the second in which its lifetime ends.
         let expiry = self
             .lifetime
             .map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));

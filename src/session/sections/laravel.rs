@@ -17,8 +17,8 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
-/// The session cookie's name if `APP_NAME`, from which Laravel derives the name, has its default value. Since Laravel
-/// 12, this name is `laravel-session`.
+/// The session cookie's name before Laravel 12 if `APP_NAME`, from which Laravel derives the name, has its default
+/// value. Since Laravel 12, the name is then `laravel-session`.
 pub const COOKIE: &str = "laravel_session";
 
 /// The default cipher of a new app.

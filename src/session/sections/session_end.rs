@@ -50,7 +50,8 @@ impl TimePath {
     /// The time at the path; `None` if the session has no value there.
     ///
     /// # Errors
-    /// Why the value is not a time. Each kind decides whether this is the fault of the caller or of a backend.
+    /// If the value is not a time, or if a member on the path occurs twice. Each kind decides whether this is the fault
+    /// of the caller or of a backend.
     pub fn time(&self, session: &Value) -> Result<Option<Expiry>, &'static str> {
         match self.0.value(session) {
             Ok(None | Some(Value::Null)) => Ok(None),
@@ -76,7 +77,7 @@ impl FromStr for TimePath {
 }
 
 impl SessionEnd {
-    /// Reads the keys of a section.
+    /// Validates the values of the keys `expires_path` and `idle`, and adds their problems to `problems`.
     pub fn read(
         section: &Section<'_>,
         expires_path: Option<ExpiresPath>,

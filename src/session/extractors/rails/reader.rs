@@ -1,5 +1,5 @@
-//! The schemes with which Rails encrypts and signs its cookies: key derivation and decryption. `rails.rs` selects the
-//! app's scheme and interprets the decrypted value.
+//! The schemes with which Rails encrypts or signs its cookies: key derivation, decryption and verification. `rails.rs`
+//! selects the app's scheme and interprets the value in the cookie.
 
 use aws_lc_rs::{hmac, pbkdf2};
 use base64::Engine;

@@ -146,7 +146,8 @@ fn is_refused_command(answer: Option<&redis::Value>) -> bool {
     matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
 }
 
-/// The stored value in the answers to `GETRANGE` or `GET` and, if it was sent, `PTTL`.
+/// The stored value in the answers to `GETRANGE` or `GET` and, if it was sent, `PTTL`; `None` if the key does not exist
+/// or its value is empty.
 ///
 /// # Errors
 /// If the server returned an error, or if the answers do not fit these commands.

@@ -54,9 +54,9 @@ pub fn before_key(error: &sqlx::Error) -> StoreError {
     }
 }
 
-/// Maps an error of a statement that was run with its key. Its message is logged only if it names schema objects,
-/// permissions or the state of the server, or is one of `SQLite`'s fixed texts. Any other message of a database can
-/// quote the key or a value of the row, even in another form than it was sent or stored in.
+/// Maps an error of a statement that was run with the key of a row. The error's message is logged only if it names
+/// schema objects, permissions or the state of the server, or is one of `SQLite`'s fixed texts. Any other message of a
+/// database can quote the key or a value of the row, possibly in another form than the one that was sent or stored.
 pub fn with_key(error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(database) if is_bad_key(&**database) => {
