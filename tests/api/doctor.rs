@@ -199,7 +199,8 @@ async fn doctor_fails_if_an_issuer_accepts_a_made_up_token() {
     );
 }
 
-/// A fake of Rollout's API that returns these credentials for the subject `ann`, and an empty list for other subjects.
+/// Starts a fake of Rollout's API, and returns its URL. The fake answers with these credentials for the subject `ann`,
+/// with an empty list for other subjects, and with 401 for an invalid token.
 async fn api(credentials: &'static str) -> String {
     let answer = move |headers: HeaderMap| async move {
         let bearer = headers["authorization"].to_str().unwrap().to_owned();

@@ -207,7 +207,7 @@ fn refused_request_is_explained_with_reason_origin_and_host() {
 }
 
 #[test]
-fn explain_accepts_http2_heads_headers_without_a_request_line_and_curl_commands() {
+fn explain_accepts_request_heads_header_lines_curl_commands_and_bare_credentials() {
     let session = good_session();
     for raw in [
         format!(

@@ -123,7 +123,7 @@ async fn answer_is_the_same_whether_the_proxy_buffers_or_streams_the_body() {
     }
 }
 
-/// An HTTP/2 request needs no `Content-Length`. HAProxy then forwards its body, even an empty one, as chunks.
+/// An HTTP/2 request needs no `Content-Length`. Without one, HAProxy forwards the body, even an empty one, as chunks.
 #[tokio::test]
 async fn http2_request_without_content_length_gets_a_token_behind_haproxy() {
     let address = free_address();

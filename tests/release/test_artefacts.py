@@ -1,6 +1,6 @@
 """Tests the artefacts of `make release` in target/dist as a user would use them: installs or unpacks each, starts it,
-and requests a token. `make release-test` runs all tests, `make deb-test` those of the Debian package. They need root or
-sudo."""
+and requests a token. `make release-test` runs all tests, `make deb-test` those of the Debian package. The tests
+of the Debian package and of the image need root or sudo."""
 
 import hashlib
 import json

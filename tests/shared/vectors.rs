@@ -153,7 +153,7 @@ impl Case {
     }
 
     async fn run(&self, service: &Service) -> Outcome {
-        // A case without a session has no time, which is deserialized as 0.
+        // In a case without a session, the time is missing, and is deserialized as 0.
         service
             .clock
             .set(if self.now == 0 { NOW } else { self.now });
