@@ -1,5 +1,5 @@
-//! Measures how long each extractor kind takes to read a session, from a real framework's cookie to the attributes. For
-//! sessions in a store, measures the two parts around the query: the session id in the cookie, and the stored value.
+//! Measures how long each extractor kind that reads a framework's cookie takes, from a real cookie to the attributes. For
+//! sessions in a store, it measures the two parts around the query: the session id in the cookie, and the stored value.
 
 #![expect(
     clippy::expect_used,

@@ -264,8 +264,8 @@ fn with_throwaway_client(
     Ok((Sources { base, ..sources }, client))
 }
 
-/// Runs `work` to completion, then returns without waiting for background work of libraries, such as an unanswered DNS
-/// query.
+/// Runs `work` to completion and returns its output, without waiting for background work of libraries, such as an
+/// unanswered DNS query.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -20,7 +20,7 @@ use crate::settings::ServerRestartConfig;
 /// Why a request was refused or failed.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request violates HTTP or the service's stricter rules. The reason appears only in logs.
+    /// The request violates HTTP or the service's stricter rules. The response does not contain the reason.
     BadRequest(Reason),
     Denied(Denied),
     OriginNotAllowed(Reason),

@@ -50,14 +50,16 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
     }
 }
 
-/// Checks the origin of the page that sent the request. The browser describes it in `Origin` and `Sec-Fetch-Site`,
-/// which scripts cannot set: both are forbidden request-headers (Fetch Standard).
+/// Checks the origin of the page that sent the request, and returns which kind of caller sent it. The browser describes
+/// the origin in `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden request-headers (Fetch
+/// Standard).
 ///
 /// `Sec-Fetch-Site: same-origin` is accepted with every `Origin`, because a page with `Referrer-Policy: no-referrer`
 /// sends `Origin: null` even to its own origin.
 ///
 /// # Errors
-/// If the page's origin is neither listed nor the service's own, or one of the two headers is repeated or malformed.
+/// If the page's origin is neither listed nor the service's own, if a page of another origin sent no `Origin`, if one
+/// of the two headers is repeated, or if `Origin` is absent and `Sec-Fetch-Site` has an unknown value.
 pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
     let origin = single(headers, &header::ORIGIN).map_err(|_| Reason::TwoOrigins)?;
     let site = single(headers, &SEC_FETCH_SITE)

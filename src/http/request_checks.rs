@@ -1,4 +1,5 @@
-//! Checks the form of a request before it is routed: validates its head, and reads and discards its body.
+//! Checks the form of a request before it is routed: validates its head, and reads its body. Only the body of
+//! `/dev/explain` is kept; other bodies are discarded.
 //! `server::connection` refuses heads that cannot be parsed.
 
 use std::net::Ipv6Addr;
@@ -117,7 +118,8 @@ pub fn check_head(head: &Parts, limits: &ServerConfig, max_body_bytes: u64) -> R
 /// Reads and discards the whole body, so that the connection can be reused.
 ///
 /// # Errors
-/// `RequestTimeout` after `server.body_timeout`, `BodyTooLarge`, or `BadRequest` if the body is incomplete.
+/// `RequestTimeout` after `server.body_timeout`, `BodyTooLarge`, or `BadRequest` if the body is incomplete or
+/// malformed.
 pub async fn discard_body(body: Body, limits: &ServerConfig) -> Result<(), Error> {
     if body.is_end_stream() {
         return Ok(());

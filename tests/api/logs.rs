@@ -1,6 +1,6 @@
-//! Tests of the log lines of requests, of their rate limit, and of a log that no process reads: the service continues
-//! and counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request. Also tests the
-//! formats of the metrics.
+//! Tests of the log lines of requests, of the limit on lines per second, and of a log that no process reads: the
+//! service continues and counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request.
+//! Also tests the formats of the metrics.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};

@@ -50,7 +50,7 @@ mod alone {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn soak_of_a_million_users_loses_no_request_and_memory_does_not_grow() {
+    async fn soak_loses_no_request_and_memory_does_not_grow() {
         soak(requests()).await;
     }
 }

@@ -144,7 +144,7 @@ pub mod settings {
     }
 
     impl Settings {
-        /// Reads each file again, as `FileFingerprint` does.
+        /// Whether a file has changed since it was loaded. Reads each file again, as `FileFingerprint` does.
         pub fn are_outdated(&self) -> bool {
             (0..2).any(|file| self.sources.read(file) != self.files[file])
         }

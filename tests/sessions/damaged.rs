@@ -226,7 +226,8 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Laravel authenticates the values of `iv` and `value` (by `mac` or `tag`), not the spelling of the JSON around them.
+/// Whether two Laravel cookies have the same `iv`, `value` and `mac`. Laravel authenticates these values, but not the
+/// spelling of the JSON around them, so a cookie with another spelling is still valid.
 fn same_envelope(one: &[u8], other: &[u8]) -> bool {
     use base64::Engine;
     let sealed = |text: &[u8]| {

@@ -1,5 +1,6 @@
 //! Checks the result of `detect` for every valid request in `tests/vectors/`, without a secret, a store or the name of
-//! the framework. The cookie of a stored session does not show which store contains the session.
+//! the framework. The cookie of a stored session does not show which store contains the session, so a result is right
+//! if one of its drafts is for that store.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -60,8 +60,9 @@ fn whole_configurations(page: &str) -> Vec<Form> {
     found
 }
 
-/// Parses a line that a reader can use in a shell and in a file for `docker run --env-file`. Docker would make quotes
-/// part of the value, so a value may be quoted only if a shell requires it.
+/// Parses a line that a reader can use in a shell and, if its value has no quotes, in a file for
+/// `docker run --env-file`: Docker would make quotes part of the value. Asserts that a value is quoted if and only if a
+/// shell requires it.
 fn variable(line: &str) -> (String, String) {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let (name, value) = line.split_once('=').expect("NAME=value");

@@ -17,8 +17,8 @@ const NAME_BYTES: usize = "transfer-encoding".len() + 1;
 
 /// Scans the bytes of a connection from the start of a head. It does not track where a body begins, so it scans bodies
 /// too, and a body that contains the detected byte sequences can cause a refusal. The body of a token request is
-/// usually empty or JSON, in which they are unlikely. The body of `/dev/explain` is a form, which percent-encodes `#`
-/// and line breaks.
+/// usually empty or JSON, and is unlikely to contain these sequences. The body of `/dev/explain` is a form, which
+/// percent-encodes `#` and line breaks.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
     target: Target,

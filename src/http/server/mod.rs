@@ -251,7 +251,8 @@ impl Acceptor {
         }
     }
 
-    /// Waits until fewer connections than the limit are open.
+    /// Waits until fewer connections than the limit are open. Meanwhile closes connections that wait for their peer:
+    /// see [`Self::evict`].
     async fn make_room(&mut self) {
         while self.tasks.len() >= self.max_connections {
             self.evict();

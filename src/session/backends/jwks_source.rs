@@ -172,7 +172,8 @@ impl Source {
         }
     }
 
-    /// Reads the response to the first call.
+    /// Reads the response to the first call. Returns its keys, or the URL of the key set that a discovery document
+    /// names.
     pub fn read(&self, answer: &Answer) -> Result<Step, FetchError> {
         match self {
             Self::Discovery(discovery) => discovery.jwks_uri(answer).map(Step::Call),

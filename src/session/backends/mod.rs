@@ -48,8 +48,8 @@ impl Context {
         }
     }
 
-    /// The context for one section. If the section sets a proxy or certificates, it has its own HTTP client; otherwise
-    /// it shares this context's client.
+    /// The context for one section. If `proxy`, `no_proxy` or `ca` changes the settings of outgoing calls, the section
+    /// has its own HTTP client; otherwise it shares this context's client.
     #[must_use]
     pub(crate) fn through(
         &self,
