@@ -11,7 +11,7 @@ mod tests {
     use super::before;
 
     #[test]
-    fn bytes_before_the_first_end_are_returned() {
+    fn bytes_before_the_first_end_byte_or_all_bytes_are_returned() {
         for (bytes, want) in [
             (&b"a=b=c"[..], &b"a"[..]),
             (b"=a", b""),

@@ -21,7 +21,7 @@ use crate::session::formats::page_link::page_link;
 use crate::session::registry::Registry;
 use crate::settings;
 
-/// The request, as curl's own flags or as text in a file.
+/// The request, as curl's own flags or as text in a file, the keys to set, and the format of the output.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

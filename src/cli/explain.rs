@@ -23,7 +23,7 @@ use crate::session::formats::shown::escaped;
 use crate::session::registry::Registry;
 use crate::settings;
 
-/// The request, as curl's own flags or as pasted text.
+/// The request, as curl's own flags or as text in a file, its peer, and whether to explain it as `dev` would.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -56,8 +56,8 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is a problem with this key, a part of its value, or the key that names its file. If so, the value
-    /// is missing although the operator set it.
+    /// Whether there is a problem with this key, a part of its value, or the key that names its file. The value
+    /// that was read for such a key may be missing although the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| {
             let rest = other.strip_prefix(key);

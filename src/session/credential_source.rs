@@ -173,7 +173,7 @@ impl CredentialSource {
             .filter(|piece| self.owns(piece))
     }
 
-    /// Whether a piece of the header belongs to this place.
+    /// Whether this part of a header line, a cookie or a whole line, belongs to this place.
     fn owns(&self, piece: &[u8]) -> bool {
         match self {
             Self::Bearer | Self::Header(_) => true,

@@ -76,7 +76,7 @@ pub struct Settings {
     pub rate_limit: RateLimitConfig,
     pub log: LogConfig,
     pub reload: ReloadConfig,
-    /// The trace collector, which is read at start only.
+    /// The trace collector. A reload does not change it.
     pub traces: Option<TraceReceiver>,
     /// Warnings about accepted values, for the operator.
     pub warnings: Warnings,
@@ -336,7 +336,7 @@ impl Settings {
         fingerprint(&self.client.secret)
     }
 
-    /// Logs each warning, and how many secrets each list contains, at start and after a reload.
+    /// Logs each warning, and how many secrets each list or table contains, at start and after a reload.
     pub fn log_notes(&self) {
         for (key, count) in &self.secret_counts {
             tracing::info!(key, count, "secrets loaded");

@@ -143,7 +143,8 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 impl ServerConfig {
-    /// `port_from` names the source of the port of `listen`.
+    /// Reports values that are out of range or contradict each other. `port_from` names the source of the port of
+    /// `listen`.
     pub(super) fn check(&self, port_from: &str, dev: bool, problems: &mut Problems) {
         let restart = &self.restart;
         for (key, value, most) in [

@@ -27,7 +27,8 @@ use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Starts logging to `writer`, and exporting traces if a collector is configured. Installs a panic hook that counts the
-/// panic and logs its location. Must be called inside a Tokio runtime.
+/// panic and logs its location. Returns the trace exporter, and the handle that changes the log's format and level.
+/// Must be called inside a Tokio runtime.
 ///
 /// # Errors
 /// If logging was already started, or the trace exporter cannot be built.

@@ -32,8 +32,8 @@ pub async fn client(headers: HeaderMap) -> Response {
     (validators, content_type, CLIENT).into_response()
 }
 
-/// Whether `If-None-Match` contains the helper's entity tag. The comparison is weak, because proxies that compress
-/// responses turn the tag into a weak tag.
+/// Whether `If-None-Match` contains the helper's entity tag or is `*`. The comparison is weak, because proxies that
+/// compress responses turn the tag into a weak tag.
 fn is_current(request: &HeaderMap) -> bool {
     request
         .get_all(header::IF_NONE_MATCH)

@@ -119,8 +119,8 @@ impl ConnectionState {
         current.phase
     }
 
-    /// Starts an exchange, unless the connection is evicted. hyper drops the guard when it has taken the whole
-    /// response.
+    /// Starts an exchange and returns its guard, which hyper drops when it has taken the whole response. Returns `None`
+    /// if the connection is evicted.
     pub(super) fn begin_exchange(self: &Arc<Self>) -> Option<Exchange> {
         let mut current = self.current();
         if current.evicted {

@@ -1,5 +1,5 @@
-//! Raises the limit on open files as far as `server.max_connections` requires. The acceptor in `server/mod.rs` enforces
-//! the number of connections that fit.
+//! Raises the limit on open files as far as `server.max_connections` requires and the hard limit allows. The acceptor
+//! in `server/mod.rs` enforces the number of connections that fit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

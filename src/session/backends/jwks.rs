@@ -168,7 +168,8 @@ impl JwksCache {
         self.provider.context.clock.monotonic()
     }
 
-    /// Returns the keys for a token with this `kid`. Starts a fetch if one is needed, but does not wait for it.
+    /// Returns the keys for a token with this `kid`, or the fetch to wait for. Starts a fetch if one is needed, but
+    /// does not wait for it.
     pub(super) fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
         self.refresh();
         if let Some(keys) = self.suitable(kid) {
@@ -368,7 +369,8 @@ impl JwksCache {
     }
 }
 
-/// Logs the keys that cannot be used. Called only when they have changed, because the set is fetched every few minutes.
+/// Logs the first [`MAX_WARNINGS`] keys that cannot be used, and how many more there are. Called only when they have
+/// changed, because the set is fetched every few minutes.
 fn warn_unusable(extractor: &str, keys: &[UnusableKey]) {
     for key in keys.iter().take(MAX_WARNINGS) {
         let (kid, reason) = (key.kid(), key.why());

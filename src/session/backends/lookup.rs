@@ -168,7 +168,7 @@ impl Lookups {
         &self.0.extractor
     }
 
-    /// `Stale` if the last call failed.
+    /// `Stale` if the last call failed, otherwise `Ready`.
     pub fn readiness(&self) -> Readiness {
         self.0.health.readiness()
     }

@@ -35,8 +35,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The value of the attribute `db.system.name` in traces.
     fn system(&self) -> &'static str;
 
-    /// The number of the statement, from 0 to 7. The health of each statement is tracked separately, because a store
-    /// may refuse one statement (for example for lack of privileges) and answer another.
+    /// The number, from 0 to 7, of the statement that this question uses. The health of each statement is tracked
+    /// separately, because a store may refuse one statement (for example for lack of privileges) and answer another.
     fn statement(_: &Self::Question) -> u8 {
         0
     }
@@ -82,7 +82,7 @@ pub struct PoolLimits {
 }
 
 impl PoolLimits {
-    /// Validates the keys `max_connections`, `pool_wait` and `timeout` of a section.
+    /// Validates the keys `max_connections`, `pool_wait` and `timeout` of a section, and returns them as limits.
     pub fn read(
         section: &Section<'_>,
         connections: usize,
@@ -348,7 +348,7 @@ async fn close_in_time<C>(idle: Weak<Mutex<Idle<C>>>) {
 }
 
 /// Closes the connections that have reached their idle timeout. Returns the time at which the next connection reaches
-/// it.
+/// it; `None` if no idle connection is left.
 fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
     let idle = idle.upgrade()?;
     let mut idle = lock(&idle);

@@ -1,5 +1,5 @@
 //! `trusted_header`: a reverse proxy has signed the user in and passes the user's name in a header. The header is
-//! trusted only if it comes from that proxy, which is identified by its address or by a shared secret.
+//! trusted only if it comes from that proxy, which is identified by its address, by a shared secret, or by both.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use aws_lc_rs::iv::FixedLength;
 
 /// The length of a block and of a CBC initialisation vector, in bytes.
 pub const BLOCK: usize = 16;
-/// The length of a full tag, in bytes. A shorter tag could be guessed and is refused.
+/// The length of a full GCM tag, in bytes. A shorter tag could be guessed and is refused.
 const TAG: usize = 16;
 
 /// AES-CBC with PKCS#7 padding. CBC does not detect modifications, so the caller must verify the MAC first.

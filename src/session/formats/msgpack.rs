@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Array(Vec::new()))
     }
 
-    /// Reads an extension, which consists of its type and its data.
+    /// Skips an extension, which consists of its type and its data, and returns null in its place.
     fn visit_newtype_struct<D: de::Deserializer<'de>>(
         self,
         extension: D,

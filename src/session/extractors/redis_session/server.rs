@@ -285,7 +285,8 @@ const FIXED_MESSAGES: [&str; 6] = [
     "max number of clients reached",
 ];
 
-/// Maps an error of the commands that open a connection.
+/// Maps an error of a command that opens a connection, such as AUTH or SELECT. Like [`failure`], but adds the server's
+/// message if it is one of [`FIXED_MESSAGES`], and otherwise advice.
 fn connect_failure(error: &RedisError) -> StoreError {
     let failure = failure(error);
     let StoreError::Said(ExtractError::Unavailable(cause)) = failure else {
