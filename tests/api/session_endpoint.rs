@@ -130,7 +130,7 @@ async fn set_cookie_lines_of_a_signed_in_user_are_passed_on_even_if_no_token_is_
 }
 
 /// An app that renews the session at each call: the first call with a cookie gets the next cookie, and a later call
-/// with the same cookie is refused.
+/// with the same cookie is refused. While the returned sender holds `false`, the app does not answer.
 async fn app_with_one_use_cookies() -> (Backend, tokio::sync::watch::Sender<bool>) {
     let used = Arc::new(AtomicUsize::new(0));
     let (open, gate) = tokio::sync::watch::channel(true);

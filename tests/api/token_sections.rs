@@ -1,5 +1,5 @@
 //! Tests of `jwt` sections that deployments use: two keys of one project, several providers, and tenants that share a
-//! key set.
+//! key set. Also tests that the client secret is refused as a session secret.
 
 use std::sync::Arc;
 

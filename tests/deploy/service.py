@@ -21,7 +21,7 @@ FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_
 
 
 def eventually(look, what, patience=20.0):
-    """Calls `look` until its result is truthy, and returns that result."""
+    """Calls `look` until its result is truthy, and returns that result. Fails after `patience` seconds."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := look():

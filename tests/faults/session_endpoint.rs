@@ -1,5 +1,5 @@
-//! Session endpoints with malformed, late or partial responses, or with certificates that must not be trusted, and
-//! which parts of a request are forwarded to them.
+//! Tests of session endpoints with malformed, late or partial responses, or with certificates that must not be trusted.
+//! Also tests which parts of a request are forwarded to an endpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -83,7 +83,7 @@ pub enum Talk {
     Stay,
 }
 
-/// Sends these bytes, and reads until the proxy closes the connection.
+/// Sends these bytes, and returns everything that the proxy sends until it closes the connection.
 pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
     let mut stream = TcpStream::connect(proxy).await.unwrap();
     let _ = stream.write_all(bytes).await;

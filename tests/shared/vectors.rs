@@ -266,7 +266,7 @@ impl Case {
             .collect()
     }
 
-    /// The bytes of the request.
+    /// The request as it is sent over the socket.
     fn raw_request(&self) -> String {
         let headers = self
             .request
