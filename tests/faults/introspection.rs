@@ -240,7 +240,7 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
 }
 
 #[tokio::test]
-async fn inactive_token_is_accepted_once_it_becomes_active() {
+async fn inactive_token_that_becomes_active_is_accepted_after_5_seconds() {
     let issuer = Upstream::start(ok("{\"active\":false}")).await;
     let config = config(issuer.port).with(KEPT).with("log.level = 'info'");
     let t = Timed::start(config, Clocks::Both).await;
