@@ -256,7 +256,8 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 
 /// The innermost value that causes `error`, and its path. `read` reads the whole key with another value in place of
 /// `value`. If an empty list or table in place of `value` causes the same error, `value` itself is the cause. Otherwise
-/// its items or members are read one at a time.
+/// its items or members are read one at a time, and `value` is the cause if none of them is. `None` if reading `value`
+/// causes another error or none.
 fn find_cause<'a>(
     path: &str,
     value: &'a Value,

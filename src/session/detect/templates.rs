@@ -23,7 +23,7 @@ const KINDS_WITH_PRESETS: [&str; 6] = [
 /// The section for a kind, for a preset, or for both, and its documentation page.
 ///
 /// # Errors
-/// If the kind or preset is unknown, or if neither is given.
+/// If the kind is unknown or does not have the preset, if no kind has the preset, or if neither is given.
 pub fn template(
     kind: Option<&str>,
     preset: Option<&str>,

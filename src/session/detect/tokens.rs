@@ -127,7 +127,8 @@ impl Token {
         self.rules(draft, preset, audiences)
     }
 
-    /// Adds the token's audiences, and the claims that identify the app.
+    /// Adds the keys whose values come from the token: `audiences` or `allow_any_audience`, the `claims` and
+    /// `header_claims` that identify the app, and `jwks_url` for some presets.
     fn rules(&self, draft: Draft, preset: Option<&str>, audiences: Vec<String>) -> Draft {
         let rule =
             |name: &str, value: Toml| Toml::Table(Table::from_iter([(name.to_owned(), value)]));
