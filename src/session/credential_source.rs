@@ -116,7 +116,7 @@ impl CredentialSource {
         }
     }
 
-    /// The header in which a client sends the credential; `None` for a cookie, and for a header in [`ASSERTIONS`].
+    /// The header in which a client sends the credential; `None` for a cookie and for a header in `ASSERTIONS`.
     pub fn client_header(&self) -> Option<&HeaderName> {
         self.header().filter(|name| !ASSERTIONS.contains(name))
     }
