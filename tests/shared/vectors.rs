@@ -30,7 +30,7 @@ pub struct Case {
     pub request: Request,
     #[serde(default)]
     pub store: Value,
-    /// The time of the request in Unix seconds. It is missing (0) if no cookie is sent.
+    /// The time of the request in Unix seconds. Some cases without a session have no time, which is read as 0.
     #[serde(default)]
     pub now: i64,
     pub expect: Value,

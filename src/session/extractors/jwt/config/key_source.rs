@@ -155,7 +155,8 @@ impl Reader<'_, '_> {
         self.keys_at("issuers", &url.replace("{client_id}", tail))
     }
 
-    /// Keys that are fetched from `url`. Reports problems under `key`.
+    /// Keys that are fetched from `url`, each by its id if the URL contains [`KID_PLACEHOLDER`]. Reports problems under
+    /// `key`.
     fn keys_at(&mut self, key: &str, url: &str) -> Option<KeySource> {
         let key = self.section.key(key);
         let allow_http = self.config.allow_http;
