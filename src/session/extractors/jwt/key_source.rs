@@ -48,7 +48,7 @@ impl KeySource {
         }
     }
 
-    /// The keys that were meant for signatures but cannot be used.
+    /// The keys that were meant for signatures but cannot be used. Empty for keys that are fetched by their `kid`.
     pub(super) fn unusable(&self) -> Vec<UnusableKey> {
         match self {
             Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
