@@ -126,7 +126,7 @@ pub fn load_even_without_extractors(
 /// without the damage.
 ///
 /// # Errors
-/// Any problem with the client id or secret, except damage to the secret.
+/// Any problem with the client id or secret, except damage to the secret, or with a layer that cannot be read.
 pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems> {
     merge_and_read(sources, |mut sections, problems| {
         sections.client(problems).read_as_given(problems)
@@ -136,7 +136,7 @@ pub fn load_client_as_given(sources: &Sources) -> Result<RolloutClient, Problems
 /// Loads only what `mint` and `inspect` need: the client id and secret.
 ///
 /// # Errors
-/// Any problem with the client id or secret.
+/// Any problem with the client id or secret, or with a layer that cannot be read.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     merge_and_read(sources, |mut sections, problems| {
         let client = sections.client(problems);
@@ -147,7 +147,7 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
 /// Loads only what the commands that call Rollout need: the client id and secret, and the settings of outgoing calls.
 ///
 /// # Errors
-/// The problems of these keys.
+/// The problems of these keys, or of a layer that cannot be read.
 pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
     merge_and_read(sources, |mut sections, problems| {
         let warnings = &mut Warnings::default();
@@ -160,7 +160,7 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
 /// Loads only what `health` needs: the listen address, and the source of its port as in [`Settings::port_from`].
 ///
 /// # Errors
-/// The problems of `[server]`.
+/// The problems of `[server]`, or of a layer that cannot be read.
 pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
     merge_and_read(sources, |mut sections, problems| {
         let (server, port_from) = sections.server(&sources.environment, false, problems);

@@ -253,7 +253,7 @@ fn otlp_endpoint_is_a_warning_in_a_build_without_the_otel_feature() {
 }
 
 #[test]
-fn usage_error_exits_with_code_2() {
+fn usage_error_or_missing_config_file_exits_with_code_2() {
     assert_eq!(run(&mut binary(&["serv"])).0, Some(2));
     assert_eq!(run(&mut binary(&["mint"])).0, Some(2));
     assert_eq!(

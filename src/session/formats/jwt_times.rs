@@ -5,8 +5,8 @@ use crate::json::{Object, Value};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// 2^53, in seconds. JavaScript libraries write these claims, and JavaScript represents every integer up to this value
-/// exactly.
+/// The latest time that is accepted, 2^53 s. JavaScript libraries write these claims, and JavaScript represents every
+/// integer up to this value exactly.
 const LATEST: UnixSeconds = 1 << 53;
 
 /// Checks the times, and returns the token's expiry. `exp` is required; `nbf`, if present, must have passed.
