@@ -27,7 +27,7 @@ const CSP: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// The only path whose request body is used. The body is a pasted request.
+/// The only path whose request body is used. The body is a form that contains a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
 const PAGE: &str = include_str!("../../../web/dev.html");

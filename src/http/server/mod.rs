@@ -46,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
 /// How often the acceptor looks for a connection to close when the connection limit is reached.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
-/// How often the acceptor logs that the connection limit is reached.
+/// The minimum time between two log lines that report the connection limit.
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Returns the settings in force, which a reload replaces. A connection keeps the settings that were in force when it
