@@ -70,7 +70,7 @@ def redis(scratch):
 
 @contextlib.contextmanager
 def postgres(scratch):
-    """The URL of a PostgreSQL server. It refuses to run as root, so root starts it as the user `postgres`."""
+    """The URL of a PostgreSQL server. The server refuses to run as root, so root starts it as the user `postgres`."""
     programs = pathlib.Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
     data, port = pathlib.Path(scratch, "postgres"), servers.free_port()
     data.mkdir()

@@ -47,7 +47,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Builds an extractor of `kind` with the TOML in `keys` and the backend's `url`.
+    /// Starts a backend, and builds an extractor of `kind` with the backend's `url` and the TOML in `keys`.
     pub fn of(kind: &str, keys: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let body = Arc::default();

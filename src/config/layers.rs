@@ -101,7 +101,8 @@ impl Sources {
         sources
     }
 
-    /// Merges the layers. Also returns the files that were read. Returns `None` if one of the layers cannot be read.
+    /// Merges the layers. Also returns the files that were read. Returns `None` if one of the layers cannot be read, or
+    /// if the name of a variable is malformed, or two variables set the same key.
     ///
     /// Does not use `config::Config::builder()`, which lets a section silently replace another layer's value.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<(Table, Vec<FileFingerprint>)> {

@@ -243,7 +243,8 @@ fn last_name(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, name)| name)
 }
 
-/// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty string if there is none.
+/// The name of an environment variable in front of a value, as in `AUTH_SECRET=…` or `export AUTH_SECRET=…`; an empty
+/// string if there is none. Only names with an underscore are recognised.
 fn name_in_front(value: &[u8]) -> &str {
     let value = value.strip_prefix(b"export ").unwrap_or(value);
     let name = before(value, b'=');

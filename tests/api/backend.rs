@@ -155,7 +155,8 @@ pub fn json(body: &str) -> Response<Body> {
     )
 }
 
-/// A server that reads one request from each connection and passes the connection to `misbehave`.
+/// Starts a server that reads one request from each connection and passes the connection to `misbehave`. Returns the
+/// server's address.
 pub async fn raw<F>(
     misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> SocketAddr
@@ -178,8 +179,8 @@ where
     address
 }
 
-/// A server that passes each request (head and body) and its connection to `answer`. The connection stays open if
-/// `answer` returns it.
+/// Starts a server that passes each request (head and body) and its connection to `answer`. The connection stays open
+/// if `answer` returns it. Returns the server's address.
 pub async fn raw_requests<F>(
     answer: impl Fn(TcpStream, Vec<u8>) -> F + Clone + Send + Sync + 'static,
 ) -> SocketAddr

@@ -183,7 +183,10 @@ impl fmt::Debug for Lookups {
 }
 
 impl BackendLookup {
-    /// Finds the answer in the cache, joins the call in flight, or starts a new call.
+    /// Finds the answer in the cache, joins the identical call in flight, or starts a new call.
+    ///
+    /// # Errors
+    /// If too many requests wait for the backend, or too many calls are open.
     fn join<F>(
         self: &Arc<Self>,
         question: Question,

@@ -15,7 +15,7 @@ use crate::session::types::ExtractError;
 const MAX_INFLATED: usize = 64 * 1024;
 
 /// The maximum size of a session in a store, in bytes. A larger session is a mistake, and parsing it would delay other
-/// requests. Extractors request one byte more, which shows whether the value is larger.
+/// requests. Extractors request one byte or character more, which shows whether the value is larger.
 pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Decodes padded base64 (RFC 4648, section 4).

@@ -118,8 +118,9 @@ impl SessionEnd {
         Self(ends)
     }
 
-    /// The session with its expiry applied; an error if it has expired. If the session has no value at a path, that
-    /// path sets no expiry: the app itself does not expire a guest's session, or one that it exempts from its timeout.
+    /// The session with its expiry applied; an error if it has expired, or if the value at a path is not a time. If the
+    /// session has no value at a path, that path sets no expiry: the app itself does not expire a guest's session, or
+    /// one that it exempts from its timeout.
     pub fn apply(&self, extracted: Extracted, now: UnixSeconds) -> Extracted {
         let Some(mut session) = extracted? else {
             return Ok(None);
