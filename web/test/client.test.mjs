@@ -54,7 +54,10 @@ const problem = (status, code, headers) =>
   json(status, { code, status, title: "T", detail: `detail of ${code}`, request_id: "r-1" }, headers);
 const never = () => new Promise(() => {});
 
-/** Creates a token source whose fake service returns these responses in turn, and then repeats the last one. */
+/**
+ * Creates a token source whose fake service returns these responses in turn, and then repeats the last one. Also returns
+ * the requests that the service received, and the clock.
+ */
 function make(answers, options = {}) {
   const clock = options.clock ?? new Clock();
   const asked = [];

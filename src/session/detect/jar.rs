@@ -81,7 +81,7 @@ fn count_of_h3(value: &str) -> Option<usize> {
 }
 
 /// Splits a chunk's name into the cookie's name and the chunk's number: `NAME.0` (Auth.js, Supabase, Better Auth,
-/// iron-session and h3) or `NAME_0` (oauth2-proxy).
+/// iron-session and h3) or `NAME_0` (oauth2-proxy). `None` if the name is not a chunk's.
 fn chunk(name: &str) -> Option<(&str, u32)> {
     let separator = if name.starts_with("_oauth2_proxy") {
         '_'

@@ -208,7 +208,7 @@ fn with_place(draft: Draft, preset: Option<&str>, place: &CredentialSource) -> D
     }
 }
 
-/// Whether the issuer ends in a client id. From such an issuer, the preset derives the URL of the keys.
+/// Whether the issuer ends in a client id. From such an issuer, the preset `workos` derives the URL of the keys.
 fn issuer_ends_in_client(issuer: &str) -> bool {
     let last = issuer.rsplit('/').next();
     last.is_some_and(|last| last.starts_with("client_"))

@@ -309,7 +309,7 @@ impl Jwt {
         })
     }
 
-    /// Creates the session from a token whose signature has been verified.
+    /// Checks the claims of a token whose signature has been verified, and creates the session from its payload.
     fn session(&self, token: ParsedToken<'_>) -> Result<Session, ExtractError> {
         let attributes = token.payload;
         if attributes.has_duplicates() {

@@ -161,8 +161,8 @@ impl<'a> Reader<'a> {
         Some(Value::Null)
     }
 
-    /// Reads the elements one by one. No memory is reserved in advance, because the count in the text may be far too
-    /// high.
+    /// Reads an array after its `a:`, as described for the function [`array`]. The elements are read one by one. No
+    /// memory is reserved in advance, because the count in the text may be far too high.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;
         self.eat("{").then_some(())?;
