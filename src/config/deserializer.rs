@@ -218,7 +218,8 @@ impl<'de> Deserializer<'de> for StrictValue {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    /// Splits the value of an environment variable at its commas. A string in TOML is not split.
+    /// Splits the value of an environment variable at its commas, trims the items, and leaves out empty ones. A string
+    /// in TOML is not split.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().filter(|_| self.is_variable()) {
             Some(text) => {

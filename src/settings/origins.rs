@@ -95,7 +95,8 @@ impl OriginsConfig {
     }
 
     /// The request headers that pages of other origins may send: the fixed names, those in `allowed_headers`, the
-    /// headers from which the configured extractors read a session and, under `dev`, `X-Dev-User`.
+    /// headers in which clients send credentials to the configured extractors and, under `dev`, `X-Dev-User`. Headers
+    /// that a proxy sets are not included.
     fn request_headers(
         &self,
         chain: &Chain,

@@ -489,7 +489,7 @@ async fn allowed_headers(service: &Service) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn preflight_allows_the_headers_from_which_a_session_is_read() {
+async fn preflight_allows_the_headers_in_which_clients_send_credentials() {
     const ALWAYS: [&str; 9] = [
         "authorization",
         "content-type",

@@ -35,8 +35,8 @@ pub const MAX_CREDENTIAL: usize = 16 * 1024;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 1024;
 
-/// The identity of a look-up: a hash of everything that is sent to the backend. The credential itself is not stored,
-/// and different look-ups never share an answer.
+/// The identity of a look-up: a hash of everything in the call that the answer may depend on. The credential itself is
+/// not stored, and different look-ups never share an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Question([u8; 32]);
 
