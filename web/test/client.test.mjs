@@ -55,8 +55,8 @@ const problem = (status, code, headers) =>
 const never = () => new Promise(() => {});
 
 /**
- * Creates a token source whose fake service returns these responses in turn, and then repeats the last one. Also returns
- * the requests that the service received, and the clock.
+ * Creates a token source whose fake service returns these responses in turn, and then repeats the last one. Also
+ * returns the requests that the service received, and the clock.
  */
 function make(answers, options = {}) {
   const clock = options.clock ?? new Clock();

@@ -1,5 +1,5 @@
-//! Detects cookies by their name or by the alphabet of their value: cookies that contain the id of a stored session, and
-//! cookies that only the product that sets them can read.
+//! Detects cookies by their name or by the alphabet of their value: cookies that contain the id of a stored session,
+//! and cookies that only the product that sets them can read.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
