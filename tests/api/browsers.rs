@@ -701,7 +701,7 @@ async fn head_on_a_token_path_is_405_and_get_is_served_only_with_docs_alias() {
 }
 
 #[tokio::test]
-async fn get_without_an_origin_is_200_under_dev_with_docs_alias() {
+async fn get_is_200_without_an_origin_and_403_from_a_foreign_page_under_dev_with_docs_alias() {
     let service = Service::start_dev(
         "[server]\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
     );

@@ -158,7 +158,7 @@ async fn active_token_without_a_subject_is_401() {
 }
 
 #[tokio::test]
-async fn active_token_with_wrong_audience_client_scope_or_type_is_401() {
+async fn active_token_that_has_expired_or_has_a_wrong_claim_is_401() {
     let s = Stage::start().await;
     for (over, want) in [
         (json!({"exp": now() - 1}), &["401 session_expired"][..]),

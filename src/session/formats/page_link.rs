@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_link_is_a_url_of_this_version_if_the_repository_is_known() {
+    fn page_link_is_a_url_of_this_version_or_a_path_if_the_repository_is_unknown() {
         let page = "docs/choosing.md";
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
