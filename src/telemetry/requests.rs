@@ -92,8 +92,8 @@ impl RequestLog {
         self.settings.load().1
     }
 
-    /// Completes the trace span of an answered request, and logs the request unless the log level or the limit of lines for
-    /// its reason suppresses the line.
+    /// Completes the trace span of an answered request, and logs the request unless the log level or the limit of lines
+    /// for its reason suppresses the line.
     pub fn answered(&self, span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
         record(span, outcome, subjects);
         let server_fault = outcome.status.is_server_error();
