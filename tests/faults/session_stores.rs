@@ -242,7 +242,7 @@ async fn two_session_cookies_with_different_values_are_401() {
 }
 
 #[tokio::test]
-async fn malformed_cookie_beside_a_valid_session_cookie_is_ignored() {
+async fn malformed_or_unrelated_cookie_beside_a_valid_session_cookie_is_ignored() {
     let s = Stage::start().await;
     for odd in [
         &b"caf\xc3\xa9=1"[..],

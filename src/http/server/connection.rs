@@ -35,7 +35,8 @@ use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::RequestLog;
 
-/// The maximum number of bytes of a request line without its target: the method, two spaces and the version.
+/// The space in the head buffer for the request line without its target, in bytes: the method, two spaces and the
+/// version.
 const REQUEST_LINE_BYTES: usize = 1024;
 /// The smallest buffer size that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
