@@ -117,9 +117,9 @@ struct Sealed<'a> {
     tag: Vec<u8>,
 }
 
-/// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`. Refuses an `alg`
-/// other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. `key` is the configuration key
-/// whose secrets the keys are derived from.
+/// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`. Refuses an
+/// `alg` other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. `key` is the configuration
+/// key whose secrets the keys are derived from.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
