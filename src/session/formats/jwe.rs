@@ -118,8 +118,8 @@ struct Sealed<'a> {
 }
 
 /// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`. Refuses an
-/// `alg` other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. `key` is the configuration
-/// key whose secrets the keys are derived from.
+/// `alg` other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. `key` is the
+/// configuration key whose secrets the keys are derived from.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
