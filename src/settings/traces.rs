@@ -48,7 +48,8 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// The configured collector. A build without traces warns if a collector is configured.
+/// The configured collector, as [`read`] returns it. A build without the feature `otel` returns `None`, and warns if a
+/// collector is configured.
 pub(super) fn load(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,

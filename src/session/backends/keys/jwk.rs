@@ -1,5 +1,5 @@
 //! Parses one JWK (RFC 7517, RFC 7518 section 6) as leniently as the npm package `jose` does: members that are null or
-//! empty are treated as absent, and coordinates may have too many or too few leading zeros.
+//! empty are treated as absent. Numbers may have too many leading zeros, and the coordinates of `EC` keys also too few.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
