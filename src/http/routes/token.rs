@@ -64,7 +64,7 @@ pub async fn issue(
     token_for(&app, &in_force, &head, caller).await
 }
 
-/// `GET /rollout-token`, as the snippets in Rollout's docs call it.
+/// `GET /rollout-token`, as the snippets in Rollout's docs call it: 404 unless `server.docs_alias` is set.
 pub async fn issue_at_docs_path(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,
@@ -74,7 +74,7 @@ pub async fn issue_at_docs_path(
     issue_by_get(&app, &in_force, request).await
 }
 
-/// `GET /rollout/token`, as Rollout's demo apps call it.
+/// `GET /rollout/token`, as Rollout's demo apps call it: 405 unless `server.docs_alias` is set.
 pub async fn issue_at_path(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,

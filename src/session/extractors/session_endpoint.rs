@@ -325,7 +325,8 @@ impl WhoAmI {
         self.endpoint.url.join(location(answer)?).ok()
     }
 
-    /// The error for a status that indicates a wrong URL or method; `None` for any other status.
+    /// The error for a status that indicates a wrong URL or method, or an app that requires https; `None` for any other
+    /// status.
     fn wrong_url(&self, answer: &Answer) -> Option<ExtractError> {
         let status = answer.status.as_u16();
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {

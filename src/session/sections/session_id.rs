@@ -50,7 +50,7 @@ pub enum Format {
     Laravel(Arc<laravel::AppKeySet>),
 }
 
-/// A session id whose signature, if its format has one, is valid. `Debug` does not show the id.
+/// A session id. If its format is signed or encrypted, the id has been verified. `Debug` does not show the id.
 pub struct Opened {
     pub id: String,
     pub is_signed: bool,
