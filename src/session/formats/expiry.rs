@@ -60,8 +60,8 @@ impl Expiry {
         })
     }
 
-    /// Reads a time with its zone offset (RFC 3339, section 5.6); `None` if the text has another form, or if the time is
-    /// before 1970.
+    /// Reads a time with its zone offset (RFC 3339, section 5.6); `None` if the text has another form, or if its local
+    /// time is before 1970.
     pub fn of_text(text: &str) -> Option<Self> {
         let (local, offset) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
             (local, 0)
