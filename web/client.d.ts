@@ -71,7 +71,7 @@ export class RolloutTokenError extends Error {
   );
   readonly name: "RolloutTokenError";
   readonly code: TokenErrorCode;
-  /** The HTTP status; absent if there was no answer. */
+  /** The HTTP status; 0 for a redirect in a browser, and absent for the codes `network` and `aborted`. */
   readonly status?: number;
   /** The request id, which is also in the service's log. */
   readonly requestId?: string;

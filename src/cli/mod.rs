@@ -67,7 +67,8 @@ pub struct Cli {
 enum Command {
     /// Serves tokens (the default).
     ///
-    /// On SIGTERM the service finishes the requests in flight and stops. On SIGHUP it reads the configuration again.
+    /// On SIGTERM, SIGINT or SIGQUIT the service finishes the requests in flight and stops. On SIGHUP it reads the
+    /// configuration again.
     Serve,
     /// For development: serves on loopback and, if no extractors are configured, treats every caller as signed in.
     ///
