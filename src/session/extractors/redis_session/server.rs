@@ -1,5 +1,5 @@
-//! Connects to the Redis server, reads a key with its expiry, and maps the server's errors. `redis_session.rs`
-//! interprets the value.
+//! Connects to the Redis server, reads a key and, if `token.cap_to_session` needs it, its expiry, and maps the server's
+//! errors. `redis_session.rs` interprets the value.
 
 use std::fmt;
 use std::io;
