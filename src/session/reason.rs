@@ -32,7 +32,7 @@ macro_rules! reasons {
 
 reasons! {
     NoCredential "no_credential" "No extractor found a credential.",
-    NoSubject "no_subject" "The session has no value at the path in `subject`, for example because the visitor is a guest.",
+    NoSubject "no_subject" "The session's value at the path in `subject` is missing, null or 0, for example because the visitor is a guest.",
 
     Expired "expired" "The session has expired.",
     SessionOver "session_over" "`token.cap_to_session` is true, and the session has already ended, so a token would have no lifetime.",
@@ -42,8 +42,8 @@ reasons! {
     Nbf "nbf" "The claim `nbf` is not a number, or is out of range.",
     Iat "iat" "The claim `iat` is not a number, or is out of range.",
 
-    BadSignature "bad_signature" "The signature does not match the configured keys. The app's secret was changed, or another secret is configured here.",
-    BadSeal "bad_seal" "The configured keys do not decrypt the cookie. The app's secret was changed, or another secret is configured here.",
+    BadSignature "bad_signature" "The signature does not match the configured keys. The app's secret was changed, another secret is configured here, or the credential was changed.",
+    BadSeal "bad_seal" "The configured keys do not decrypt the cookie. The app's secret was changed, another secret is configured here, or the cookie was changed.",
     UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is not one of `keys`.",
     Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
     PayloadNotJson "payload_not_json" "The session is not in the expected format (JSON, unless the section sets another one); it may be in the format of Python's pickle or Ruby's Marshal.",
@@ -105,8 +105,8 @@ reasons! {
     GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send neither header with a same-origin GET: use POST or https.",
     PreflightHeader "preflight_header" "A preflight from a listed origin requested a header that is not allowed: add it to `origins.allowed_headers`.",
     PreflightMethod "preflight_method" "A preflight from a listed origin requested a method that the path does not accept.",
-    Navigation "navigation" "A browser navigated to the path or submitted a form to it.",
-    Embedded "embedded" "A browser loaded the path as an image, a script, a frame or similar.",
+    Navigation "navigation" "A browser navigated to the path, also in a frame, or submitted a form to it.",
+    Embedded "embedded" "A browser loaded the path as an image, a script or similar.",
 
     DocsAliasOff "docs_alias_off" "The path `/rollout-token` is served only if `server.docs_alias` is true.",
     OtherListener "other_listener" "The path is served on the other listener: `/metrics` on `server.admin_listen`, and the paths for apps on `server.listen`.",
@@ -120,7 +120,7 @@ reasons! {
     Fragment "fragment" "The request target contains a `#`.",
     TransferEncoding "transfer_encoding" "The request has a `Transfer-Encoding` other than exactly `chunked`, both `Transfer-Encoding` and `Content-Length`, or a `TE` that contains `chunked`.",
     ContentLength "content_length" "The `Content-Length` is not a single number.",
-    BrokenBody "broken_body" "The request's body is incomplete.",
+    BrokenBody "broken_body" "The request's body is incomplete, or its chunks are malformed.",
     RequestTimeout "request_timeout" "The request's head or body did not arrive in time.",
     BodyTooLarge "body_too_large" "The body is longer than `server.max_body_bytes`.",
     UriTooLong "uri_too_long" "The path and the query together are longer than `server.max_uri_bytes`.",
@@ -141,7 +141,7 @@ reasons! {
     JwksBusy "jwks_busy" "`max_waiting` requests wait for the provider's keys, or, with `{kid}` in `jwks_url`, more than 50 keys were looked up in one second.",
     NoUsableKey "no_usable_key" "Only for calls to a provider: none of the provider's keys can be used. The reason for the request is `jwks_unavailable`.",
     Discovery "discovery" "Only for calls to a provider: its discovery document is not JSON, is for another issuer, or has no acceptable `jwks_uri`. The reason for the request is `jwks_unavailable`.",
-    Status "status" "The backend's status means neither \"signed in\" nor \"not signed in\".",
+    Status "status" "The backend answered with an unexpected status: for a session, one that means neither \"signed in\" nor \"not signed in\".",
     Timeout "timeout" "The backend did not answer in time.",
     Unreachable "unreachable" "The service could not connect to the backend, or the connection failed.",
     Interrupted "interrupted" "The call to the backend was aborted before it ended.",

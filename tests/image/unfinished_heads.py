@@ -21,4 +21,4 @@ for _ in range(connections):
         peer.connect((address, 8080))
         peer.sendall(head)
     held.append(peer)
-print(f"{len(held)} connections with heads of {size} bytes")
+print(f"tried to open {len(held)} connections with heads of {size} bytes")
