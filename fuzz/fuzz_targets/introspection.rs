@@ -24,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             );
         }
         Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
-        Err(ExtractError::NotMine(..)) => panic!("an opaque token was taken for another issuer's"),
+        Err(ExtractError::NotMine(..)) => panic!("an opaque token was treated as another issuer's"),
         Ok(None) => panic!("a token was sent"),
     }
 });

@@ -185,7 +185,9 @@ fn describe_caller(caller: Caller) -> &'static str {
     match caller {
         Caller::NoBrowser => "the client is not a browser",
         Caller::SameOrigin => "the page has the service's own origin",
-        Caller::Listed => "the page's origin is in origins.allowed or, under dev, is a loopback origin",
+        Caller::Listed => {
+            "the page's origin is in origins.allowed or, under dev, is a loopback origin"
+        }
         Caller::ListedByPattern => {
             "the page's origin matches a pattern, so only a bearer token identifies the user"
         }

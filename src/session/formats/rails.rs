@@ -99,7 +99,11 @@ impl CookieValue {
         match &self.purpose {
             Some(found) if found == purpose => {}
             None if allow_missing_purpose => {}
-            Some(_) => return refused("the value was made for another purpose: check `cookie` and `purpose`"),
+            Some(_) => {
+                return refused(
+                    "the value was made for another purpose: check `cookie` and `purpose`",
+                );
+            }
             None => {
                 return refused(
                     "the value has no purpose: turn on use_cookies_with_metadata in the Rails app, or, in a section of \

@@ -39,7 +39,7 @@ impl Cookie {
         problems.require(
             is_valid,
             section.key(key),
-            "must be the name of a cookie, exactly as the app sets it; separate names are items of a list, [\"…\", \"…\"]",
+            "must be the name of a cookie, exactly as the app sets it; write several names as a list: [\"…\", \"…\"]",
         );
         is_valid.then(|| Self {
             name: name.to_owned(),

@@ -221,7 +221,7 @@ fn check_required(section: &Section<'_>, config: &JwtConfig, problems: &mut Prob
         let all = required.join(" or ");
         problems.add(
             section.key(first),
-            format!("this preset needs {all}: without it, tokens for other apps are accepted"),
+            format!("this preset needs {all}: without it, tokens for other apps would be accepted"),
         );
     }
     if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {

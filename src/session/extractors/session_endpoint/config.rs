@@ -271,8 +271,8 @@ fn check_additional(
         let Some(value) = secret else { continue };
         let key = section.key(&key);
         let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");
-        let value =
-            HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
+        let value = HeaderValue::from_bytes(value.expose())
+            .map_err(|_| "must be text without line breaks or other control characters");
         let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else {
             continue;
         };
