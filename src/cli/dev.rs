@@ -56,7 +56,7 @@ fn refuse_in_production() -> Result<(), Failure> {
         if matches!(stage.as_str(), "production" | "prod") {
             return Err(Failure::Config(Problems::of(
                 name,
-                "is production, and `dev` signs every caller in: use `serve`",
+                "is production, and `dev` is only for development: use `serve`",
             )));
         }
     }

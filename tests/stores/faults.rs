@@ -544,8 +544,8 @@ async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_
             "wrong password",
             &REDIS.replace("redis://", "redis://ann:s3cr3t@"),
             redis.port,
-            "store_refused (the store answered that it does not accept this service's credentials: check the user, \
-             the password and the database number in url)",
+            "store_refused (the store answered that it does not accept this service's credentials: check the user \
+             and the database number in url, and the password in url, password or password_file)",
         ),
         (
             "wrong password, RESP3",
@@ -553,7 +553,7 @@ async fn explain_names_the_address_and_the_error_text_of_a_store_that_cannot_be_
                 .replace("redis://", "redis://ann:s3cr3t@")
                 .replace("PORT", "PORT/?protocol=resp3"),
             redis.port,
-            "store_refused (the store answered WRONGPASS: check the user, the password and the database number in url)",
+            "store_refused (the store answered WRONGPASS: check the user and the database number in url, and the password in url, password or password_file)",
         ),
         (
             "TLS on a plain port",

@@ -295,7 +295,7 @@ fn connect_failure(error: &RedisError) -> StoreError {
     let message = error.detail().map(str::trim);
     let message = message
         .filter(|message| FIXED_MESSAGES.contains(message))
-        .unwrap_or("check the user, the password and the database number in url");
+        .unwrap_or("check the user and the database number in url, and the password in url, password or password_file");
     let detail = format!("{}: {message}", cause.detail.unwrap_or_default());
     StoreError::Said(ExtractError::unavailable(cause.reason).because(detail))
 }
@@ -342,7 +342,7 @@ mod tests {
             ),
             (
                 "unknown command AUTH, with args: hunter2",
-                "the store answered ERR: check the user, the password and the database number in url",
+                "the store answered ERR: check the user and the database number in url, and the password in url, password or password_file",
             ),
         ] {
             let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
