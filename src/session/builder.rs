@@ -39,7 +39,7 @@ pub(crate) struct BuiltFrom {
     cap_to_session: bool,
     /// `[outgoing]`, whose keys a section may override.
     outgoing: Outgoing,
-    /// The files that the section names, which contain secrets and keys.
+    /// The fingerprints of the files that the section names, such as files with secrets or public keys.
     pub(crate) files: Vec<FileFingerprint>,
 }
 
@@ -96,7 +96,8 @@ impl Common {
 }
 
 impl Builder<'_> {
-    /// Builds the extractors called `names`, in that order. Reports every other section as a problem.
+    /// Builds the extractors called `names`, in that order. Reports an empty list, a repeated name and every other
+    /// section as a problem.
     pub(crate) fn chain(
         &self,
         names: &[String],
@@ -176,8 +177,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The message for a section with an unknown kind. Often the given kind is the name of a provider, for which there
-    /// is a preset.
+    /// The message for a section whose kind is unknown or missing. Often the given kind is the name of a provider, for
+    /// which there is a preset, or of a library.
     fn wrong_kind(&self, name: &str, common: &Common) -> String {
         let given = common.kind.as_deref();
         let spelled = given.unwrap_or(name).replace('-', "_");

@@ -258,7 +258,7 @@ fn overlap(one: &[String], other: &[String]) -> bool {
         .any(|one| other.iter().any(|other| issuer::overlap(one, other)))
 }
 
-/// Whether the user ids of two sections come from different issuers or stores.
+/// Whether the user ids of two sections come from issuers that do not overlap, or from different stores.
 fn are_other_users(one: &Reach, other: &Reach) -> bool {
     match (&one.authority, &other.authority) {
         (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => !overlap(one, other),
@@ -306,7 +306,8 @@ impl ChainWalk<'_> {
         reads_it && !(self.is_bearer_alone && reach.by_proxy)
     }
 
-    /// Records that the extractor returned `NotMine` for the credential in `place`.
+    /// Records that the extractor returned `NotMine` for the credential in `place`. If `place` is a header, hides the
+    /// credentials in all other places from the next extractors.
     pub fn pass_over(
         &mut self,
         configured: &ConfiguredExtractor,

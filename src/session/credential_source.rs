@@ -81,8 +81,8 @@ pub fn sent<'a>(
     })
 }
 
-/// Whether `Authorization` holds a bearer token. The scheme `Basic` is ignored: a browser sends such credentials
-/// automatically once its user has entered them.
+/// Whether `Authorization` holds a bearer token. Other schemes do not count. For example, a browser sends `Basic`
+/// credentials automatically once its user has entered them.
 pub fn has_bearer(headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION);
     let scheme = value.and_then(|value| value.as_bytes().get(..7));

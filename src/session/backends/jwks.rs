@@ -501,8 +501,8 @@ impl FetchedKeys {
             .map(|loaded| self.0.now().saturating_sub(loaded.at))
     }
 
-    /// `Waiting` until the first keys have been fetched; `Stale` if the keys are past their TTL, or if the last fetch
-    /// failed.
+    /// `Waiting` until the first keys have been fetched, `Stale` if the keys are past their TTL or the last fetch
+    /// failed, and otherwise `Ready`.
     pub fn readiness(&self) -> Readiness {
         match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),

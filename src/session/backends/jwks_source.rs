@@ -101,7 +101,7 @@ impl Discovery {
         }
     }
 
-    /// Checks the document's issuer, and returns its `jwks_uri`.
+    /// Returns the document's `jwks_uri`, if the document is for an accepted issuer and the URL may be called.
     fn jwks_uri(&self, answer: &Answer) -> Result<Url, FetchError> {
         let wrong = |text: String| Err(FetchError::Discovery(text));
         let document = &*answer.body;
@@ -210,7 +210,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// The response from `url` if its status is 200; no other status means success.
+    /// The response from `url` if the status is 200. Every other status, including a redirect, is an error.
     pub fn ok(url: &Url, answer: Result<Answer, CallError>) -> Result<Answer, Self> {
         match answer {
             Ok(answer) if answer.status.is_redirection() => {
@@ -288,8 +288,8 @@ fn address(url: &Url) -> String {
     shown(&without_query(url))
 }
 
-/// Whether a call to the URL reaches this machine: its host is loopback, or an unspecified address, to which the kernel
-/// connects in the same way.
+/// Whether a call to the URL reaches this machine: its host is loopback, or an unspecified address (`0.0.0.0` or `::`),
+/// which the kernel treats as loopback.
 fn is_this_machine(url: &Url) -> bool {
     let is_unspecified = match url.host() {
         Some(Host::Ipv4(address)) => address.is_unspecified(),

@@ -19,7 +19,7 @@ use crate::session::formats::shown::{listed, shown};
 
 /// The maximum number of keys in a set. Providers publish only a few.
 const MAX_KEYS: usize = 100;
-/// The maximum number of keys in a set that are tried for one token, because each attempt costs a signature check.
+/// The maximum number of keys in a JWK set that are tried for one token, because each attempt costs a signature check.
 const MAX_TRIES: usize = 3;
 
 /// A signature algorithm, identified by its name in a JOSE header.
@@ -183,7 +183,7 @@ impl fmt::Debug for Signed<'_> {
 pub enum SignatureError {
     /// No key matches the token. The string compares the token with the keys in the set.
     NoKey(String),
-    /// None of the matching keys verifies the signature.
+    /// None of the matching keys that were tried verifies the signature.
     Wrong,
 }
 
@@ -294,15 +294,15 @@ impl KeySet {
         &self.unusable
     }
 
-    /// Whether the set contains a key with exactly this `kid`.
+    /// Whether the set contains a usable key with exactly this `kid`.
     pub fn knows(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Verifies a token's signature with the keys that match the token.
+    /// Verifies a token's signature with the keys that match the token, of which at most `max_tries` are tried.
     ///
     /// # Errors
-    /// If no key matches, or if no matching key verifies the signature.
+    /// If no key matches, or if none of the tried keys verifies the signature.
     pub fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
         let mut fitting = self
             .fitting(signed)
@@ -319,7 +319,7 @@ impl KeySet {
         }
     }
 
-    /// The keys that can be used with the token's `alg` and have its `kid`, if it has one.
+    /// The keys that can be used with the token's `alg` and, if the token has a `kid`, have the same `kid`.
     fn fitting(&self, signed: Signed<'_>) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |key| {
             (signed.kid.is_none() || key.kid.as_deref() == signed.kid) && key.fits(signed.alg)
@@ -399,8 +399,8 @@ impl Key {
             }
     }
 
-    /// Whether the key may verify tokens with these claims, that is, whether its `issuer` equals the token's `iss`.
-    /// `{tenantid}` in `issuer` stands for the token's `tid`.
+    /// Whether the key may verify tokens with these claims: it has no `issuer`, or its `issuer` equals the token's
+    /// `iss`. `{tenantid}` in `issuer` stands for the token's `tid`.
     fn is_for_issuer(&self, claims: Option<&Object>) -> bool {
         let Some(issuer) = &self.issuer else {
             return true;

@@ -157,7 +157,8 @@ impl KeysByKid {
     /// The key with this id, or the fetch to wait for.
     ///
     /// # Errors
-    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be called now.
+    /// `Rejected` if the id is malformed or unknown. `Unavailable` if the fetch of this key has just failed, or if too
+    /// many look-ups have started or too many requests wait for one.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let kid = kid.filter(|kid| (1..=64).contains(&kid.len()) && kid.bytes().all(is_safe));

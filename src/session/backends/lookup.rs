@@ -126,7 +126,8 @@ impl Lookups {
     /// Answers `question` from the cache, from an identical call in flight, or from a new `call`. A session that has
     /// expired in the meantime is refused.
     ///
-    /// Each call runs in its own task, so that it continues when the request that started it is dropped.
+    /// Each call runs in its own task, so that it continues when the request that started it is dropped. Only a call
+    /// that still waits for a permit is given up, if all its requests have been dropped.
     pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> LookupOutcome
     where
         F: Future<Output = Verdict> + Send + 'static,
@@ -225,7 +226,7 @@ impl BackendLookup {
         Ok(Joined::Flight(flight, place))
     }
 
-    /// Ends a flight, and caches its result if the verdict allows it.
+    /// Ends a flight, caches its result if the verdict allows it, and returns the result for the requests.
     fn finish(&self, question: Question, verdict: Verdict) -> SharedOutcome {
         let now = self.context.clock.monotonic();
         let Verdict {
@@ -295,7 +296,8 @@ impl Flight {
         self.verdict = Some(verdict);
     }
 
-    /// Ends the flight without a call to the backend if every request that waited for it has been dropped.
+    /// Ends the flight without a call to the backend if every request that waited for it has been dropped. Returns
+    /// whether the flight has ended.
     fn abandon(&mut self) -> bool {
         let mut state = self.lookup.state();
         // `flights` holds one receiver, and further receivers are created only under the lock.

@@ -85,7 +85,8 @@ impl Outgoing {
         outgoing
     }
 
-    /// The proxy in the type that the HTTP client accepts.
+    /// The proxy and the hosts that are called without it, in the type that the HTTP client accepts. `None` if there is
+    /// no proxy.
     pub fn proxy(&self) -> Option<reqwest::Result<reqwest::Proxy>> {
         let url = String::from_utf8_lossy(self.proxy.as_ref()?.expose()).into_owned();
         let direct = format!("{LOOPBACK},{}", self.no_proxy.join(","));
@@ -200,7 +201,7 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
 }
 
 /// The system's verifier, which also trusts the configured certificates. A configured certificate that is self-signed
-/// is trusted as a server certificate until it expires, whatever its name and key usage, because the operator
+/// is trusted as a server certificate during its validity period, whatever its name and key usage, because the operator
 /// configured exactly this certificate. Without this exception, rustls would refuse the CA certificate that plain
 /// `openssl req -x509` creates.
 #[derive(Debug)]

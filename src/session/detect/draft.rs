@@ -262,7 +262,7 @@ impl Draft {
         self
     }
 
-    /// The keys whose values are secrets.
+    /// The names of the keys whose values are secrets.
     pub fn secrets(&self) -> Vec<Cow<'static, str>> {
         self.secret_keys().map(|key| key.name.clone()).collect()
     }

@@ -164,7 +164,8 @@ pub fn detect_for(headers: &HeaderMap, url: Option<&Url>, registry: &Registry) -
     found
 }
 
-/// The credentials of a request, the most certain first. With the same confidence, headers precede cookies.
+/// The credentials of a request, the most certain first, and at most one for each place. With the same confidence,
+/// headers precede cookies.
 pub fn detect(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
     let mut found = headers::in_headers(headers, registry);
     found.extend(cookies::in_cookies(headers, registry));

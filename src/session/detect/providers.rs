@@ -1,5 +1,5 @@
-//! Recognises the provider of a JWT by the issuer or, if the issuer is the app's own domain, by the claims that only
-//! this provider writes.
+//! Recognises the provider of a JWT by the issuer or, if the issuer is the app's own domain, by header parameters and
+//! claims that are typical of the provider.
 
 use super::tokens::Token;
 use crate::session::formats::glob::matches_glob;

@@ -1,5 +1,5 @@
-//! Drafts a section for a kind and a preset that the operator names, without a request. If the kind has an example
-//! credential, the draft is what `detect` returns for that credential, so that `init` and `detect` agree.
+//! Drafts a section for a kind, a preset or both, as the operator names them, without a request. If the kind has an
+//! example credential, the draft is what `detect` returns for that credential, so that `init` and `detect` agree.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
@@ -176,8 +176,8 @@ fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
     Some(HeaderMap::from_iter([(header::COOKIE, cookies)]))
 }
 
-/// An example request with a JWT of a provider, which contains the claims that identify the provider and those that the
-/// section needs.
+/// An example request with a JWT of a provider. The JWT contains the claims that identify the provider and those that
+/// the section needs.
 fn token(preset: Option<&str>) -> HeaderMap {
     let name = match preset {
         Some("aws-alb") => "x-amzn-oidc-data",

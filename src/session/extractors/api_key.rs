@@ -155,7 +155,7 @@ impl ApiKey {
         Ok(Some(Session::of_subject(subject)))
     }
 
-    /// Compares the key's hash with every configured hash, in constant time.
+    /// Whether the key is configured. Compares its hash with every configured hash, in constant time.
     fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
         self.hashes.iter().fold(false, |known, other| {

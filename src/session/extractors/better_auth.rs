@@ -239,7 +239,8 @@ impl CookieFormat for BetterAuth {
 impl BetterAuth {
     /// Refuses a cache that belongs to a different session from the one that the token names. Such a cache is left over
     /// from another user, or was set by an attacker on a sibling domain, and the app itself ignores it. The token's
-    /// signature is not verified, because the token only restricts which cache is accepted.
+    /// signature is not verified, because the token only restricts which cache is accepted. Without a token in the
+    /// request or in the cache, nothing is checked.
     fn check_token(
         &self,
         session: &Object,

@@ -112,8 +112,8 @@ impl CookieFormat for CookieSession {
 }
 
 impl CookieSession {
-    /// Signs the text with every key, and compares each signature with the given one as text, in constant time, as
-    /// Keygrip does.
+    /// Whether one of the keys made the signature. Signs the text with every key, and compares each signature with the
+    /// given one as text, in constant time, as Keygrip does.
     fn is_signed(&self, text: &str, signature: &str) -> bool {
         let signs = |key| {
             let own = (self.encode)(hmac::sign(key, text.as_bytes()).as_ref());

@@ -42,7 +42,7 @@ pub(super) fn parse(jwk: &Value) -> Result<Key, UnusableKey> {
 struct Members<'a>(&'a Object);
 
 impl<'a> Members<'a> {
-    /// The member `name`; `None` if it is absent, null or empty.
+    /// The member `name`; `None` if it is absent, null or empty. A duplicate member is an error.
     fn get(&self, name: &str) -> Result<Option<&'a Value>, String> {
         let value = self.0.get(name);
         let value = value.map_err(|_| format!("it has {name} twice"))?;
@@ -151,7 +151,8 @@ impl<'a> Members<'a> {
     }
 
     /// Creates a key from the two coordinates of a point, each of `length` bytes (uncompressed form, SEC 1, section
-    /// 2.3.3). Refuses a point that is not on the curve, so that a set of such keys does not replace a usable set.
+    /// 2.3.3). Refuses a point that is not on the curve: a fetched set with only such keys is then an error, and the
+    /// cached keys stay in use.
     fn ec(
         &self,
         length: usize,

@@ -33,7 +33,7 @@ const MAX_KEYS: usize = 10;
 ///
 /// # Errors
 /// If `bytes` does not contain one to ten public keys, or contains a private key. The message says what was found, and
-/// what to do.
+/// for most faults what to do.
 pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
     if bytes.first() == Some(&0x30)
         && let Some(key) = from_der(bytes)
@@ -60,7 +60,7 @@ pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
         .map(|key| vec![key])
 }
 
-/// Parses the key in `pem`, and sets its key id to `kid`.
+/// Parses the key in `pem`, and sets its key id to `kid`. Several keys in `pem` are an error.
 pub(super) fn parse_one(kid: &str, pem: &str) -> Result<Key, UnusableKey> {
     let unusable = |why: &str| UnusableKey {
         kid: Some(kid.to_owned()),
@@ -101,7 +101,8 @@ pub(super) fn key(public: &PublicKey, kid: Option<&str>) -> Result<Key, Unusable
     jwk::parse(&Value::from(json))
 }
 
-/// Decodes text in UTF-8 or UTF-16, removes a byte order mark, and replaces literal `\n` by line breaks.
+/// Decodes text in UTF-8 or UTF-16, removes a byte order mark and literal `\r`, and replaces literal `\n` by line
+/// breaks. `None` if the bytes are not such text.
 fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |order: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..]

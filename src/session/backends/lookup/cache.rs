@@ -16,7 +16,7 @@ const MAX_REFUSALS: usize = 1000;
 const MAX_CACHED_BYTES: usize = 8 * 1024;
 pub(super) const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// The part of a backend's bytes that is reserved for refusals: one in this many.
+/// The divisor for the bytes that are reserved for refusals: a sixteenth of a backend's bytes.
 const REFUSALS_SHARE: usize = 16;
 
 /// The memory that a cached answer needs in addition to its bytes, rounded up: the hash of its question and its expiry
