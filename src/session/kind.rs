@@ -43,7 +43,7 @@ impl Kind {
         Self { presets, ..self }
     }
 
-    /// The keys of the preset called `name`, and its name with a static lifetime.
+    /// The preset called `name`: its name with a static lifetime, and its keys.
     pub(crate) fn preset(&self, name: &str) -> Option<(&'static str, &'static str)> {
         self.presets
             .iter()

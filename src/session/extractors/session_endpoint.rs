@@ -349,8 +349,8 @@ impl WhoAmI {
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 
-    /// The error for a status that does not show whether the caller is signed in. A 4xx may be the app's answer to
-    /// callers who are not signed in.
+    /// The error for any other status that does not show whether the caller is signed in. A 4xx other than 429 may be
+    /// the app's answer to callers who are not signed in, so its detail names the key `signed_out`.
     fn undecided(&self, answer: &Answer) -> ExtractError {
         let error = endpoint::undecided(answer);
         if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {
@@ -381,7 +381,8 @@ impl WhoAmI {
         format!("the endpoint answered {status} with Location {shown}")
     }
 
-    /// Builds the session from the configured headers of the answer. Omits absent and empty headers.
+    /// Builds the session from the configured headers of the answer. Omits absent and empty headers. A header that is
+    /// repeated or not UTF-8 is an error.
     fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {

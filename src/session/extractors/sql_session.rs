@@ -157,10 +157,10 @@ fn may_have_id(row: &Object, id: &str) -> bool {
 }
 
 impl ExpiryColumn {
-    /// The session's expiry; `None` if the session does not expire.
+    /// The expiry according to the column; `None` if the column is NULL, so that it sets no expiry.
     ///
     /// # Errors
-    /// If the session has expired at `now`, or if the column is missing or not a time.
+    /// If the session has expired at `now`, or if the column is missing, occurs twice or is not a time.
     fn check(&self, row: &Object, now: UnixSeconds) -> Result<Option<UnixSeconds>, ExtractError> {
         let column = &self.column;
         let expiry = match value_of(row, column)? {

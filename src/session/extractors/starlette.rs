@@ -76,7 +76,8 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
     SessionCookie::build(context, cookie, Starlette(verifier), end, problems)
 }
 
-/// Derives the key as itsdangerous' `django-concat` does with the default salt, which Starlette uses.
+/// Derives the key with the defaults of itsdangerous, which Starlette uses: the derivation `django-concat` and the
+/// salt `itsdangerous.Signer`.
 fn derive(secret: &Secret) -> hmac::Key {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(b"itsdangerous.Signer");

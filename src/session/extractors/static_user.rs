@@ -17,7 +17,7 @@ use crate::session::types::{CredentialSource, Extracted, Reach, Session, Session
 /// The header that names the user of one request.
 const DEV_USER: HeaderName = HeaderName::from_static("x-dev-user");
 
-/// `[extractors.static_user]`
+/// `[extractors.NAME]` with `kind = "static_user"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct StaticUserConfig {

@@ -163,7 +163,8 @@ impl TrustedHeader {
 
     /// Checks that the proxy sent the header: the peer of the connection must be in `trusted_proxies`, and the shared
     /// secret must be right, if these are configured. The address is not read from headers such as `X-Forwarded-For`,
-    /// because any client can set them. A header that `Connection` names is refused.
+    /// because any client can set them. The header is refused if `Connection` lists it or the header of the shared
+    /// secret.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
             return Err(ExtractError::rejected(Reason::HopByHop));

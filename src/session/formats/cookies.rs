@@ -28,7 +28,8 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
     found.map(printable).transpose()
 }
 
-/// The names and values in the `Cookie` headers, without the spaces and tabs around them.
+/// The names and values in the `Cookie` headers, without the spaces and tabs around them. A piece without `=` is left
+/// out.
 pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
@@ -49,7 +50,7 @@ fn printable(value: &[u8]) -> Result<&str, ExtractError> {
 /// as [`find`] reads it.
 ///
 /// # Errors
-/// The errors of [`find`], for any of the cookies.
+/// The errors of [`find`], for any of the cookies; and `Rejected` if a name is not UTF-8.
 pub fn find_all<'a>(
     headers: &'a HeaderMap,
     matches: impl Fn(&[u8]) -> bool,

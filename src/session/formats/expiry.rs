@@ -38,7 +38,8 @@ impl Expiry {
         }
     }
 
-    /// Reads a number of seconds or milliseconds, which is given both rounded down and rounded up.
+    /// Reads a number of seconds or milliseconds, which is given both rounded down and rounded up; `None` if it is
+    /// greater than [`LATEST`].
     fn of_number(floor: i64, ceil: i64) -> Option<Self> {
         match ceil {
             ..MILLISECONDS_FROM => Some(Self { floor, ceil }),

@@ -83,8 +83,8 @@ impl<'a> Seal<'a> {
         self.expires_at.is_some_and(|millis| millis <= latest)
     }
 
-    /// The decrypted text; `None` if the seal was not made with this password and number of iterations. The salts are
-    /// used as text, without decoding their hexadecimal digits.
+    /// The decrypted text; `None` if the seal was not made with this password and number of iterations, or was
+    /// changed. The salts are used as text, without decoding their hexadecimal digits.
     pub fn open(&self, password: &Secret, iterations: NonZeroU32) -> Option<Vec<u8>> {
         let derive = |salt: &str| derive(password.expose(), salt, iterations);
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));

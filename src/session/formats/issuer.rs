@@ -12,7 +12,7 @@ pub enum IssuerMatch<'a> {
     OfTenant(&'a str),
 }
 
-/// Compares `issuer` with the known issuer `known`, which may contain [`TENANT`] once.
+/// Compares `issuer` with the known issuer `known`, which may contain [`TENANT`] once; `None` if they do not match.
 pub fn matches<'a>(known: &str, issuer: &'a str) -> Option<IssuerMatch<'a>> {
     let Some((before, after)) = known.split_once(TENANT) else {
         return (known == issuer).then_some(IssuerMatch::Exact);

@@ -13,7 +13,7 @@ use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The maximum length of an encoded header, in bytes. Real headers have a few dozen bytes.
+/// The maximum length of an encoded header, in bytes. Real headers have less than 200 bytes.
 const MAX_HEADER: usize = 1024;
 
 /// A content encryption key and its `kid`.
@@ -118,8 +118,8 @@ struct Sealed<'a> {
 }
 
 /// Returns the decrypted payload of `token`. Tries those `keys` that match the token's `enc` and `kid`. Refuses an
-/// `alg` other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. `key` is the
-/// configuration key whose secrets the keys are derived from.
+/// `alg` other than `dir`, an `enc` that no key supports, and the parameters `zip` and `crit`. If no key decrypts the
+/// token, the error names `key`, the configuration key of the secrets from which `keys` are derived.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
@@ -134,7 +134,7 @@ pub fn open<'k>(
         return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
     // No session format uses these parameters. Compressed content (`zip`) could be a decompression bomb, and `crit`
-    // lists extensions that must be supported, but none is.
+    // lists extensions that the recipient must support, but this module supports none.
     if header.contains("zip") || header.contains("crit") {
         return Err(ExtractError::rejected(Reason::Header));
     }

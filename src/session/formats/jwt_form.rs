@@ -14,7 +14,8 @@ pub struct JwtForm {
     pub issuer: Option<String>,
 }
 
-/// Splits a JWT into header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not.
+/// Splits a JWT into header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not;
+/// `None` if the text has another form.
 pub fn parts(text: &str) -> Option<[&str; 3]> {
     let (header, rest) = text.split_once('.')?;
     let (payload, signature) = rest.split_once('.')?;

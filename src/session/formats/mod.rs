@@ -1,5 +1,5 @@
-//! The formats in which frameworks and identity providers write sessions. The modules consist of pure functions,
-//! without I/O and without configuration.
+//! The formats in which frameworks and identity providers write sessions, and helpers for headers, hosts and messages.
+//! The modules consist of pure functions, without I/O and without configuration.
 
 pub mod aes;
 pub mod any_base64;

@@ -3,8 +3,9 @@
 //!
 //! The number of values and the depth are limited, because one byte of input can become a value of 32 bytes. Binary
 //! data and strings that are not UTF-8 are read as an empty list, which is never a subject. Extension types, such as
-//! timestamps, are read as null. An integer key is read as its decimal digits. A member whose key is neither a string
-//! nor an integer is left out, because no configuration can name it.
+//! timestamps, are read as null. An integer key is read as its decimal digits. A member whose key is null, a boolean,
+//! a float, binary data or a string that is not UTF-8 is left out, because no configuration can name it. A key of any
+//! other type is an error.
 
 use std::cell::Cell;
 use std::fmt;
@@ -109,7 +110,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 }
 
-/// The key of a member; `None` if no configuration can name it.
+/// The key of a member; `None` for a member that is left out.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {

@@ -37,7 +37,7 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     }
 }
 
-/// Decompresses zlib data to at most `max` bytes.
+/// Decompresses zlib data. A result that is longer than `max` bytes is an error.
 pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = Vec::new();
     let read = ZlibDecoder::new(compressed)

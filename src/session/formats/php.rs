@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    /// Skips an object: its class name, then its properties.
+    /// Skips an object (its class name, then its properties), and returns null in its place.
     fn object(&mut self, depth: usize) -> Option<Value> {
         self.quoted()?;
         self.eat(":").then(|| self.array(depth)).flatten()?;
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips an object of a class that writes its own data (PHP's interface `Serializable`): its class name, then the
-    /// data with its length.
+    /// data with its length. Returns null in its place.
     fn custom_object(&mut self) -> Option<Value> {
         self.quoted()?;
         self.eat(":").then_some(())?;

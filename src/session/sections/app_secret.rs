@@ -55,7 +55,7 @@ pub fn with_fallbacks(
     current.into_iter().chain(fallbacks).collect()
 }
 
-/// Reports a problem if a required secret is missing.
+/// Reports a problem if a required secret is missing, unless a problem with this key has already been reported.
 pub fn require_given(
     section: &Section<'_>,
     key: &str,

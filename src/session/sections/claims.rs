@@ -52,7 +52,7 @@ impl ClaimRules {
     }
 
     /// Whether a rule for `claim` can never be satisfied. `may_be_absent` is true if the claim can be absent, and
-    /// `may_be` returns true for each value that it can have.
+    /// `may_be` returns true for each value that it can have. Patterns are not evaluated.
     pub fn contradict(
         &self,
         claim: &str,
@@ -81,7 +81,7 @@ impl ClaimRules {
     /// Checks every rule.
     ///
     /// # Errors
-    /// `Rejected` if a claim does not satisfy its rule.
+    /// `Rejected` if a claim does not satisfy its rule, or occurs twice.
     pub fn check(&self, claims: &Object) -> Result<(), ExtractError> {
         for named in &self.0 {
             let found = named.find(claims);
@@ -181,7 +181,7 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 /// is a space-separated string or a list.
 ///
 /// # Errors
-/// `Rejected` if a scope is missing.
+/// `Rejected` if a scope is missing, or if `scope` or `scp` occurs twice.
 pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractError> {
     let mut granted = Vec::new();
     for name in ["scope", "scp"] {

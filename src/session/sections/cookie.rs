@@ -66,7 +66,7 @@ impl Cookie {
     ///
     /// # Errors
     /// `Rejected` if both the unchunked cookie and chunks are present (one of them is stale, and the request does not
-    /// show which), and the errors of [`find_chunks`].
+    /// show which), and the errors of [`find`] and [`find_chunks`].
     pub fn find_whole_or_chunks<'a>(
         &self,
         request: &'a Parts,
@@ -163,7 +163,7 @@ pub fn find_decoded<'a>(
 }
 
 /// The raw value of the cookie called `name`, without enclosing quotes, which RFC 6265 allows and frameworks remove;
-/// `None` if the cookie is absent or empty.
+/// `None` if the cookie is absent or empty. A value longer than [`MAX_BYTES`] is refused.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match cookies::find(headers, name)? {
         Some(value) if value.len() > MAX_BYTES => Err(ExtractError::rejected(Reason::TooLarge)),

@@ -31,7 +31,8 @@ const ID_LENGTH: usize = 40;
 #[derive(Debug)]
 pub struct AppKeySet(Vec<AppKey>);
 
-/// An `APP_KEY`: it encrypts cookie values, and authenticates the prefix that binds a value to its cookie.
+/// An `APP_KEY`: it encrypts cookie values and session data, and authenticates the prefix that binds a value to its
+/// cookie.
 #[derive(Debug)]
 struct AppKey {
     cipher: Cipher,

@@ -1,4 +1,5 @@
-//! The parts of a section that several kinds share: the app's secrets, cookies, certificates and claim rules.
+//! The parts of a section that several kinds share, such as the app's secrets, cookies, session ids, expiry times and
+//! claim rules.
 
 pub mod app_secret;
 pub mod authority;

@@ -40,8 +40,8 @@ pub struct SessionCookie<F> {
 }
 
 impl<F: CookieFormat> SessionCookie<F> {
-    /// Builds the extractor, unless there are problems. `cookie` is `None` if the cookie's name is missing or
-    /// invalid, which `problems` already contains.
+    /// Builds the extractor, unless there are problems. `cookie` is `None` if the cookie's name is missing or invalid;
+    /// `problems` then contains the reason.
     pub fn build(
         context: &Context,
         cookie: Option<Cookie>,

@@ -180,7 +180,7 @@ impl SessionCredential {
         }
     }
 
-    /// The credential in the first place that holds one.
+    /// The credential in the first of the `places`, and then of the `cookies`, that holds one.
     fn find<'a>(
         &self,
         headers: &'a HeaderMap,

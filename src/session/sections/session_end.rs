@@ -77,7 +77,7 @@ impl FromStr for TimePath {
 }
 
 impl SessionEnd {
-    /// Validates the values of the keys `expires_path` and `idle`, and adds their problems to `problems`.
+    /// Reads the keys `expires_path` and `idle`. Adds their problems to `problems`, and leaves out an invalid path.
     pub fn read(
         section: &Section<'_>,
         expires_path: Option<ExpiresPath>,
@@ -118,9 +118,9 @@ impl SessionEnd {
         Self(ends)
     }
 
-    /// The session with its expiry applied; an error if it has expired, or if the value at a path is not a time. If the
-    /// session has no value at a path, that path sets no expiry: the app itself does not expire a guest's session, or
-    /// one that it exempts from its timeout.
+    /// The session with its expiry applied; an error if it has expired, if the value at a path is not a time, or if a
+    /// member on a path occurs twice. If the session has no value at a path, that path sets no expiry: the app itself
+    /// does not expire a guest's session, or one that it exempts from its timeout.
     pub fn apply(&self, extracted: Extracted, now: UnixSeconds) -> Extracted {
         let Some(mut session) = extracted? else {
             return Ok(None);

@@ -50,7 +50,8 @@ pub enum Format {
     Laravel(Arc<laravel::AppKeySet>),
 }
 
-/// A session id. If its format is signed or encrypted, the id has been verified. `Debug` does not show the id.
+/// A session id. `is_signed` is true if its signature has been verified or it has been decrypted. `Debug` does not
+/// show the id.
 pub struct Opened {
     pub id: String,
     pub is_signed: bool,
@@ -163,7 +164,8 @@ impl Format {
     /// The session id in the value of a cookie or header.
     ///
     /// # Errors
-    /// `Rejected` if the value is malformed, has a wrong signature or has expired.
+    /// `Rejected` if the value is malformed, has a wrong signature, was not encrypted with the keys, was made for
+    /// another cookie, or has expired.
     pub fn open(
         &self,
         place: &CredentialSource,

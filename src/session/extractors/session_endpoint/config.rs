@@ -160,7 +160,7 @@ pub fn build(section: &Section<'_>, context: &Context) -> BuildResult {
         .collect();
     let expires = config.expires_path.as_deref();
     let expires = expires.and_then(|path| TimePath::read(section, path, &mut problems));
-    // The builder reports an invalid template.
+    // `session/builder.rs` reports an invalid template.
     let subject = section.subject().parse();
     let (Some(endpoint), Ok(subject), true) = (endpoint, subject, problems.is_empty()) else {
         return Err(problems);
@@ -218,7 +218,7 @@ fn check_cookies(
         .collect()
 }
 
-/// Validates the names of the caller's headers that are listed under `key`.
+/// The valid names among the caller's headers that are listed under `key`. Reports each other name as a problem.
 fn check_headers(
     section: &Section<'_>,
     key: &str,

@@ -71,9 +71,9 @@ impl Forwarded {
     }
 }
 
-/// The scheme by which the caller reached the app. TLS ends at a proxy in front of this service, so only `Origin` shows
-/// the scheme. If `Origin` is absent or the opaque `null`, the scheme is http if `Host` is a loopback name, and https
-/// otherwise.
+/// The scheme by which the caller reached the app. TLS ends at a proxy in front of this service, so only `Origin`
+/// shows the scheme: http if it begins with `http://`, otherwise https. If `Origin` is absent or the opaque `null`,
+/// the scheme is http if `Host` is a loopback name, and https otherwise.
 fn scheme(headers: &HeaderMap) -> HeaderValue {
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     let is_http = match origin.filter(|origin| *origin != b"null") {

@@ -89,7 +89,9 @@ pub enum ConnectConfig {
 
 impl ConnectConfig {
     /// # Errors
-    /// If the URL is invalid. The message contains no part of the URL, because the URL may contain a password.
+    /// If the URL is invalid, if it and `password` both contain a password, if the password is not UTF-8, or if the
+    /// section sets its own `ca` for `SQLite`. The message contains no part of the URL, because the URL may contain a
+    /// password.
     pub fn new(
         url: &Secret,
         dialect: Dialect,
@@ -102,7 +104,8 @@ impl ConnectConfig {
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         let parsed = url::Url::parse(text).ok();
         let has_password = parsed.as_ref().is_some_and(|url| url.password().is_some());
-        // Certificates named in the URL take precedence over those of `[outgoing]`.
+        // Certificates named in the URL take precedence over those of `[outgoing]`, but not over the section's own
+        // `ca`.
         let names_certificates = parsed.is_some_and(|url| {
             url.query_pairs()
                 .any(|(name, _)| matches!(&*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca"))
@@ -412,7 +415,7 @@ fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     }
 }
 
-/// Parses a row, which the database truncates one character beyond the maximum length.
+/// Parses a row of `PostgreSQL`, which the query truncates one character beyond the maximum length.
 fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));

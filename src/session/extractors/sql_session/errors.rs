@@ -84,7 +84,7 @@ fn refused(database: &dyn DatabaseError, shows_message: bool) -> StoreError {
     if LOST_STATEMENT.contains(&&*state) {
         text = format!("{text}: {POOLER}");
     }
-    // The server is shutting down, or has closed the connection.
+    // The server is starting up or shutting down, or has closed the connection.
     if state.starts_with("57P") || state.starts_with("08") {
         return StoreError::Lost(text);
     }

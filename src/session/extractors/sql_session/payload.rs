@@ -76,7 +76,8 @@ impl Payload {
 }
 
 /// The bytes of a text or binary column. Binary data that is returned as `\x` and hexadecimal digits is decoded. A
-/// session in JSON or in PHP's format never begins with a backslash, so it is not mistaken for binary data.
+/// session in JSON or in PHP's format never begins with a backslash, so it is not mistaken for binary data. A session
+/// in the format `text` that has the form of binary data is decoded too.
 fn bytes(text: &str) -> Cow<'_, [u8]> {
     match text.strip_prefix("\\x").and_then(hex::decode) {
         Some(bytes) => Cow::Owned(bytes),

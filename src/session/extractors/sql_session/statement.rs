@@ -64,8 +64,9 @@ pub struct Names<'a> {
 
 impl Names<'_> {
     /// Fills a preset's query with the app's names. `{name}` becomes the name of a column, and `{table}` that of the
-    /// table. `{as name}` adds `, column AS name` if the app's column has another name. In `{name:default}`, `default`
-    /// is the column's name if `columns` does not set it; without `:default`, it is `name`.
+    /// table. `{as name}` adds `, column AS name` if the app's column has another name. In `{name:default}` and
+    /// `{table:default}`, `default` is the name if the section does not set one; without `:default`, it is `name` or
+    /// `table`.
     pub fn fill(&self, query: &str, dialect: Dialect) -> String {
         let (mut filled, mut rest) = (String::new(), query);
         while let Some((text, after)) = rest.split_once('{') {
@@ -120,7 +121,7 @@ impl Statement {
     /// parameter becomes `?`.
     ///
     /// # Errors
-    /// If the query is not valid. The message gives the reason.
+    /// If the query does not contain `$1`, or if [`pieces`] refuses it.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
@@ -184,7 +185,8 @@ fn mark(sql: &str) -> String {
 
 /// Splits the query at its parameters. Each piece consists of text and the parameter that follows it.
 ///
-/// Quoted text is skipped. Backslashes, comments and `;` are refused, because their meaning depends on the dialect.
+/// Quoted text contains no parameters. Backslashes, in quoted text too, and the comments `--` and `/*` are refused,
+/// because their meaning depends on the dialect. `;` is refused, because the query must be one statement.
 fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
     let mut pieces = Vec::new();
     let mut begin = 0;

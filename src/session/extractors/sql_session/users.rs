@@ -50,8 +50,9 @@ impl UserCheck {
     /// Whether the session has a signed-in user.
     ///
     /// # Errors
-    /// `Rejected` if `user_query` finds no row for the session's user, or if the user's password was changed after the
-    /// session was created. `Unavailable` if the query fails or has no text column `password`.
+    /// `Rejected` if `user_query` finds no row for the session's user, or if the session's HMAC is missing or wrong
+    /// because the user's password was changed after the session was created. `Unavailable` if the query fails or has
+    /// no text column `password`.
     pub async fn is_signed_in(
         &self,
         session: &Object,
