@@ -1,4 +1,4 @@
-//! Fuzzes the `jwt` extractor with a JWT in Supabase's session cookie.
+//! Fuzzes Supabase's session cookie, which the kind `jwt` reads.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rollout_token_fuzz::cookie("jwt", bytes));

@@ -13,7 +13,7 @@ pub(super) struct Args {
     subject: String,
     #[command(flatten)]
     api: ApiArgs,
-    /// Prints Rollout's answer unchanged, as JSON.
+    /// Prints Rollout's whole answer, as JSON.
     #[arg(long)]
     json: bool,
 }

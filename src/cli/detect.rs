@@ -168,9 +168,9 @@ fn ask(key: &str) -> io::Result<String> {
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Chooses the credential to open, and its draft. If the key `kind` is given, only drafts of that kind are candidates;
-/// otherwise the scheme of the URL in the key `url` determines the kind. The first candidate that has one of the given
-/// keys is chosen, or else the first candidate.
+/// Chooses the credential to open, and its draft. If the key `kind` is given, only drafts of that kind are candidates.
+/// Otherwise a Redis or SQL URL in the key `url` determines the kind; with another URL or none, all drafts are
+/// candidates. The first candidate that has one of the given keys is chosen, or else the first candidate.
 fn chosen<'a>(
     found: &'a [Detected],
     keys: &[(String, String)],
@@ -297,7 +297,7 @@ fn open(
     Ok(())
 }
 
-/// Prints the template for `subject` that produced no subject, and the templates that would produce one.
+/// Prints the template for `subject` that produced no subject, the reason, and the templates that would produce one.
 fn say_no_subject(said: &Said, tried: &Tried, candidates: &[String]) -> Result<(), Failure> {
     let why = if tried.is_absent {
         "the session has no such member".to_owned()

@@ -60,7 +60,7 @@ pub fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<(), Fai
     })?
 }
 
-/// Prints the result of the checks before the extractors, then each extractor's result.
+/// Prints the result of the checks before the extractors, each extractor's result, hints, and the service's answer.
 async fn explain(
     chain: &Chain,
     checks: Checks,
@@ -111,7 +111,7 @@ async fn explain(
 struct Pasted {
     /// The headers, and the URI if the pasted text contains a request line.
     head: Parts,
-    /// The whole pasted text, unless it is a cURL command.
+    /// The whole pasted text; `None` for a cURL command and for curl's own flags.
     raw: Option<Vec<u8>>,
     /// The problem, if the headers cannot be parsed.
     problem: Option<String>,

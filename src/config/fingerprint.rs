@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileFingerprint {
     path: PathBuf,
-    /// `None` for a pipe, which can be read only once.
+    /// `None` if this is not a regular file, for example a pipe, which can be read only once.
     content: Option<Vec<u8>>,
 }
 

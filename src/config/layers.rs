@@ -1,5 +1,5 @@
-//! The layers of a configuration (the defaults of `dev`, files, environment variables), and how they are merged: a
-//! later layer takes precedence. `reader.rs` converts the result to typed values.
+//! The layers of a configuration (the command's own base, files, `ROLLOUT_CONFIG`, other environment variables), and
+//! how they are merged: a later layer takes precedence. `reader.rs` converts the result to typed values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -153,7 +153,8 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// One layer for each environment variable. The variables in [`ROLLOUT_NAMES`] come last, so they take precedence.
+    /// One layer for each environment variable that sets one key. The variables in [`ROLLOUT_NAMES`] come last, so they
+    /// take precedence.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();
@@ -310,7 +311,7 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
     }
 }
 
-/// Reports a key that is a value in one layer and a section in another, because one of the two must be a mistake. A
+/// Reports a key that is a value in one layer and a section in a later one, because one of the two must be a mistake. A
 /// value that the service itself provides, as in a preset, is not reported.
 fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
     if let (Some(one), Some(other)) = (ValueOrigin::of(value), ValueOrigin::of(section)) {

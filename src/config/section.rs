@@ -124,7 +124,8 @@ impl<'a> Section<'a> {
         config
     }
 
-    /// Validates the secret under `key`, if it is set. An empty secret is a problem.
+    /// Validates the secret under `key`, if it is set, and returns it unchanged. An empty secret is a problem; a secret
+    /// that seems damaged, for example by quotes, is a warning.
     ///
     /// A secret that verifies sessions must differ from the client secret, because the service's own tokens would
     /// otherwise be accepted as sessions.
@@ -137,7 +138,8 @@ impl<'a> Section<'a> {
         value.inspect(|secret| self.check_secret(key, secret, problems))
     }
 
-    /// Validates each secret in the list under `key`, as [`Self::secret`] does.
+    /// Validates each secret in the list under `key`, as [`Self::secret`] does, and returns the secrets unchanged.
+    /// Warns if the list as a whole seems damaged, and records the number of secrets.
     pub fn secrets(&self, key: &str, values: List<Secret>, problems: &mut Problems) -> Vec<Secret> {
         for secret in values.iter() {
             self.check_secret(key, secret, problems);

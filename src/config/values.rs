@@ -31,8 +31,8 @@ impl HumanDuration {
         Self(Duration::from_millis(millis))
     }
 
-    /// Reads a number without a unit as seconds, which the operator probably meant. Returns `None` above the maximum:
-    /// such a number may be a secret under the wrong key, which no message may repeat.
+    /// Reads a number without a unit as seconds, which the operator probably meant. Returns `None` for other text, and
+    /// above the maximum: such a number may be a secret under the wrong key, which no message may repeat.
     pub fn of_bare_number(text: &str) -> Option<Self> {
         let seconds = Duration::from_secs(text.trim().parse().ok()?);
         (seconds <= LONGEST).then_some(Self(seconds))

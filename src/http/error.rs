@@ -1,5 +1,5 @@
 //! Maps every error to its HTTP response (RFC 9457, problem details). Reasons and causes are logged, but not sent to
-//! the caller.
+//! the caller, except for the limit that the headers exceed.
 
 use std::borrow::Cow;
 use std::sync::Arc;

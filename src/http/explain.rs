@@ -1,5 +1,6 @@
 //! Shows, for `explain` and for the page of `dev`, what happens to a request before an extractor is tried: a raw
 //! request passes through a connection, the request checks, the router and the origin check, as in the running service.
+//! If only the headers are known, they are checked as on the token route.
 //! `session::explain` explains the extractors.
 
 use std::net::{IpAddr, SocketAddr};
@@ -72,7 +73,7 @@ pub async fn raw(app: &Arc<App>, request: &[u8], peer: IpAddr) -> Beginning {
         .unwrap_or_else(|| Beginning::Answered(outcome(&answer)))
 }
 
-/// The status and the code of a response.
+/// The status and the code of a response, or a text that says why there is no response.
 fn outcome(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let status = text.split(' ').nth(1);
@@ -194,7 +195,8 @@ fn describe_caller(caller: Caller) -> &'static str {
     }
 }
 
-/// Why the service would refuse the request before it tries an extractor, with the values that it compared.
+/// Why the service would refuse the request before it tries an extractor, with the request's `Origin` and `Host`. The
+/// details of the error and the hint follow, if there are any.
 fn describe_refusal(error: &Error, pasted: &Parts) -> Vec<String> {
     let what = match error {
         Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: refused",

@@ -15,7 +15,8 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 /// The kind of caller, according to the headers that browsers set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A client other than a browser, such as curl or a server.
+    /// A client other than a browser, such as curl or a server. A browser's GET over plain HTTP looks the same, because
+    /// it has neither `Origin` nor `Sec-Fetch-Site`.
     NoBrowser,
     /// A page of this service's own origin.
     SameOrigin,

@@ -390,7 +390,7 @@ fn without_carets(text: &str) -> String {
 }
 
 /// Splits a command into words as a POSIX shell does, and decodes `$'…'`, which Chrome writes. Returns `None` if a
-/// quote is not closed.
+/// quote is not closed or a hexadecimal escape is invalid.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -446,7 +446,7 @@ fn words(text: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Decodes the character after a backslash in `$'…'`.
+/// Decodes the escape after a backslash in `$'…'`; `None` if it is incomplete, or not hexadecimal after `u` or `x`.
 fn escaped(rest: &mut impl Iterator<Item = char>) -> Option<char> {
     Some(match rest.next()? {
         'n' => '\n',

@@ -28,7 +28,7 @@ const SWEEP_EVERY: u32 = 1024;
 type Keyed = RateLimiter<u64, DashMapStateStore<u64>, LimiterClock, NoOpMiddleware<Nanos>>;
 
 /// One limit for each credential of a subject, and one for all credentials of the subject together. The keys of both
-/// limits are 64-bit keyed hashes with a random key.
+/// limits are 64-bit hashes with a random seed.
 pub struct TokenLimiter {
     credentials: Keyed,
     subjects: Keyed,

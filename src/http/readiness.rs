@@ -14,8 +14,8 @@ pub struct Report {
     /// admin listener, because it can be used to check guesses of a weak secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_fingerprint: Option<String>,
-    /// Whether the instance runs in dev mode, in which callers choose their user, so that it must not be reachable from
-    /// outside.
+    /// Whether the instance runs in dev mode, in which callers may choose their user, so that it must not be reachable
+    /// from outside.
     pub dev: bool,
 }
 

@@ -80,8 +80,8 @@ pub async fn check_with_body(
     Ok(Request::from_parts(head, Body::from(body.to_bytes())))
 }
 
-/// Checks everything in the head that does not depend on the route. Sizes are checked first, so that the limits also
-/// bound the cost of the later checks.
+/// Checks everything in the head that does not depend on the route. The sizes of the target and the headers are checked
+/// first, so that the limits also bound the cost of the later checks.
 ///
 /// # Errors
 /// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` (by `Content-Length`), `MethodNotAllowed` (for CONNECT), or

@@ -237,7 +237,8 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     })
 }
 
-/// Answers a preflight from a page of a listed origin, or an OPTIONS request without `Origin`.
+/// Answers a preflight from a page of a listed origin, or an OPTIONS request without `Origin`. Refuses an OPTIONS
+/// request with any other `Origin`.
 fn answer_options(
     app: &App,
     in_force: &InForce,

@@ -105,7 +105,7 @@ pub(super) async fn serve(
         let mut router = shared.router.clone();
         Box::pin(async move {
             let Some(exchange) = exchange else {
-                // The acceptor aborts this task.
+                // The connection is evicted, so the acceptor aborts this task.
                 return std::future::pending().await;
             };
             let response = router.call(request);

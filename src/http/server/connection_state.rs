@@ -135,7 +135,7 @@ impl ConnectionState {
         self.current().ambiguity
     }
 
-    /// Pending for ever if the connection is evicted.
+    /// Scans the bytes that were read, and updates the phase. Pending for ever if the connection is evicted.
     fn received(&self, bytes: &[u8], scan: &mut HeadScan) -> Poll<()> {
         let mut current = self.current();
         if current.evicted {

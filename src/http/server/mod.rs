@@ -233,7 +233,8 @@ impl Acceptor {
         }
     }
 
-    /// If the future is dropped while it waits for room, [`Self::close`] serves the accepted connection.
+    /// Accepts connections and serves them until the future is dropped. If it is dropped while it waits for room,
+    /// [`Self::close`] serves the accepted connection.
     async fn accept_from(&mut self, socket: &TcpListener) -> Infallible {
         loop {
             tokio::select! {

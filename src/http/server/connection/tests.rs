@@ -1,5 +1,5 @@
 //! Tests one connection over an in-memory socket, with paused time: its timeouts, how it ends, and heads that cannot be
-//! parsed. The tests of real sockets, of eviction and of the drain are in `tests/server.rs`.
+//! parsed. The tests of real sockets, of the connection limit and of the drain are in `tests/server.rs`.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -468,7 +468,7 @@ async fn evicted_connection_starts_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_is_not_evicted_once_a_request_has_started_or_was_answered() {
+async fn connection_is_not_evicted_if_a_request_has_arrived_since_it_was_selected() {
     for (path, is_answered) in [("/never", false), ("/", true)] {
         let mut peer = Peer::connect(4096);
         let waiting = peer.state.waiting().expect("a new connection waits");
