@@ -25,7 +25,7 @@ const LINES_PER_SECOND: u32 = 100;
 
 const OTHER_PROTOCOL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The maximum length of a text from the request in the log, such as a path, host or origin, in bytes.
+/// The maximum length of a text from the request in the log, such as a path, host or origin, in bytes before escaping.
 const MAX_TEXT: usize = 256;
 
 /// The result of a request, in plain fields.
@@ -197,7 +197,8 @@ impl RequestLog {
         );
     }
 
-    /// Logs that a request head could not be parsed and was refused. The line has no span, method, path or host.
+    /// Logs that a request head was refused because it is malformed or exceeds a limit. The line has no span, method,
+    /// path or host.
     pub fn refused_head(
         &self,
         request_id: &str,
@@ -242,7 +243,8 @@ impl RequestLog {
         is_due
     }
 
-    /// Logs, for each reason, how many lines were left out since the last call.
+    /// Logs, for each reason, how many lines were left out since the last call. Also logs the number of lost lines if
+    /// it has changed.
     pub fn report(&self) {
         let suppressed: Vec<(&str, u64)> = self
             .budgets()
@@ -291,7 +293,7 @@ impl RequestLog {
     }
 }
 
-/// Sets the attributes of the request's trace span.
+/// Sets the attributes of the request's trace span, and marks the span as failed if the status is 5xx.
 fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     let trace = &span.trace;
     if trace.is_disabled() {
@@ -310,7 +312,8 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     }
 }
 
-/// The first [`MAX_TEXT`] bytes of a string from a caller, with bytes other than printable ASCII escaped.
+/// The first [`MAX_TEXT`] bytes of a string from a caller. Quotes, backslashes, and bytes other than printable ASCII
+/// are escaped.
 fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(MAX_TEXT)]
         .escape_ascii()

@@ -19,8 +19,8 @@ impl TraceParent {
     /// The length of `00-TRACE-SPAN-FLAGS`, with 32, 16 and 2 hexadecimal digits after the version.
     const LENGTH: usize = 55;
 
-    /// The caller's `traceparent`, or `None` if it is absent, repeated or malformed; the request then starts a new
-    /// trace.
+    /// The caller's `traceparent`, or `None` if it is absent, repeated or malformed. If traces are exported, such a
+    /// request starts a new trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         Self::parse(single(headers, &TRACEPARENT).ok()??.to_str().ok()?)
     }

@@ -105,8 +105,8 @@ impl Minter {
     /// session ends if that is earlier.
     ///
     /// # Errors
-    /// If the clock is not set, the session has expired and `token.cap_to_session` is set, the session's value for a
-    /// claim cannot be used, or the token is too long. A claim for which the session has no value is omitted.
+    /// If the clock is not set, if `token.cap_to_session` is set and the session has expired, if the session's value
+    /// for a claim cannot be used, or if the token is too long. A claim for which the session has no value is omitted.
     pub fn mint(
         &self,
         subject: &Subject,
