@@ -224,7 +224,8 @@ async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-/// Writes `head`, and then `again` repeatedly until the peer closes the connection.
+/// Writes `head`, and then `again` repeatedly until the peer closes the connection, with a pause of 20 ms after each
+/// write if `pause` is set.
 pub async fn drip(mut stream: TcpStream, head: &'static [u8], again: &'static [u8], pause: bool) {
     if stream.write_all(head).await.is_err() {
         return;

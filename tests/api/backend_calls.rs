@@ -691,7 +691,7 @@ enum Fault {
     Nonsense,
     /// The backend does not respond before the timeout.
     Hangs,
-    /// The backend closes the connection without a response, as some servers do after a long request head.
+    /// The backend closes the connection without a response, as some servers do if a request head is too long.
     Closes,
 }
 
@@ -1065,7 +1065,7 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
 }
 
 /// A server that responds to the first request on each connection, closes the connection when a second request arrives,
-/// and counts the requests.
+/// and counts the requests. Returns its address and the count.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();

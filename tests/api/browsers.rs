@@ -428,7 +428,7 @@ async fn dev_explain(dev: &Service, request: &str) -> Value {
 }
 
 #[tokio::test]
-async fn own_origin_is_compared_with_host_unless_sec_fetch_site_is_same_site_or_cross_site() {
+async fn origin_equal_to_host_is_allowed_unless_sec_fetch_site_is_same_site_or_cross_site() {
     let service = Service::start(config());
     for (site, want) in [
         (None, 200),

@@ -890,7 +890,7 @@ async fn jwt_section_configured_by_variables_alone_verifies_provider_tokens() {
 }
 
 /// A fake of Rollout's API that verifies a token's signature, `iss`, `iat` and `exp`, or always responds with the
-/// status `broken`. Its clock is `ahead` seconds ahead of the machine's clock.
+/// status `broken`. Its clock is `ahead` seconds ahead of the machine's clock. Returns its URL.
 pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
@@ -924,7 +924,7 @@ pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     format!("http://{address}/api")
 }
 
-/// A server that returns an HTML page for every path, in place of Rollout's API.
+/// A server that returns an HTML page for every path, in place of Rollout's API. Returns its URL.
 async fn web_page() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1394,7 +1394,7 @@ fn store_on_another_host_without_tls_is_a_warning_that_hides_the_password() {
 }
 
 #[test]
-fn unsigned_redis_session_id_needs_key_prefix_or_key_hash_and_an_empty_prefix_is_a_warning() {
+fn unsigned_redis_session_id_needs_a_prefix_or_hash_and_an_empty_prefix_alone_is_a_warning() {
     let plain = "kind = \"redis_session\"\nurl = \"redis://localhost\"\ncookie = \"sid\"\n";
     let problems = problems(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"

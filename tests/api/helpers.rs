@@ -48,7 +48,7 @@ pub const BY_HEADER: &str = r#"
     trusted_proxies = ["127.0.0.1"]
 "#;
 
-/// A service on a free port. Only the test advances its clock. It stops when the test ends.
+/// A service on free ports, which stops when the test ends. Only the test advances the service's clock.
 pub struct Service {
     pub address: SocketAddr,
     pub admin: SocketAddr,

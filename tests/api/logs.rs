@@ -24,7 +24,7 @@ use tracing::instrument::WithSubscriber;
 use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::{BY_HEADER, client_variables, sign_session};
 
-/// A service without a rate limit, so that every request gets a token and a log line.
+/// The command of a service without a rate limit, which would refuse many of the requests, and without a drain delay.
 fn without_rate_limit() -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -230,7 +230,8 @@ fn startup_log_line_has_version_extractors_addresses_and_fingerprint() {
     );
 }
 
-/// Sends a request with this header, which must be refused for this reason. Returns the cause from its log line.
+/// Sends a request with this header, and checks that it is refused with 401 and this reason. Returns the cause in its
+/// log line.
 fn cause(process: &mut Process, id: &str, header: &str, reason: &str) -> String {
     let head =
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\n{header}\r\n");

@@ -1,4 +1,5 @@
-//! Tests the service from the outside, over real sockets. The harness is in `helpers.rs`.
+//! Tests the service from the outside, mostly over real sockets, and the commands of the binary. The harness is in
+//! `helpers.rs`.
 
 #![allow(
     clippy::too_many_lines,

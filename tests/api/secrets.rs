@@ -255,7 +255,7 @@ fn damaged_session_secret_is_a_warning() {
 }
 
 #[test]
-fn missing_secret_file_is_refused_with_its_path_and_a_hint() {
+fn missing_secret_file_or_directory_in_its_place_is_refused_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("rollout").to_str().unwrap().to_owned();
     let directory = folder.path().to_str().unwrap();

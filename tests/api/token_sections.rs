@@ -312,7 +312,7 @@ async fn token_of_an_allowed_tenant_is_accepted_if_tid_and_key_match_its_issuer(
 }
 
 #[tokio::test]
-async fn tenant_controlled_subject_without_a_list_of_tenants_is_refused_at_start() {
+async fn tenant_controlled_subject_without_tenants_and_invalid_tenants_or_issuers_are_refused() {
     let entra = Entra::start().await;
     let upn = "subject = '{upn}'";
     for (keys, want) in [

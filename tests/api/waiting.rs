@@ -15,7 +15,7 @@ use crate::binary::{FAR, binary, good_session, run};
 use crate::helpers::{client_variables, file_of};
 use crate::idp::Idp;
 
-/// A command whose standard error is a terminal.
+/// A command whose standard error, and optionally standard input, is a terminal.
 struct OnTerminal {
     child: Child,
     terminal: File,

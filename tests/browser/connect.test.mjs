@@ -10,7 +10,7 @@ import { freePort, open, startBrowser, startProgram, startService, stop } from "
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const docs = readFileSync(path.join(root, "docs/connect.md"), "utf8");
-// This folder is below the installed packages, so that Vite, Next.js and Node find them.
+// A parent of this folder contains `node_modules`, so that Vite, Next.js and Node find the installed packages.
 const work = path.join(root, "target/browser/connect");
 
 let browser, service;

@@ -65,7 +65,7 @@ class Service:
 
 @contextmanager
 def serving(work, arguments, environment, program=(BINARY,)):
-    """Starts the service with this command line and only these environment variables."""
+    """Starts the service with this command line and only these environment variables, and kills it at the end."""
     log = work / "service.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ def serving(work, arguments, environment, program=(BINARY,)):
 
 
 def command(arguments, environment={}, **options):
-    """Runs a subcommand of the binary, and waits until it exits."""
+    """Runs a subcommand of the binary, and returns its exit code and output."""
     return subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, **options)
 
 

@@ -280,7 +280,7 @@ async fn cross_site_request_from_a_listed_origin_gets_a_token() {
 }
 
 #[tokio::test]
-async fn same_site_request_from_an_unlisted_origin_is_403() {
+async fn sec_fetch_site_other_than_same_origin_or_none_is_403_unless_the_origin_is_listed() {
     let web = Service::start(by_jwt()).await;
     for site in [
         "same-site",

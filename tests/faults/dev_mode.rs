@@ -1,4 +1,5 @@
-//! `dev` treats every caller as signed in, so it must be reachable from this machine only.
+//! `dev` treats every caller as signed in unless extractors are configured, so it must be reachable from this machine
+//! only.
 
 use crate::service::{Service, Setup, refuses};
 use crate::wire::{post, request};

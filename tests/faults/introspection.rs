@@ -67,7 +67,7 @@ fn keys(port: u16) -> String {
     )
 }
 
-/// Settings that cache the issuer's responses for 60 s.
+/// Keys that cache the issuer's responses for active tokens for 60 s, and accept the tokens of any client.
 const KEPT: &str = "[extractors.idp]\ncache_ttl = '60s'\nallow_any_client = true";
 
 fn good(over: &Value) -> Value {
@@ -276,7 +276,7 @@ async fn fifteen_thousand_inactive_tokens_use_at_most_16_mib() {
 }
 
 #[tokio::test]
-async fn rejected_client_secret_is_503() {
+async fn introspection_status_other_than_200_is_503_and_a_rejected_client_secret_is_logged() {
     let s = Stage::start().await;
     for status in ["401 Unauthorized", "403 Forbidden"] {
         s.issuer.does(Act::Say(answer(

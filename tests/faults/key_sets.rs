@@ -195,7 +195,7 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&signer), "200").await;
-    // Each response may increase memory use by at most 1 MiB.
+    // All responses together may increase memory use by at most 1 MiB per response.
     let (bound, mut ahead) = (s.usage().resident_kib + 1024 * bad.len() as u64, 0);
     for (label, act) in bad {
         provider.does(act);

@@ -22,7 +22,8 @@ fn good(subject: &str) -> Vec<u8> {
     post(&bearer(&hs256(&json!({"sub": subject}))))
 }
 
-/// Sends requests on separate connections, and returns when all of them are waiting for the backend.
+/// Sends requests on separate connections, and waits until all of them are waiting for the backend. Returns the tasks
+/// that receive the response statuses.
 async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
     let mut tasks = JoinSet::new();
     for n in 0..count {
