@@ -8,8 +8,8 @@ WORKDIR /src
 # Additional Cargo features, such as "otel" for traces: see docs/tracing.md.
 ARG FEATURES=""
 COPY . .
-# If only the sources change, compiled dependencies are reused from the two caches. `touch` makes the sources newer than
-# a cached build, even after an older commit was checked out.
+# If only the sources change, downloaded and compiled dependencies are reused from the two caches. `touch` makes the
+# sources newer than a cached build, so that cargo compiles them even after an older commit was checked out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find src config docs web -type f -exec touch {} + \
@@ -22,7 +22,8 @@ LABEL org.opencontainers.image.title="rollout-token" \
 # CA certificates for HTTPS calls to your backends and identity providers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /rollout-token /rollout-token
-# `rollout-token dev` treats every caller as signed in. It refuses to run if this variable is set to production.
+# `rollout-token dev` treats every caller as signed in unless extractors are configured. It refuses to run if this
+# variable is set to production.
 ENV APP_ENV=production
 # The user is "nobody" as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot requires a number.
 USER 65534:65534

@@ -16,7 +16,7 @@ check: ## Runs cargo fmt, clippy (warnings are errors) and cargo test: under two
 generate: ## Writes the generated parts of the docs
 	cargo run --quiet --locked --example generate
 
-test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## Runs all checks and tests; installs missing tools first
+test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## Runs the checks and tests that CI runs; installs missing tools first
 
 tools: ## Lists and installs the programs that the tests need
 	@tests/tools.sh
@@ -109,7 +109,7 @@ bench: ## Compares the service with other servers and writes docs/performance.md
 	python3 benches/stores.py --write
 	target/peers/venv/bin/python benches/scale.py --write
 
-bench-parts: ## Benchmarks minting, each extractor, extractor chains and refusals, without sockets
+bench-parts: ## Benchmarks minting, the reading of each framework's sessions, extractor chains and refusals, without sockets
 	cargo bench --locked
 
 bench-check: ## Compares the instruction counts of minting and of a request with benches/counts.json
@@ -134,7 +134,7 @@ fuzz: ## Fuzzes each parser for FUZZ_SECONDS (default: 20) seconds, and keeps th
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image, and tests it and the Compose demo: in Docker if it runs, or if you are root (installs Docker if needed); otherwise with buildah
+image-test: ## Builds and tests the image and the Compose demo: in Docker if an engine runs or you are root (Docker is then installed if needed), otherwise without Docker
 	@if docker info >/dev/null 2>&1 || [ "$$(id -u)" = 0 ]; then tests/image/docker.sh; else tests/image/run.sh; fi
 
 audit: ## Checks the dependencies for published advisories (needs network access)

@@ -1,4 +1,4 @@
-//! Measures how long each extractor kind that reads a framework's cookie takes, from a real cookie to the attributes. For
+//! Measures how long each extractor kind that reads a framework's cookie takes, from a real cookie to the session. For
 //! sessions in a store, it measures the two parts around the query: the session id in the cookie, and the stored value.
 
 #![expect(

@@ -2,8 +2,8 @@
 # Builds the release artefacts in target/dist: the static binary, the archive with its shell completions, the Debian
 # package, the npm packages, the Python wheel, the container image as an OCI archive, the SBOM and the checksums. `make
 # release` runs this script, and docs/deploy/releasing.md describes the release. Building the image needs root or sudo.
-# With the argument `deb` the script stops after the Debian package. With `packages` it builds only the npm and PyPI
-# packages, which also works on macOS.
+# With the argument `deb` the script builds only the binary, the completions and the Debian package. With `packages` it
+# builds only the binary and the npm and PyPI packages, which also works on macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
