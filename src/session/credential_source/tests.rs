@@ -108,7 +108,7 @@ fn opaque_token_is_read_after_scheme_bearer_or_token_and_other_schemes_are_ignor
 }
 
 #[test]
-fn bearer_prefix_is_removed_in_any_header_and_cookie() {
+fn bearer_scheme_is_removed_from_the_value_of_any_header_or_cookie() {
     for (name, value, want) in [
         ("plain", "eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),
         ("bearer", "Bearer eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),

@@ -220,8 +220,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Replaces the app's host in the examples with the host of a request to the app. If that request seems to call a
-    /// "who am I" URL, its path replaces the example path.
+    /// Replaces the app's origin in the examples with the [`public_origin`] of a request to the app. If that request
+    /// seems to call a "who am I" URL, its path replaces the example path.
     pub(super) fn address(&mut self, request: &Url) {
         let asks = request
             .path_segments()

@@ -153,8 +153,8 @@ impl Finding {
     }
 }
 
-/// Like [`detect`], but the example URLs of the drafts have the host of the request's URL and, if it seems to be a
-/// "who am I" URL, its path.
+/// Like [`detect`], but the example URLs of the drafts have the public origin of the request's URL and, if this URL
+/// seems to be a "who am I" URL, its path.
 pub fn detect_for(headers: &HeaderMap, url: Option<&Url>, registry: &Registry) -> Vec<Detected> {
     let mut found = detect(headers, registry);
     if let Some(url) = url {

@@ -151,8 +151,8 @@ impl SessionExtractor for Jwt {
 }
 
 impl Jwt {
-    /// Checks the length, form, header and issuer of a token. If the form, the family of `alg` or the issuer does not
-    /// fit, the error is `NotMine`, so that the chain may try another extractor.
+    /// Parses a token, and checks its length, form, header and issuer. If the form, the family of `alg` or the issuer
+    /// does not fit, the error is `NotMine`, so that the chain may try another extractor.
     fn read<'a>(
         &self,
         found: &'a credential_source::Found<'_>,
@@ -356,8 +356,8 @@ impl Jwt {
         Ok(exp.0)
     }
 
-    /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request does not prove
-    /// possession of the key.
+    /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request does not prove possession of the
+    /// key. With `allow_sender_constrained`, they are accepted without that proof.
     fn check_sender(&self, claims: &Object) -> Result<(), ExtractError> {
         match member(claims, "cnf")? {
             Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => {

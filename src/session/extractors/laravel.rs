@@ -107,8 +107,8 @@ impl CookieFormat for Laravel {
 }
 
 impl Laravel {
-    /// The app sets `expires` to the time of the last request plus its lifetime. If `expires` is later than now plus
-    /// `lifetime`, the configured `lifetime` differs from the app's.
+    /// Refuses a session that has expired. The app sets `expires` to the time of the last request plus its lifetime, so
+    /// an `expires` later than now plus `lifetime` is refused too: the configured `lifetime` differs from the app's.
     fn check_time(&self, expires_at: UnixSeconds, now: UnixSeconds) -> Result<(), ExtractError> {
         if now > expires_at {
             return Err(ExtractError::expired_at(expires_at, now));

@@ -194,7 +194,7 @@ fn build(section: &Section<'_>, context: &Context) -> BuildResult {
 }
 
 /// Reads the key prefixes. `key_prefix` is required if ids are neither signed nor hashed, because otherwise a client
-/// could name any key of this Redis database, unless the key contains a colon, as its session.
+/// could name any key without a colon in this Redis database as its session.
 fn key_prefixes(
     section: &Section<'_>,
     key_prefix: Option<List<String>>,

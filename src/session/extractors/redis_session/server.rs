@@ -39,7 +39,7 @@ pub struct RedisServer {
     extractor: Arc<str>,
     /// Whether the key's expiry is read together with its value. True if `token.cap_to_session` is set.
     reads_expiry: bool,
-    /// Whether the server refuses `GETRANGE`, which limits how much of a value is sent.
+    /// Whether the server refuses `GETRANGE`, which limits how much of a value is sent. If so, `GET` is used.
     getrange_is_refused: AtomicBool,
 }
 
@@ -60,7 +60,8 @@ pub struct Stored {
 
 impl RedisServer {
     /// # Errors
-    /// If the URL is invalid. The message contains no part of the URL, because the URL may contain a password.
+    /// If the URL or the password is invalid, or if the URL contradicts `password` or `ca`. The message contains no
+    /// part of the URL, because the URL may contain a password.
     pub fn new(
         section: &Section<'_>,
         url: &Secret,
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn get_and_pttl_answers_become_a_value_with_its_ttl_or_a_lost_connection() {
+    fn get_and_pttl_answers_become_a_value_with_its_ttl_no_value_or_a_lost_connection() {
         use redis::Value::{BulkString, Int, Nil, Okay};
         let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
         for (answers, want) in [
