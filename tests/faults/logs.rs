@@ -119,7 +119,7 @@ async fn terminal_escape_sequence_is_escaped_in_the_log() {
         );
         s.finish().await;
     }
-    // Configuration problems at startup are printed as plain text in every log format.
+    // Configuration problems at startup are escaped too, although they are plain text in every log format.
     let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1"))
         .refusal()
         .await;

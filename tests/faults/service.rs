@@ -26,8 +26,8 @@ const SHIPPED_LIMIT: u64 = 192 * 1024;
 /// The memory that ten thousand connections may use, in KiB. The allocator keeps this memory after they close.
 pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
-/// The limit in the shipped deployment files, plus 72 KiB for each connection that `max_connections` allows above its
-/// default.
+/// The service's memory limit in KiB: the limit in the shipped deployment files, plus 72 KiB for each connection that
+/// `max_connections` allows above its default.
 fn memory_limit(toml: &str) -> u64 {
     let table: toml::Table = toml::from_str(toml).expect("TOML");
     let server = table.get("server").and_then(toml::Value::as_table);
@@ -400,7 +400,8 @@ impl Service {
         text
     }
 
-    /// Waits until no more log lines arrive, and returns the log. A separate thread writes the lines.
+    /// Waits until no more log lines arrive, and returns the log. The service writes the lines in a thread of their own,
+    /// so they can arrive after the response.
     pub async fn whole_log(&self) -> String {
         loop {
             let before = self.output.lock().len();
@@ -597,7 +598,7 @@ impl Service {
         tasks.collect()
     }
 
-    /// Searches the output since the last call, and the 256 bytes before it, for secrets.
+    /// Searches the output since the last call, and the 256 bytes before it, for secrets and bearer tokens.
     fn scan(&self) {
         let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.output.lock();
@@ -658,8 +659,8 @@ fn request_of(line: &str) -> Vec<u8> {
     format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The user and system CPU time in a line of `/proc/PID/stat`. The last `)` ends the program name, which may contain
-/// any characters.
+/// The sum of the user and system CPU time in a line of `/proc/PID/stat`, in hundredths of a second. The last `)` ends
+/// the program name, which may contain any characters.
 fn ticks(stat: &str) -> u64 {
     let fields: Vec<&str> = stat
         .rsplit_once(')')

@@ -1,4 +1,5 @@
-//! Session stores: a real Redis server, and a fake `PostgreSQL` server that returns errors.
+//! Session stores: a real Redis server, and fake Redis and `PostgreSQL` servers that reply with errors or malformed
+//! data, or not at all.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -370,7 +371,7 @@ async fn session_id_with_redis_commands_is_looked_up_as_one_key() {
 }
 
 #[tokio::test]
-async fn revoked_session_is_401() {
+async fn deleted_or_expired_session_is_401() {
     let s = Stage::start().await;
     s.redis.set("short", "{\"user_id\":\"bob\"}").await;
     s.s.expect("there", &sid("short"), &["200"]).await;
@@ -528,7 +529,8 @@ async fn thousand_requests_to_a_slow_store_use_at_most_16_connections() {
     s.finish().await;
 }
 
-/// A fake `PostgreSQL` server that accepts every login and responds to every message with `answer`. Returns its port.
+/// Starts a fake `PostgreSQL` server that accepts every login, and responds to each later message with `answer`, or not
+/// at all if `answer` is empty. Returns its port.
 async fn postgres(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();

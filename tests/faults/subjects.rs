@@ -131,7 +131,7 @@ async fn reserved_word_or_template_text_is_used_as_a_literal_subject() {
 }
 
 #[tokio::test]
-async fn invisible_or_control_character_in_a_subject_is_401() {
+async fn empty_overlong_or_unprintable_subject_is_401() {
     let s = Service::start(by_jwt()).await;
     for sub in [
         "",

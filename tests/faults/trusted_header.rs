@@ -60,7 +60,7 @@ async fn user_header_spelled_with_underscores_is_401() {
 }
 
 #[tokio::test]
-async fn repeated_user_header_is_401() {
+async fn repeated_or_misspelled_user_header_is_refused() {
     let proxied = proxied_service().await;
     for headers in [
         "X-Forwarded-User: bob\r\nX-Forwarded-User: bob\r\n",

@@ -245,7 +245,7 @@ async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) 
             }
             false
         }
-        // Wait until the peer closes the connection.
+        // Wait until the peer closes the connection, or sends another byte.
         Act::Hang => {
             let mut byte = [0; 1];
             stream.read(&mut byte).await.is_ok_and(|length| length > 0)

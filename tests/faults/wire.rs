@@ -387,7 +387,7 @@ impl Wire {
         Some(answer)
     }
 
-    /// Reads once. Returns false if the connection was closed.
+    /// Reads once. Returns false if the connection was closed or reset.
     async fn read(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.unread)).await;
         let length = read

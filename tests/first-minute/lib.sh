@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by the scripts in this folder. Each script follows a page of docs/start in a new folder, as a reader who
-# pastes its blocks would, and counts the steps. A step is a command or an edited file.
+# pastes the page's code blocks would, and counts the steps. A step is a command or an edited file.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -48,7 +48,7 @@ wait_for() { # PORT LOG
   cat "$2"
   return 1
 }
-# Signs in at /sign-in, and prints a request as a browser copies it "as cURL".
+# Signs in at /sign-in, and prints a request to the app in the form of a browser's "Copy as cURL".
 copy_request() {
   curl -sS -o /dev/null -c "$work/cookies" "http://localhost:$app/sign-in"
   printf "curl 'http://localhost:%s/' -H 'Cookie: %s'\n" "$app" "$(awk '$7 { printf "%s%s=%s", s, $6, $7; s = "; " }' "$work/cookies")"

@@ -253,7 +253,7 @@ def try_case(case: Case, report: Report) -> None:
 
 
 def start_app(case: Case, programs: Programs, folder: Path) -> str:
-    """Copies the app to a folder below its libraries, where Node finds them, and starts it. Returns its URL."""
+    """Copies the app to a folder below its libraries, where Node finds them, builds and starts it. Returns its URL."""
     libraries = ROOT / "target" / case.libraries
     home = libraries / "apps" / case.folder
     shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)

@@ -34,7 +34,7 @@ def check(name, good, seen=""):
 
 
 def check_file(compose):
-    """Checks that the files that `docker compose up` needs exist, and that the service is isolated."""
+    """Checks that the files that `docker compose up` needs exist, and that the service and the app are isolated."""
     service, app = compose["services"]["rollout-token"], compose["services"]["app"]
     for name, part in ("rollout-token", service), ("app", app):
         check(f"{name}: read-only, no capabilities", part["read_only"] and part["cap_drop"] == ["ALL"], part)
@@ -48,7 +48,8 @@ def check_file(compose):
 
 
 def check_setup(work, compose):
-    """Runs setup.sh in a temporary folder. Returns the folder of secret files, which stands in for /run/secrets."""
+    """Runs setup.sh in a temporary folder, and checks its results. Returns the folder of the secret files that it wrote,
+    which stands in for /run/secrets."""
     copy = work / "examples/compose/setup.sh"
     copy.parent.mkdir(parents=True)
     shutil.copy(ROOT / "examples/compose/setup.sh", copy)

@@ -1,5 +1,5 @@
 // Tests the presets of `session_endpoint` with Better Auth and Auth.js: after sign-in, `explain` reports a token for
-// the user; after sign-out, it reports 401. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
+// the user; after sign-out, or with a changed session cookie, it reports 401. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createServer } from "node:http";
