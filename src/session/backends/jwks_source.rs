@@ -257,7 +257,8 @@ impl FetchError {
         }
     }
 
-    /// Whether the status means that the document does not exist.
+    /// Whether the status means that the document does not exist. Object stores such as Amazon S3 answer 403 for a
+    /// missing object if the caller may not list the objects.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::Call(_, CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
     }

@@ -19,7 +19,7 @@ pub struct Backends {
     count: AtomicUsize,
 }
 
-/// The numbers from which the default limit is computed, for the configuration that is in force. All configurations of
+/// The numbers from which limits and shares are computed, for the configuration that is in force. All configurations of
 /// a service share one `Totals`, because a reload keeps unchanged extractors.
 #[derive(Debug)]
 struct Totals {

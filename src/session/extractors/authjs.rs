@@ -37,7 +37,8 @@ const SUBJECT_MISSING: &str = "is missing: without a database adapter, or if aut
 
 /// The clock tolerance that both versions use, in seconds.
 const TOLERANCE: UnixSeconds = 15;
-/// The maximum number of chunks that are read. With default limits, a request's headers cannot contain more.
+/// The maximum number of chunks that are read. The library's chunks have almost 4 KiB, so the default of
+/// `server.max_header_bytes` allows fewer.
 const MAX_PARTS: usize = 16;
 /// The maximum length of a bearer token, in bytes. A chunked cookie has the same limit.
 const MAX_BEARER: usize = 64 * 1024;

@@ -52,7 +52,8 @@ const MIN_PASSWORD: usize = 32;
 const MAX_PARTS: usize = 4;
 /// The prefix of h3's cookie value if the seal is split over `NAME.1`, `NAME.2` …; the number of chunks follows it.
 const CHUNKED: &str = "__chunked__";
-/// The maximum number of h3's chunks that are read. With default limits, a request's headers cannot contain more.
+/// The maximum number of h3's chunks that are read. By default, h3's chunks have almost 4 KiB, so the default of
+/// `server.max_header_bytes` allows fewer.
 const MAX_CHUNKS: usize = 16;
 /// The number of PBKDF2 iterations with which @hapi/iron and iron-webcrypto derive keys.
 const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
