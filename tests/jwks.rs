@@ -602,7 +602,7 @@ async fn old_keys_stay_in_use_after_an_unusable_answer() {
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
         subject.until_fetched(2).await;
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
-        // Following the redirect would be a third request.
+        // In the case `redirect`, following the redirect would be a third request.
         assert_eq!(server.hits(), 2, "{name}");
         let metrics = subject.metrics.render();
         let line = format!("jwks_refresh_total{{extractor=\"jwt\",result=\"{word}\"}} 1");

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The top-level modules, from the top layer down. Files that are not listed belong to the lowest layer.
+/// The top-level modules, from the top layer down. Modules that are not listed belong to the lowest layer.
 const ROOMS: [&str; 7] = [
     "cli",
     "http",

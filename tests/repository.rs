@@ -1,5 +1,6 @@
 //! Checks the consistency of the repository: the versions in its lock file, the Docker build context, the tests that
-//! `SECURITY.md` and `docs/threat-cases.md` name, and the docs pages. No test in this file runs the service.
+//! `SECURITY.md` and `docs/threat-cases.md` name, the docs pages, and the public API that the examples use. No test in
+//! this file runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,

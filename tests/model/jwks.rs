@@ -46,7 +46,8 @@ pub const MODELS: [Model; 5] = [
 
 const REQUESTS: usize = 3;
 
-/// P-256 keys called `old` and `new`: the points of RFC 7515, appendix A.3, and RFC 7517, appendix A.1.
+/// A key set with the P-256 key `old`; [`BOTH`] also contains `new`. Their points are from RFC 7515, appendix A.3, and
+/// RFC 7517, appendix A.1.
 const OLD: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"old",
     "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 const BOTH: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"old",

@@ -59,8 +59,8 @@ async fn user_header_from_a_caller_is_ignored_or_refused_behind_a_proxy() {
                 other => panic!("{what}, {name}: {value} has the unexpected status {other}"),
             }
         }
-        // Except behind nginx with its default, the service receives both spellings of the header, so it refuses the
-        // request.
+        // Only nginx with its default settings drops the header with underscores. Behind the other proxies, the service
+        // receives both spellings of the header, and refuses the request.
         if what != "nginx" {
             let (status, body) = answer(ask("X_Forwarded_User", "admin").await.unwrap()).await;
             assert_eq!(

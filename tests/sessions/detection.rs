@@ -84,7 +84,7 @@ fn detect_is_right_for_at_least_97_percent_and_certain_but_wrong_for_at_most_0_3
         let (kind, preset) = expected(case, files.path());
         let seen = detected.as_ref();
         // The cookie does not show which store contains the session, so `detect` drafts a section for each store, with
-        // the likelier store first. The right store may be any of them.
+        // the likelier store first. The right store may be any of them, but must be the first if the result is certain.
         let is_right = seen.is_some_and(|seen| {
             let draft = seen.drafts.iter().find(|draft| draft.kind == kind);
             draft.is_some_and(|draft| draft.preset == preset.as_deref())

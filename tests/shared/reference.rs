@@ -151,7 +151,7 @@ fn settings() -> String {
         // Skip the comments at the end, which describe the next section: the docs page has its own hand-written text
         // for them.
         let lines = lines.split("\n\n").next().unwrap();
-        // Keys without a default are commented out.
+        // Keys without a default are commented out in the file; the docs page lists them like the other keys.
         let lines: String = lines
             .lines()
             .map(|line| match line.strip_prefix("# ") {

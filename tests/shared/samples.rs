@@ -1,5 +1,5 @@
-//! One valid session of each framework, with the keys that open it. Benchmarks measure these sessions, and fuzzers
-//! start from them. The sessions come from `tests/vectors/`.
+//! Valid sessions of each framework, with the configuration keys that accept them. Benchmarks measure these sessions,
+//! and fuzzers start from them. The sessions come from `tests/vectors/`.
 
 use std::sync::Arc;
 

@@ -238,7 +238,7 @@ impl Case {
         session.pointer(self.text("subject_path")).cloned()
     }
 
-    /// Only a case with a whole `Cookie` header can contain the same name twice.
+    /// Whether the request contains the session cookie twice. Only a case with a whole `Cookie` header can do so.
     fn names_its_cookie_twice(&self) -> bool {
         let (Some(name), Some(header)) = (
             self.config["cookie_name"].as_str(),
@@ -293,7 +293,7 @@ impl Case {
     }
 
     /// The whole configuration that contains this section. A claim of the minted token contains the session's
-    /// attributes.
+    /// attributes, unless they are longer than [`MAX_SHOWN`].
     pub fn configuration(&self, section: Table) -> Table {
         let mut claims = Table::new();
         if self.expect["session"].to_string().len() <= MAX_SHOWN {
@@ -598,7 +598,8 @@ pub fn join(cookies: &[(String, String)]) -> String {
         .join("; ")
 }
 
-/// The preset for a provider in the vectors, where a provider with several token formats has several names.
+/// The preset for a provider's name in the vectors. The name begins with the preset's name; suffixes tell the token
+/// formats of a provider apart.
 fn preset(provider: &str) -> &str {
     const PRESETS: [&str; 12] = [
         "auth0",

@@ -1,5 +1,6 @@
 //! Stores that are down, slow, disconnected or out of connections, or that have a wrong certificate: the response is
-//! 503, never 401 and never a token for another user.
+//! 503, never 401 and never a token for another user. Also tests what `explain` says about these errors, and which keys
+//! the service reads from Redis.
 
 use std::future::poll_fn;
 use std::pin::pin;

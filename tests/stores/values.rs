@@ -1,5 +1,5 @@
-//! Tests of session ids that a query cannot convert to a column's type, and of dates outside the usual range. The
-//! databases work; `faults.rs` tests database failures.
+//! Tests of session ids that a query cannot convert to another type, of dates outside the usual range, and of error
+//! messages that may quote a session id or a row. The databases work; `faults.rs` tests database failures.
 
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, explain, express_signed, service};
 use crate::servers::{MariaDb, Postgres};

@@ -48,7 +48,8 @@ fn traceparent(flags: &str) -> String {
     format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-{flags}")
 }
 
-/// A command that runs `serve` with this configuration and exports its traces to `endpoint`.
+/// A command that runs `serve` with this configuration and exports its traces to `endpoint`, and the configuration's
+/// file, which is deleted when it is dropped.
 fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("written");
