@@ -16,8 +16,8 @@ const REDACTED: &str = "[REDACTED]";
 /// The bytes of a secret. `Debug` and `Serialize` print a placeholder.
 ///
 /// The memory is not wiped on drop, because the keys derived from it and the environment variables that a reload reads
-/// again stay in memory as long as the process runs. `hardening.rs` protects them: it disables core dumps, and keeps
-/// other users from reading the process's memory.
+/// again stay in memory as long as the process runs. `hardening.rs` protects them: it disables core dumps and, on
+/// Linux, keeps other unprivileged processes from reading the process's memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -31,7 +31,8 @@ impl Secret {
         &self.0
     }
 
-    /// The secret in a file. One trailing newline, which editors and `echo` add, is removed.
+    /// The secret in a file, or the message if the file cannot be read. One trailing line break (LF or CR LF), which
+    /// editors and `echo` add, is removed.
     pub(crate) fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
         if path.as_os_str().is_empty() {
             return Err(
@@ -143,7 +144,7 @@ fn is_unfilled(text: &str) -> bool {
         .filter(|word| !word.is_empty());
     let words = words.collect::<Vec<_>>().join(" ");
     BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
-        // A shell variable that was not expanded, a URL, or a JavaScript expression.
+        // A shell variable that was not expanded, a URL, a JavaScript expression, or only `.`, `…`, `x`, `*` and `?`.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
         || text.starts_with("process.env")

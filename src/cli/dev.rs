@@ -44,8 +44,8 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     ))?
 }
 
-/// Refuses to run `dev`, which signs every caller in if no extractors are configured, if one of [`STAGE_VARIABLES`] is
-/// `production` or `prod`, in upper or lower case.
+/// Refuses to run `dev` if one of [`STAGE_VARIABLES`] is `production` or `prod`, in upper or lower case: without
+/// configured extractors, `dev` signs every caller in.
 #[expect(
     clippy::disallowed_methods,
     reason = "these variables are not part of the configuration"

@@ -181,7 +181,8 @@ fn say_other(other: &Detected, chosen: &Draft) -> Result<(), Failure> {
     ))
 }
 
-/// Sets a key of the section, unless it is a secret. A dotted key sets a member of a table.
+/// Sets a key of the section, and refuses a secret. A key with `_file`, which names a secret's file, replaces the
+/// secret in the draft. A dotted key sets a member of a table.
 fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(Failure::Usage(format!(

@@ -1,5 +1,5 @@
-//! The layers of a configuration (the command's own base, files, `ROLLOUT_CONFIG`, other environment variables), and
-//! how they are merged: a later layer takes precedence. `reader.rs` converts the result to typed values.
+//! The layers of a configuration (the command's own defaults, files, `ROLLOUT_CONFIG`, other environment variables),
+//! and how they are merged: a later layer takes precedence. `reader.rs` converts the result to typed values.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -41,7 +41,8 @@ impl Problems {
             .ok()
     }
 
-    /// Parses `text`. A reported problem repeats neither the text nor the parser's message.
+    /// Parses `text`. If that fails, adds a problem under `key` and returns `None`. The problem repeats neither the
+    /// text nor the parser's message.
     pub fn parse<T: FromStr>(
         &mut self,
         key: impl Into<String>,

@@ -297,7 +297,8 @@ fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     )
 }
 
-/// Builds the response to every error, adds the headers that all responses have, and logs refusals.
+/// Builds the response to every error, adds the headers that all responses have, the CORS headers and the cookies of
+/// the app, and logs refusals.
 async fn finish(
     State(app): State<Arc<App>>,
     route: Option<MatchedPath>,
@@ -455,7 +456,7 @@ impl App {
         self.log.answered(span, &outcome, subjects);
     }
 
-    /// Lists a token request on the dev page.
+    /// Under `dev`, lists a token request on the dev page.
     fn show(&self, outcome: &Outcome<'_>) {
         if self.dev {
             self.recent.record(self.clock.now(), outcome);

@@ -155,9 +155,9 @@ impl Beginning {
 }
 
 impl Checks {
-    /// Tries every extractor, even if the service would refuse the request earlier, so that the operator sees all
-    /// results. Calls `asking` with each extractor before it is tried. If the checks already answer the request, no
-    /// extractor decides.
+    /// Tries the extractors as [`explain::explain`] does, even if the service would refuse the request earlier, so that
+    /// the operator sees all results. Calls `asking` with each extractor before it is tried. If the checks already
+    /// answer the request, no extractor decides.
     pub async fn explain(
         &self,
         chain: &Chain,

@@ -1,9 +1,9 @@
 //! Resolves the host names of backends with the system's resolver.
 //!
 //! The system's resolver blocks a thread until the name server answers, which may be long after the call has timed out.
-//! Calls to the same host therefore share a look-up in progress, so that a silent name server blocks only a few
-//! threads, however many requests there are. After one second, the next call starts another look-up, because the
-//! resolver itself resends a lost query only after several seconds.
+//! Calls of one HTTP client to the same host therefore share a look-up in progress, so that a silent name server blocks
+//! only a few threads, however many requests there are. After one second, the next call starts another look-up, because
+//! the resolver itself resends a lost query only after several seconds.
 
 use std::collections::HashMap;
 use std::io;

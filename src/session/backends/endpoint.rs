@@ -104,7 +104,8 @@ impl Endpoint {
         })
     }
 
-    /// Sends a request to the endpoint. `read` converts the answer into the outcome.
+    /// Sends a request to the endpoint. `read` converts the answer into the outcome; a failed call is `Unavailable`.
+    /// Also returns how long the outcome may be cached.
     pub async fn ask(
         &self,
         request: Request,
@@ -152,7 +153,7 @@ impl Endpoint {
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// The description of a call, as `doctor` and `explain` print it.
+    /// The description of a call, as commands such as `doctor` print it.
     pub fn call(&self, what: &str) -> BackendCall {
         BackendCall {
             backend: format!("{what} {}", without_query(&self.url)),

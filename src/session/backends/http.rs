@@ -98,8 +98,8 @@ impl fmt::Debug for Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The connection could not be opened, its TLS handshake failed, or it broke. The string is the error message
-    /// without the URL.
+    /// The certificates could not be loaded, the connection could not be opened, its TLS handshake failed, it broke, or
+    /// the answer is not well-formed HTTP. The string is the error message without the URL.
     Unreachable(String),
     /// There was no complete answer within this time.
     Timeout(Duration),
@@ -123,7 +123,8 @@ impl CallError {
         Self::of(&error.without_url())
     }
 
-    /// Converts an error to `Unreachable`, with the messages of the error and of its causes.
+    /// Converts an error to `Unreachable`, with the messages of the error and of its causes. Adds advice if a
+    /// certificate is the cause.
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         for cause in causes(error) {

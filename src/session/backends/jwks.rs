@@ -473,7 +473,7 @@ impl FetchedKeys {
         });
     }
 
-    /// The description of a fetch, as `doctor` and `explain` print it.
+    /// The description of a fetch, as commands such as `doctor` print it.
     pub fn call(&self) -> BackendCall {
         BackendCall {
             backend: self.0.source.name(),

@@ -152,7 +152,7 @@ pub enum Step {
 }
 
 impl Source {
-    /// The description of the source, as `doctor` and `explain` print it.
+    /// The description of the source, as commands such as `doctor` print it.
     pub fn name(&self) -> String {
         match self {
             Self::Jwks(url) => format!("key set {}", without_query(url)),

@@ -115,7 +115,7 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
-    /// The description of a look-up, as `doctor` and `explain` print it.
+    /// The description of a look-up, as commands such as `doctor` print it.
     pub fn call(&self) -> BackendCall {
         let template = &*self.template;
         let address = template

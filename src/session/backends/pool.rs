@@ -207,7 +207,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// The description of a request's queries, as `doctor` and `explain` print it.
+    /// The description of a request's queries, as commands such as `doctor` print it.
     pub fn call(&self, queries: u32) -> BackendCall {
         BackendCall {
             backend: self.store.system().to_owned(),
