@@ -25,7 +25,7 @@ pub(super) const TRACES: &str = "rollout::traces";
 pub struct RequestSpan {
     /// Created with `error_span!`, so that it is enabled at every log level.
     pub(super) log: Span,
-    /// Disabled unless the request is for a token.
+    /// Disabled unless the request is for a token and the subscriber enables [`TRACES`].
     pub(super) trace: Span,
     pub(super) asks_for_token: bool,
     pub(super) head: RequestHead,
