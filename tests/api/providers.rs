@@ -55,7 +55,7 @@ async fn provider_page_configuration_accepts_valid_tokens_and_refuses_invalid_on
 }
 
 #[tokio::test]
-async fn provider_page_configuration_refuses_tokens_that_are_not_user_sessions() {
+async fn provider_page_configuration_accepts_only_tokens_that_are_user_sessions() {
     check_pages(&CLASSES, include_str!("../vectors/idp-token-classes.json")).await;
 }
 

@@ -79,7 +79,7 @@ fn example_values() -> Vec<String> {
 }
 
 #[test]
-fn example_value_of_our_docs_is_refused_as_the_client_secret() {
+fn example_value_or_placeholder_is_refused_as_the_client_secret() {
     let mut values = example_values();
     for seen in [
         "from your Rollout dashboard",

@@ -184,7 +184,8 @@ const accepts = (port) =>
 
 /**
  * Starts an example app. It serves its pages and its session endpoint, and forwards /rollout… to the service. A client
- * with the cookie `sid=NAME`, or with NAME as a bearer token, is signed in as NAME, unless `backEndWorks` is false.
+ * with the cookie `sid=NAME`, or with NAME as a bearer token, is signed in as NAME. If `backEndWorks` is false, the
+ * session endpoint responds with 500.
  */
 export async function startApp() {
   const app = {

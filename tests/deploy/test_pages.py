@@ -14,7 +14,7 @@ import yaml
 from service import CLIENT_SECRET, ROOT, command
 
 PAGES = ["kubernetes.md", "monitoring.md"]
-# The fake kubectl writes applied objects to $APPLIED. `kubectl create --dry-run=client` needs no cluster.
+# The fake kubectl appends created and applied objects to $APPLIED. `kubectl create --dry-run=client` needs no cluster.
 STAND_IN = """#!/bin/sh
 set -eu
 command=$*

@@ -186,7 +186,7 @@ async fn altered_session_cookie_is_refused() {
 }
 
 #[tokio::test]
-async fn cookie_with_another_name_salt_or_purpose_is_401() {
+async fn cookie_with_another_name_salt_or_purpose_and_expired_rails_cookie_are_401() {
     let keys = format!("keys = [\"{SESSION_SECRET}\"]\nsubject = \"{{user}}\"");
     let s = Service::start(one_extractor(
         "web",
