@@ -110,7 +110,8 @@ impl Template {
         Subject::new(self.text(session)?)
     }
 
-    /// The placeholders for which the session has no value.
+    /// The placeholders whose value in the session is absent, null or 0, or cannot be found because a member occurs
+    /// twice.
     pub fn absent(&self, session: &Value) -> Vec<String> {
         let is_absent = |path: &&[String]| match lookup(session, path).ok().flatten() {
             None | Some(Value::Null) => true,
@@ -121,7 +122,8 @@ impl Template {
         absent.map(placeholder).collect()
     }
 
-    /// The template with its placeholders replaced.
+    /// The template with its placeholders replaced by the session's values; an error if one of these is absent, or
+    /// cannot be part of a subject.
     pub fn text(&self, session: &Value) -> Result<String, SubjectError> {
         let mut text = String::new();
         for part in &self.0 {

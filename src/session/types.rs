@@ -21,7 +21,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// The outcome of one extractor for one request:
 ///
-/// - `Ok(None)`: the request has no credential of this kind. The chain tries the next extractor.
+/// - `Ok(None)`: the request has no credential of this kind, or one that means that no user is signed in. The chain
+///   tries the next extractor.
 /// - `Ok(Some(session))`: the credential is valid. The chain stops.
 /// - `Err(NotMine)`: a credential of this kind is present, but its form or content shows that another party issued it.
 ///   `chain.rs` documents how the chain continues.
@@ -104,7 +105,8 @@ impl BackendReport {
     }
 }
 
-/// The URL for logs. Query, fragment and credentials are removed, because they can contain secrets.
+/// The URL for logs, truncated to 256 characters. Query, fragment and credentials are removed, because they can
+/// contain secrets.
 pub fn without_query(url: &Url) -> String {
     const MAX: usize = 256;
     let mut url = url.clone();

@@ -33,7 +33,8 @@ fn known_variables(sections: &serde_json::Map<String, serde_json::Value>) -> Vec
     known
 }
 
-/// The known variable that `name` probably misspells.
+/// The variable that `name` probably misspells. A name that begins with `ROLLOUT_EXTRACTORS_` is rewritten with double
+/// underscores, because the keys of extractors are not in `known`.
 fn resembling(name: &str, known: &[String]) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let letters = |name: &str| {

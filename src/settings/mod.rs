@@ -83,7 +83,7 @@ pub struct Settings {
     /// The number of secrets in each list or table, with the full name of its configuration key.
     pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
-    /// The files that `--config` names, and those that keys outside the extractors' sections name.
+    /// The configuration files, and the files that `SSL_CERT_FILE` and keys outside the extractors' sections name.
     files: Vec<FileFingerprint>,
     backends: Arc<Backends>,
     /// The inputs from which each extractor was built, keyed by the extractor's name.
@@ -93,7 +93,7 @@ pub struct Settings {
 /// Loads and validates the whole configuration. Reads files, but never uses the network.
 ///
 /// # Errors
-/// All problems of all layers, each beginning with its key.
+/// All problems, each beginning with its key. If a layer cannot be read, only the problems of the layers are reported.
 pub fn load(
     sources: &Sources,
     registry: &Registry,
@@ -107,7 +107,7 @@ pub fn load(
 /// Like [`load`], but also accepts a configuration that lists no extractors yet.
 ///
 /// # Errors
-/// All other problems, each beginning with its key.
+/// As for [`load`], unless the only problem is that no extractors are listed.
 pub fn load_even_without_extractors(
     sources: &Sources,
     registry: &Registry,
@@ -160,7 +160,7 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
 /// Loads only what `health` needs: the listen address, and the source of its port as in [`Settings::port_from`].
 ///
 /// # Errors
-/// The problems of `[server]`, or of a layer that cannot be read.
+/// The problems of `[server]` and `PORT`, or of a layer that cannot be read.
 pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
     merge_and_read(sources, |mut sections, problems| {
         let (server, port_from) = sections.server(&sources.environment, false, problems);
@@ -192,7 +192,8 @@ fn merge_and_read<T>(
     }
 }
 
-/// Reads all sections. The result has default values for keys that have problems.
+/// Reads all sections. The result has default values for keys that have problems; `None` if the client, the origins or
+/// `[token.claims]` cannot be built.
 fn read_settings(
     mut sections: Sections,
     sources: &Sources,
@@ -289,8 +290,8 @@ impl Settings {
             .any(FileFingerprint::has_changed)
     }
 
-    /// Reuses the extractors of `old` whose sections and files are unchanged, so that their caches and connections are
-    /// kept. Returns the other extractors, which are not started yet.
+    /// Reuses the extractors of `old` whose inputs (`BuiltFrom`) are unchanged, so that their caches and connections
+    /// are kept. Returns the other extractors, which are not started yet.
     pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
         let (mut extractors, mut new) = (Vec::new(), Vec::new());
         for configured in self.chain.extractors() {
@@ -376,7 +377,7 @@ struct Sections {
     tree: Table,
     /// The effective sections, for `check-config --print`.
     effective: serde_json::Map<String, serde_json::Value>,
-    /// The configuration files, and the files named by keys such as `client_secret_file`.
+    /// The configuration files, and the files named by `SSL_CERT_FILE` and by keys such as `client_secret_file`.
     files: Vec<FileFingerprint>,
 }
 
@@ -389,7 +390,8 @@ impl Sections {
         client
     }
 
-    /// The table called `name`, or an empty table if it does not exist.
+    /// The table called `name`; an empty table if it does not exist. If it is not a table, reports a problem and
+    /// returns an empty table.
     fn table(&mut self, name: &str, problems: &mut Problems) -> Table {
         let text = match self.tree.remove(name) {
             None => return Table::new(),

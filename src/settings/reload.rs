@@ -1,5 +1,6 @@
 //! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload applies all keys
-//! except those that are read at start only. If the configuration has a problem, it applies none.
+//! except those that are read at start only. If the configuration has a problem, or a new extractor does not become
+//! ready, it applies none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -136,10 +137,10 @@ impl Reloader {
         );
     }
 
-    /// Loads the new settings, and keeps the current extractor of each section whose keys and files did not change. If
-    /// the current extractors are ready, the new extractors must be ready too, so that a provider that is down does not
-    /// turn a reload into an outage. If the client id or secret has changed, the new settings are used in any case,
-    /// because Rollout may no longer accept tokens with the old client id and signature.
+    /// Loads the new settings, and keeps the current extractor of each section whose inputs (`BuiltFrom`) did not
+    /// change. If the current extractors are ready, the new extractors must be ready too, so that a provider that is
+    /// down does not turn a reload into an outage. If the client id or secret has changed, the new settings are used
+    /// in any case, because Rollout may no longer accept tokens with the old client id and signature.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();
@@ -196,7 +197,8 @@ impl Reloader {
     }
 
     /// Runs `work`, which reads files, outside the async workers. A file system that does not answer blocks only one
-    /// thread, because the next call waits for that thread.
+    /// thread, because the next call waits for that thread. If the work takes longer than [`READ_TIMEOUT`], the result
+    /// is a problem.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,

@@ -55,7 +55,8 @@ fn object(properties: Map<String, Value>) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
-/// The schema of an extractor's section has the keys of its kind. A section with the name of a kind may omit `kind`.
+/// The schema of `[extractors]`. Each section in it has the keys of its kind. A section with the name of a kind may
+/// omit `kind`.
 fn extractors(registry: &Registry) -> Value {
     let by_kind = registry.names().map(|kind| {
         json!({

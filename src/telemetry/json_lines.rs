@@ -91,7 +91,7 @@ impl Visit for Fields {
 
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A name with a dot is an attribute for traces, or a field for Google Cloud's format.
+        // A name with a dot is an attribute for traces, or a field for Google Cloud's format, so the line omits it.
         let own = self.0.iter().filter(|(name, _)| !name.contains('.'));
         serializer.collect_map(own.map(|(name, value)| (name, value)))
     }

@@ -104,7 +104,7 @@ impl<W: Write> Write for Lines<W> {
         Ok(line.len())
     }
 
-    /// `tracing-appender` calls this when the queue is empty.
+    /// `tracing-appender` calls this when the queue is empty, and `write` calls it when the batch is full.
     fn flush(&mut self) -> io::Result<()> {
         if self.torn {
             self.batch.insert(0, b'\n');
