@@ -38,7 +38,7 @@ struct Ticket {
 
 impl Ticket {
     /// Builds the extractor. The service calls this function at start and on a reload. `check-config` calls it too, so
-    /// it must not use the network. Every reported problem names the configuration key that is wrong.
+    /// this function must not use the network. Every reported problem names the configuration key that is wrong.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);

@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt::init();
     let app = app(&Sources::from_process(Vec::new()))?;
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
-    // `trusted_header` compares the peer's address with `trusted_proxies`.
+    // `trusted_header` compares the peer's address, which it reads from `ConnectInfo`, with `trusted_proxies`.
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Fuzzes the whole `Authorization` header. The fuzzer does not have the key, so no input is a valid session.
+//! Fuzzes the whole `Authorization` header. A value that begins with `Bearer e` must not be treated as absent, and no
+//! value may be accepted, because the fuzzer does not have the key.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
