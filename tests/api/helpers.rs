@@ -151,7 +151,8 @@ impl Service {
             .unwrap()
     }
 
-    /// Sends these bytes on a new connection. Returns everything that the service sends until it closes the connection.
+    /// Sends these bytes on a new connection, and closes the sending side. Returns everything that the service sends
+    /// until it closes the connection.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address)
             .await
