@@ -15,7 +15,7 @@ export interface TokenSourceOptions {
   fetch?: typeof fetch;
   /** Permanently stops requests and retries: calls that need another token fail with the code `aborted`. */
   signal?: AbortSignal;
-  /** Called once for each request that gets a 401: the user must sign in. */
+  /** Called once for each request that gets a 401, unless clear() was called meanwhile: the user must sign in. */
   onSignedOut?: (error: RolloutTokenError) => void;
 }
 
@@ -27,8 +27,9 @@ export interface TokenSource {
   get(): Promise<string>;
   /**
    * Returns a new token, or one that is at most half a second old: calls within that time share an answer, even a
-   * refusal, so that a caller in a loop sends few requests. Use it as `<RolloutLinkProvider token={source.fresh}>`,
-   * which stores the token until Rollout refuses it.
+   * refusal, so that a caller in a loop sends few requests. An error with Retry-After is shared until that time has
+   * passed, but for at most a minute. Use it as `<RolloutLinkProvider token={source.fresh}>`, which stores the token
+   * until Rollout refuses it.
    */
   fresh(): Promise<string>;
   /** Discards the token: call it when the page signs a user in or out without a reload. */
@@ -42,7 +43,7 @@ export interface TokenSource {
  */
 export function createTokenSource(options?: TokenSourceOptions): TokenSource;
 
-/** The service's codes, and codes for failures that only the browser can detect. */
+/** The service's most frequent codes, and codes for failures that only the browser can detect. */
 export type TokenErrorCode =
   | "no_session"
   | "session_expired"
@@ -52,7 +53,7 @@ export type TokenErrorCode =
   | "session_backend_unavailable"
   | "overloaded"
   | "internal"
-  /** There was no answer, or one without CORS headers, or `headers` failed; see `cause`. */
+  /** No answer arrived in time, or it had no CORS headers, or `headers` failed; see `cause`. */
   | "network"
   /** The answer was a redirect, usually to a proxy's login page. */
   | "redirected"
@@ -60,7 +61,7 @@ export type TokenErrorCode =
   | "bad_response"
   /** `signal` was aborted. */
   | "aborted"
-  /** `http_502` and similar codes: a proxy in front of the service answered. */
+  /** Another code of the service, or `http_502` and similar codes: a proxy in front of the service answered. */
   | (string & {});
 
 export class RolloutTokenError extends Error {

@@ -42,7 +42,7 @@ export function createTokenSource({
   const mark = () => ({ wall: clock.wall(), steady: clock.steady() });
 
   // Some browsers stop the monotonic clock during sleep, and the wall clock can be set: the longer time counts.
-  // If the wall clock was set back, the elapsed time is unknown, and is taken as infinite.
+  // If the wall clock was set back by over 5 s, the elapsed time is unknown, and is taken as infinite.
   const since = (then) => {
     const wall = clock.wall() - then.wall;
     const steady = clock.steady() - then.steady;
@@ -72,7 +72,7 @@ export function createTokenSource({
         mine.hold = Math.min(Math.max(HOLD, (error.retryAfter ?? 0) * 1000), LONGEST_HOLD);
         if (last === mine && error.status === 401) {
           kept = undefined;
-          // Use a separate microtask: an exception in onSignedOut must not reject the caller's promise.
+          // Use a microtask: an exception in onSignedOut must not reject the caller's promise.
           if (onSignedOut) Promise.resolve(error).then(onSignedOut);
         }
         throw error;
@@ -114,7 +114,7 @@ export function createTokenSource({
       refuseIfAborted();
       throw new RolloutTokenError("network", "The token service cannot be reached", { cause });
     }
-    // The computer slept during the request, so the token's remaining lifetime is unknown.
+    // The computer slept or the clock was set, so the token's remaining lifetime is unknown.
     if (since(asked) > 2 * TIMEOUT) throw new RolloutTokenError("network", "The answer came too late");
     return read(response, text, asked);
   };
@@ -124,7 +124,7 @@ export function createTokenSource({
     try {
       body = JSON.parse(text);
     } catch {
-      // Not JSON, for example a proxy's error page: only the status is used.
+      // Not JSON, such as a proxy's error page: the status and headers are used.
     }
     const token = body?.token;
     if (status === 200 && token && typeof token === "string") {

@@ -1,6 +1,6 @@
 //! Tests of damaged cookies of real frameworks: a cookie with a damaged protected byte is refused, though never as
-//! expired, and nothing panics. Also tests cookies made with another secret, and secrets that equal the client secret. `main.rs`
-//! tests undamaged cookies.
+//! expired, and nothing panics. Also tests cookies made with another secret, and secrets that equal the client secret.
+//! `main.rs` tests undamaged cookies.
 
 use std::sync::Arc;
 
