@@ -246,7 +246,7 @@ fn last_name(path: &str) -> &str {
 }
 
 /// The name of an environment variable in front of a value, as in `AUTH_SECRET=…` or `export AUTH_SECRET=…`; an empty
-/// string if there is none. Only names with an underscore are recognised.
+/// string if there is none. Only upper-case names with an underscore are recognised.
 fn name_in_front(value: &[u8]) -> &str {
     let value = value.strip_prefix(b"export ").unwrap_or(value);
     let name = before(value, b'=');
