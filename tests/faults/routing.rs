@@ -149,7 +149,7 @@ async fn method_other_than_post_or_options_is_405_with_allow() {
 }
 
 #[tokio::test]
-async fn trace_and_connect_are_405() {
+async fn trace_and_connect_are_refused() {
     let s = Service::start(by_jwt()).await;
     let cookie = format!("Cookie: session={COOKIE_VALUE}\r\n");
     s.expect(
