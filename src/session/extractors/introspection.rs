@@ -1,5 +1,5 @@
-//! `introspection`: an opaque bearer token that is validated by a call to its issuer (RFC 7662). `backends/endpoint.rs`
-//! makes the calls; identical look-ups share one call (`backends/lookup.rs`).
+//! `introspection`: a bearer token, usually opaque, that is validated by a call to its issuer (RFC 7662).
+//! `backends/endpoint.rs` makes the calls; identical look-ups share one call (`backends/lookup.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
