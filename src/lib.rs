@@ -101,7 +101,7 @@
 //! use futures_util::future::BoxFuture;
 //! use reqwest::{Method, Request, Url};
 //! use rollout_token::{
-//!     Answer, BackendCall, BackendReport, CallError, CallLimits, ExtractError, Extracted, HttpClient, Session,
+//!     Answer, BackendCall, BackendReport, CallError, CallLimits, ExtractError, Extracted, HttpClient, Reason, Session,
 //!     SessionExtractor,
 //! };
 //!
@@ -124,7 +124,7 @@
 //!         if let Some(cookie) = cookie {
 //!             request.headers_mut().insert("cookie", cookie.clone());
 //!         }
-//!         self.http.send(request, LIMITS).await?.ok()
+//!         self.http.send(request, LIMITS).await
 //!     }
 //! }
 //!
@@ -135,7 +135,11 @@
 //!                 return Ok(None);
 //!             };
 //!             match self.call(Some(cookie)).await {
-//!                 Ok(answer) => Ok(Some(Session::of_subject(&String::from_utf8_lossy(&answer.body)))),
+//!                 Ok(answer) if answer.status == 200 => {
+//!                     Ok(Some(Session::of_subject(&String::from_utf8_lossy(&answer.body))))
+//!                 }
+//!                 Ok(answer) if answer.status == 401 => Err(ExtractError::rejected(Reason::SignedOut)),
+//!                 Ok(_) => Err(ExtractError::unavailable(Reason::Status)),
 //!                 Err(error) => Err(ExtractError::unavailable(error.reason()).because(error.to_string())),
 //!             }
 //!         }

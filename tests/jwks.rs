@@ -741,7 +741,7 @@ async fn detail_of_a_key_failure_names_the_found_and_the_expected_value() {
             "a discovery document",
             false,
             document("BASE", "BASE/keys"),
-            "is a JSON object without a list of keys",
+            "is a JSON object whose member `keys` is missing, repeated or not a list",
         ),
         (
             "no usable key",

@@ -144,7 +144,7 @@ pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
             let key = pair.trim();
             let value = ask(key).map_err(|error| {
                 Failure::Runtime(format!(
-                    "cannot prompt for {key}, because there is no terminal ({error}): use --set {key}_file=PATH"
+                    "cannot prompt for {key} on the terminal ({error}): use --set {key}_file=PATH"
                 ))
             })?;
             Ok((key.to_owned(), value))

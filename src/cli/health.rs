@@ -25,7 +25,9 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
         drop(waiting);
         match answer {
             Ok(true) => return Ok(()),
-            Ok(false) => failures.push(format!("the service at {address} is not healthy")),
+            Ok(false) => failures.push(format!(
+                "the service at {address} did not answer GET /healthz with status 200"
+            )),
             Err(error) => failures.push(format!("cannot reach the service at {address}: {error}")),
         }
     }

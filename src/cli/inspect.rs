@@ -58,7 +58,9 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
             "expired {} s ago",
             now.saturating_sub(exp)
         ))),
-        None => Err(Failure::Runtime("the token has no exp".to_owned())),
+        None => Err(Failure::Runtime(
+            "the token has no exp, or its exp is not an integer".to_owned(),
+        )),
     }
 }
 
@@ -91,7 +93,7 @@ fn why_not(token: &str) -> String {
     match header["alg"].as_str() {
         None => "this is not a token: it has no header with an alg".to_owned(),
         Some("HS512") => format!(
-            "{NOT_SIGNED}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
+            "{NOT_SIGNED}, nor with the secret trimmed, without quotes, with a line break after it, or decoded from base64 or hexadecimal"
         ),
         Some(alg) => format!(
             "this is not a token for Rollout: its alg is {:?}, but Rollout accepts only HS512",

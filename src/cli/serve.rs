@@ -175,7 +175,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
 fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
     server::bind(address).map_err(|error| {
         Failure::Runtime(format!(
-            "{key}: cannot listen on {address}: {error}; free the port or choose another"
+            "{key}: cannot listen on {address}: {error}; if the port is in use, free it, and otherwise change {key}"
         ))
     })
 }

@@ -138,7 +138,7 @@ impl Beginning {
                 let malformed = Error::BadRequest(Reason::Malformed);
                 if answer == describe_answer(&malformed) {
                     lines.push(format!(
-                        "reason {}: the request line, a header's syntax, Transfer-Encoding or Content-Length is not well-formed HTTP/1.1",
+                        "reason {}: the request line, a header, Transfer-Encoding or Content-Length is not well-formed HTTP/1.1",
                         malformed.reason()
                     ));
                 }

@@ -305,13 +305,14 @@ pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     } else {
         Cow::Borrowed(text)
     };
-    let words = words(&text).ok_or("the command ends inside quotes: copy the whole command")?;
+    let words = words(&text)
+        .ok_or("the command ends inside quotes or has an invalid escape: copy the whole command")?;
     let command = CurlArgs::augment_args(clap::Command::new("curl").no_binary_name(false))
         .disable_help_flag(true)
         .ignore_errors(true);
     let matches = command
         .try_get_matches_from(words)
-        .map_err(|_| "the command has an unknown flag".to_owned())?;
+        .map_err(|_| "the command cannot be parsed: copy it as cURL again".to_owned())?;
     CurlArgs::from_arg_matches(&matches)
         .map_err(|_| "a flag in the command has no value".to_owned())
 }

@@ -224,7 +224,7 @@ impl RequestLog {
             tracing::warn!(
                 protocol,
                 hint,
-                "a peer did not send HTTP/1.1; this warning is logged at most once a minute"
+                "a peer did not send HTTP/1.1; this warning is logged at most once a minute for each protocol"
             );
         }
     }

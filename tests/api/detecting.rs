@@ -463,7 +463,7 @@ fn init_derives_urls_from_the_request_and_marks_every_guess() {
     ];
     let (code, out, err) = run(&mut init(directory.path(), &arguments));
     assert!(
-        code == Some(0) && !out.contains("Check these guesses"),
+        code == Some(0) && !out.contains("Check the example values"),
         "{out}{err}"
     );
 }

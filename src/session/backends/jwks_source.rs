@@ -135,7 +135,7 @@ impl Discovery {
         };
         if is_this_machine(&uri) && !is_this_machine(&self.document) {
             return wrong(format!(
-                "the document's jwks_uri is {}, which is on loopback, but the issuer is not",
+                "the document's jwks_uri is {}, which leads to this machine, but the document's own URL does not",
                 address(&uri)
             ));
         }

@@ -223,7 +223,7 @@ impl KeySet {
                 "is a single key, not a set: enclose it in {\"keys\": [ … ]}",
             )),
             _ => Err(KeysError::Malformed(
-                "is a JSON object without a list of keys",
+                "is a JSON object whose member `keys` is missing, repeated or not a list",
             )),
         }
     }

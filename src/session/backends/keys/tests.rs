@@ -452,10 +452,16 @@ fn map_from_kid_to_certificate_is_parsed_as_a_key_set() {
     assert!(KeySet::from_jwks(with_bom.as_bytes()).is_ok());
     for (text, want) in [
         ("[]", "is not a JSON object"),
-        ("{}", "without a list of keys"),
+        (
+            "{}",
+            "whose member `keys` is missing, repeated or not a list",
+        ),
         ("{\"keys\":[]}", "no usable key"),
         ("{\"kty\":\"RSA\"}", "is a single key"),
-        ("{\"a\":\"text\"}", "without a list of keys"),
+        (
+            "{\"a\":\"text\"}",
+            "whose member `keys` is missing, repeated or not a list",
+        ),
         ("<html>", "is not JSON"),
     ] {
         let error = KeySet::from_jwks(text.as_bytes())

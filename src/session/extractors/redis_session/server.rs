@@ -165,7 +165,11 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
     let value = match value {
         Some(redis::Value::BulkString(bytes)) => bytes,
         Some(redis::Value::Nil) => return Ok(None),
-        _ => return Err(StoreError::Lost("an unexpected answer to GET".to_owned())),
+        _ => {
+            return Err(StoreError::Lost(
+                "an unexpected answer to GETRANGE or GET".to_owned(),
+            ));
+        }
     };
     let seconds_left = match left {
         None | Some(redis::Value::Int(-1)) => None,
@@ -374,9 +378,9 @@ mod tests {
                 Err("an unexpected answer to PTTL"),
             ),
             (vec![bytes("{}"), Nil], Err("an unexpected answer to PTTL")),
-            (vec![Int(1)], Err("an unexpected answer to GET")),
-            (vec![Okay], Err("an unexpected answer to GET")),
-            (vec![], Err("an unexpected answer to GET")),
+            (vec![Int(1)], Err("an unexpected answer to GETRANGE or GET")),
+            (vec![Okay], Err("an unexpected answer to GETRANGE or GET")),
+            (vec![], Err("an unexpected answer to GETRANGE or GET")),
         ] {
             let shown = format!("{answers:?}");
             let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
