@@ -362,7 +362,7 @@ fn refused_token_is_logged_with_the_failed_check_and_the_expected_value() {
             "claim",
             json!({"sub": "user-1", "exp": FAR, "aud": "app", "plan": "ann@example.com"}),
             "claim",
-            "plan has another value; its rule requires: pro",
+            "plan has a value that does not satisfy the rule; its rule requires: pro",
         ),
         (
             "bound",

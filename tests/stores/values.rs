@@ -181,7 +181,7 @@ async fn message_that_can_quote_the_key_or_a_value_of_the_row_is_not_shown() {
         assert!(!explained.to_lowercase().contains("s3cr3t"), "{explained}");
     }
     let explained = explain(&by("user_id::uuid IS NULL"), postgres.port, "S3CR3T").await;
-    let said = "malformed (the database cannot convert this key, or a value of its row, as the query asks (error 22P02))";
+    let said = "malformed (the database cannot convert this session id, or a value of its row, to the type in the query (error 22P02))";
     assert!(explained.contains(said), "{explained}");
     assert!(!explained.to_lowercase().contains("s3cr3t"), "{explained}");
     for (case, toml, said) in [

@@ -93,7 +93,7 @@ fn build(section: &Section<'_>, _: &Context) -> BuildResult {
     let secret_header = header_name(section, key, text.as_deref(), &mut problems);
     let secret = section.secret("shared_secret", config.shared_secret, &mut problems);
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
-        let text = format!("{weakness}: generate one with `openssl rand -hex 32`");
+        let text = format!("{weakness}: generate a secret with `openssl rand -hex 32`");
         problems.add(section.key("shared_secret"), text);
     }
     problems.require(

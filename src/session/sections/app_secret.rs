@@ -73,7 +73,7 @@ pub fn require_given(
 /// Checks the strength of secrets. A weak secret causes only a warning, because the app already uses it and refusing it
 /// here would not make the app safer. A placeholder is a problem.
 pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mut Problems) {
-    let advice = "sessions can be forged by guessing it. Set a random secret (`openssl rand -hex 32`) in the app and here";
+    let advice = "sessions can be forged by guessing the secret. Set a random secret (`openssl rand -hex 32`) in the app and here";
     for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
         if let Some(placeholder) = secret.placeholder() {
             problems.add(section.key(key), format!("{placeholder}: {advice}"));

@@ -118,9 +118,9 @@ impl Rule {
             Ok(None) => "is missing",
             Ok(Some(Value::Null)) => "is null",
             Ok(Some(Value::Array(items))) if items.is_empty() => "is an empty list",
-            Ok(Some(Value::Array(_))) => "is a list of other values",
+            Ok(Some(Value::Array(_))) => "is a list that does not satisfy the rule",
             Ok(Some(Value::Object(_))) => "is an object",
-            Ok(Some(_)) => "has another value",
+            Ok(Some(_)) => "has a value that does not satisfy the rule",
         };
         let required = match self {
             Self::OneOf(values) => listed(values),

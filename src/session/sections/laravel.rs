@@ -152,7 +152,7 @@ fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
 
 fn not_plain() -> ExtractError {
     ExtractError::rejected(Reason::PayloadNotPlain).because(
-        "the session is not an array of plain data; set `'serialization' => 'json'` in config/session.php",
+        "the session is not an array; set `'serialization' => 'json'` in config/session.php",
     )
 }
 

@@ -62,7 +62,7 @@ pub fn with_key(error: &sqlx::Error) -> StoreError {
         sqlx::Error::Database(database) if is_bad_key(&**database) => {
             let (code, _) = codes(&**database);
             let detail = format!(
-                "the database cannot convert this key, or a value of its row, as the query asks (error {code})"
+                "the database cannot convert this session id, or a value of its row, to the type in the query (error {code})"
             );
             StoreError::Said(ExtractError::malformed().because(detail))
         }
