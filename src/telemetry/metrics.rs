@@ -125,7 +125,7 @@ impl Metrics {
         );
         registry.register(
             "connections",
-            "Open connections",
+            "Open connections to the public listener",
             metrics.connections.clone(),
         );
         registry.register("panics", "Panics caught", metrics.panics.clone());

@@ -1069,7 +1069,7 @@ fn address_that_the_machine_does_not_have_is_reported_as_an_error() {
             assert_eq!(code, Some(1), "{address}");
             let key = format!("server.{}", key.to_lowercase());
             assert!(
-                err.contains(&key) && err.contains(address) && err.contains("choose another"),
+                err.contains(&key) && err.contains(address) && err.contains("otherwise change"),
                 "{err}"
             );
         }
