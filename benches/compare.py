@@ -43,7 +43,7 @@ def peers(log):
 
 # The limits. AT_MOST: the service uses at most this multiple of the other server's CPU time per request. AT_LEAST: the
 # service answers at least this multiple of the other server's requests per CPU-second. The bare route of axum and
-# jsonwebtoken has no protection; the service has all protections and must not use more CPU time.
+# jsonwebtoken has no limits or request checks. The service has them, and still must not use more CPU time.
 AT_MOST = [(WARN, NAIVE, 1.0), (WARN, HELLO, 1.65), (INFO, HELLO, 2.0)]
 AT_LEAST = {"Go net/http + golang-jwt": 2, "FastAPI + PyJWT": 12, "Express + jsonwebtoken": 60}
 P99_OF_NAIVE = 1.5

@@ -347,7 +347,7 @@ test("the caller's signal aborts requests and retries, and cancels their timers"
   }
 });
 
-test("clear() discards the token and the request in flight", async () => {
+test("clear() discards the token, and the answer to an earlier request changes nothing", async () => {
   const told = [];
   let answerFirst;
   const first = () => new Promise((resolve) => (answerFirst = resolve));
