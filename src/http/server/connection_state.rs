@@ -135,7 +135,8 @@ impl ConnectionState {
         self.current().ambiguity
     }
 
-    /// Scans the bytes that were read, and updates the phase. Pending for ever if the connection is evicted.
+    /// Scans the bytes that were read, and updates the phase. Returns `Pending` without a wake-up if the connection is
+    /// evicted, because its task is about to be aborted.
     fn received(&self, bytes: &[u8], scan: &mut HeadScan) -> Poll<()> {
         let mut current = self.current();
         if current.evicted {
